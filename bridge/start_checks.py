@@ -1,4 +1,4 @@
-"""What a start of the ingress may refuse, as one list: `serve` stops at the first, `config` and `doctor` print all."""
+"""Start checks of the ingress: `serve` stops at the first failure, `config` and `doctor` print all findings."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -23,7 +23,7 @@ from bridge.spool.keys import CURRENT
 
 
 def check_start(settings: Settings) -> Iterator[Finding]:
-    """Yield what is found in settings and files; nothing is opened."""
+    """Yield findings about settings and files; no connection or port is opened."""
     yield from check_process(
         settings.kafka, settings.log, settings.accept, prefix=PREFIX, further=_key_risk(settings.spool)
     )
@@ -34,7 +34,7 @@ def check_start(settings: Settings) -> Iterator[Finding]:
 
 
 def check_sources(settings: Settings) -> Iterator[Finding]:
-    """Look at profile, scheme and secrets of each source."""
+    """Check profile, scheme and secrets of each source."""
     if not settings.sources:
         advice = "set BRIDGE_SOURCES__<NAME>__PROFILE, __ENVIRONMENT and __SECRETS_DIR"
         yield Finding("sources", "failed", "no source is configured: every delivery would be refused", advice)
@@ -70,9 +70,9 @@ def check_sources(settings: Settings) -> Iterator[Finding]:
 def check_proof(
     name: str, source: SourceSettings, scheme: Scheme, profile: Profile, *, tls_in_front: bool
 ) -> Iterator[Finding]:
-    """Check for ids that are forgotten too early, and for what makes deliveries easy to forge or to replay."""
+    """Check for ids that are forgotten too early, and for weaknesses against forgery and replay."""
     window_s = source.dedupe_window_s or dedupe_window_s(profile)
-    # A captured delivery is stale before its id is forgotten, whichever of two clocks is ahead.
+    # A captured delivery must be stale before its id is forgotten, whichever of the two clocks is ahead.
     least_s = 2 * source.tolerance_s if scheme.dated and source.tolerance_s else 0
     if window_s < least_s:
         text = f"{place(name, 'dedupe_window_s')}: {window_s} s are less than {least_s}, while a repeat may still come"
@@ -86,7 +86,7 @@ def check_proof(
 
 
 def check_keys(settings: Settings, keys: Mapping[str, Sequence[KeySlot]]) -> Iterator[Finding]:
-    """Look for keys that can be guessed, and for those of two sources, as they are now."""
+    """Check the current keys for guessable ones, and for keys shared by sources."""
     for name, slots in keys.items():
         for text in guessable(slots):
             advice = "agree on another one with the sender; `drx-bridge secrets new` makes secrets"

@@ -1,4 +1,4 @@
-"""`python -m consumers` is `drx-consumer`."""
+"""Run `drx-consumer` as `python -m consumers`."""
 
 from consumers.cli import main
 

@@ -1,4 +1,4 @@
-"""Composition root: the one file that knows every concrete class of a consumer process and how they fit together."""
+"""Composition root: builds a consumer process; the only module that knows all of its concrete classes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
@@ -34,19 +34,19 @@ from consumers.runtime.subscriber import Subscriber
 from consumers.runtime.transport import GroupTransport, Timing
 from consumers.settings import ConsumerSettings
 
-# Between two attempts to start while Kafka or PostgreSQL is away.
+# Seconds between two attempts to start while Kafka or PostgreSQL is away.
 RETRY_S = 2.0
-# A member that has joined adopts its partitions one by one before it reads them.
+# Seconds to join; a new member adopts its partitions one by one before it reads them.
 SETTLE_S = 5.0
-# Seconds to leave the group and close connections, after the drain and the commit.
+# Seconds to leave the group and close connections, after drain and commit.
 LEAVE_S = 3.0
-# Above the session, since a client that was silent for that long has lost its partitions anyway.
+# Seconds; above the session timeout, after which a silent client has lost its partitions anyway.
 SILENT_MARGIN_S = 15.0
-# A member that does not poll for this long leaves its group. It polls while handlers run, so only a process that is
-# frozen, or whose event loop hangs, does not.
+# A member that does not poll for this long leaves its group. It polls while handlers run, unless the process is paused
+# or its event loop hangs.
 MAX_POLL_S = 600.0
-# Added to a handler's time-out and to its time to end once cancelled. If the server ended a transaction before, the
-# database would seem away; a statement ended before would seem the record's fault.
+# Seconds added to a handler's timeout and to its time to end once cancelled. If the server ended a transaction earlier,
+# the database would seem away; an ended statement would seem the record's fault.
 IDLE_MARGIN_S = 10.0
 Made = TypeVar("Made")
 
@@ -55,7 +55,7 @@ Made = TypeVar("Made")
 async def open_consumer(
     settings: ConsumerSettings, consumer: Consumer, registry: CollectorRegistry
 ) -> AsyncIterator[list[Worker]]:
-    """Build what outlives a member of the group, and yield what to run until the stop."""
+    """Build the parts that outlive a group membership, and yield the workers to run until the stop."""
     metrics = ConsumerMetrics(registry, service=consumer.group)
     async with AsyncExitStack() as stack:
         tracing = stack.enter_context(open_tracing(consumer.group))
@@ -66,7 +66,7 @@ async def open_consumer(
                 application_name=f"drx-consumer {consumer.name}",
                 command_timeout_s=max(COMMAND_TIMEOUT_S, (consumer.handler_timeout_s + IDLE_MARGIN_S) / SERVER_SHARE),
                 idle_in_transaction_timeout_s=consumer.handler_timeout_s + IDLE_MARGIN_S,
-                # Statements of a handler may change the session.
+                # A handler's statements may change the session.
                 reset=consumer.transactional or bool(consumer.jobs),
             )
         )
@@ -80,7 +80,7 @@ async def open_consumer(
             port=settings.management.port,
             section="CONSUMER_MANAGEMENT",
         )
-        # Outlives all others, so that a stop can be watched to its end.
+        # Outlives all others, so that probes see the shutdown to its end.
         managing = await stack.enter_async_context(background(management, drain_timeout_s=MANAGEMENT_CLOSE_S))
         await first_of({managing}, management.listening)
         if managing.done():
@@ -114,7 +114,7 @@ class ConsumerWorker:
 
     @property
     def checks(self) -> dict[str, Check]:
-        """The checks of readiness, by name."""
+        """Return the readiness checks by name."""
         return {
             "start": lambda: self._start,
             "group": lambda: "ok" if self._subscriber is None else self._subscriber.ready(),
@@ -128,10 +128,10 @@ class ConsumerWorker:
         return "ok" if self._subscriber is None else self._subscriber.live()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Start, for as long as it takes, and consume until `stop`; `ConfigError` if an operator must decide."""
+        """Retry the start as long as needed, then consume until `stop`; `ConfigError` if an operator must act."""
         async with AsyncExitStack() as stack:
             around = self._consumer.around
-            # Entered and left by this task: a task group or a time-out within `around` must not be left by another.
+            # Entered and exited by this task, as a task group or timeout within `around` requires.
             resource = None if around is None else await self._until(stop, lambda: stack.enter_async_context(around()))
             checked = await self._until(stop, self._check)
             if checked is None:
@@ -154,7 +154,7 @@ class ConsumerWorker:
             await run_workers(workers, stop=stop, drain_timeout_s=self._settings.shutdown.workers_s)
 
     async def _until(self, stop: asyncio.Event, attempt: Callable[[], Awaitable[Made]]) -> Made | None:
-        """Retry until it succeeds; None if `stop` was set before."""
+        """Retry `attempt` until it succeeds; None if `stop` was set first."""
         while not stop.is_set():
             try:
                 return await attempt()
@@ -168,13 +168,13 @@ class ConsumerWorker:
         return None
 
     def _away(self, exc: BridgeError) -> dict[str, str]:
-        """Name the server that a start waits for, as a field of the line."""
+        """Return the server that a start waits for, as a log field."""
         if isinstance(exc, ReadError | AdminError):
             return {"address": self._settings.kafka.bootstrap_servers}
         return {"address": database_of(self._settings.postgres.address())} if isinstance(exc, TransientError) else {}
 
     async def _check(self) -> tuple[str, frozenset[str]]:
-        """Ask Kafka and PostgreSQL, and return what `check_start` does."""
+        """Query Kafka and PostgreSQL, and return the result of `check_start`."""
         kafka = self._settings.kafka
         return await check_start(
             self._consumer,
@@ -198,12 +198,12 @@ class ConsumerWorker:
         )
 
     async def _open_producer(self, stack: AsyncExitStack) -> KafkaProducer:
-        """Open what the outbox writes with; its topics may have any number of partitions."""
+        """Open the producer of the outbox; its topics may have any number of partitions."""
         producer = KafkaProducer(
             connection=self._settings.kafka.connection,
             topics=self._consumer.publishes,
             partitions=None,
-            metrics=IngressMetrics(CollectorRegistry()),  # made for an ingress; the outbox has its own
+            metrics=IngressMetrics(CollectorRegistry()),  # made for the ingress; the outbox has its own metrics
         )
         await stack.enter_async_context(background(producer, drain_timeout_s=LEAVE_S))
         return producer

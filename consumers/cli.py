@@ -1,23 +1,23 @@
-"""`drx-consumer`: finds the command and loads only what it needs."""
+"""`drx-consumer`: find the command and import only its module."""
 
 import click
 
 from bridge.runtime.process import LazyGroup, run_command_line
 
-# Name, where it lives, and its line in `--help`; a command's module is imported only when it runs.
+# Name, module and line in `--help` of each command; a module is imported only when its command runs.
 COMMANDS = {
     "run": ("consumers.commands.run:run", "Run a consumer."),
-    "init": ("consumers.commands.init:init", "Set where a consumer begins, and make its tables."),
-    "lag": ("consumers.commands.lag:lag", "How far a consumer is behind, also while it is not running."),
+    "init": ("consumers.commands.init:init", "Create a consumer's tables and set its starting offsets."),
+    "lag": ("consumers.commands.lag:lag", "Show how far a consumer is behind, also while it is not running."),
     "where": ("consumers.commands.where:where", "Show where an event, a delivery or a prescription is."),
-    "history": ("consumers.commands.timeline:history", "The state of a prescription, and what happened to it."),
-    "parked": ("consumers.commands.parked:parked", "See and settle what a consumer has set aside."),
-    "compare": ("consumers.commands.compare:compare", "Show what a sender's export has and the read model lacks."),
-    "prune": ("consumers.commands.prune:prune", "Delete what was settled long ago."),
+    "history": ("consumers.commands.timeline:history", "Show the state of a prescription and its events."),
+    "parked": ("consumers.commands.parked:parked", "List, release or discard parked records."),
+    "compare": ("consumers.commands.compare:compare", "Find events of a sender's export that the read model lacks."),
+    "prune": ("consumers.commands.prune:prune", "Delete settled records and history beyond a horizon."),
     "doctor": ("consumers.commands.doctor:doctor", "Check what a consumer needs, and show where PHI goes."),
-    "forget": ("consumers.commands.forget:forget", "Remove what is kept of a consumer's group."),
-    "forward": ("consumers.commands.forward:forward", "Try out what `forward` would send."),
-    "new": ("consumers.commands.new:new", "Begin a consumer of your own."),
+    "forget": ("consumers.commands.forget:forget", "Remove the stored state of a consumer's group."),
+    "forward": ("consumers.commands.forward:forward", "Show what `forward` would send."),
+    "new": ("consumers.commands.new:new", "Generate a package for a new consumer."),
 }
 
 

@@ -11,24 +11,24 @@ from bridge.contract.events import OTHER_REPORTED
 from bridge.errors import PermanentError
 from bridge.event import Event
 
-# Values that count as false in JMESPath (specification, "Or Expressions"); zero is true.
+# Values that are false in JMESPath (specification, "Or Expressions"); zero is true.
 _FALSE: tuple[object, ...] = ("", [], {}, None)
 
 
 class BodyExpression:
-    """A JMESPath on the native body of an event."""
+    """A JMESPath expression on the native body of an event."""
 
     def __init__(self, text: str) -> None:
-        """Compile it; `ValueError` if it is none, with a short reason."""
+        """Compile it; `ValueError`, with a short reason, if it is invalid."""
         try:
             self._compiled = jmespath.compile(text)
         except (JMESPathError, ValueError, RecursionError) as exc:
             raise ValueError(f"is no JMESPath expression ({type(exc).__name__})") from None
 
     def value(self, body: bytes, event: Event, *, failed: str = "when_failed") -> Any:
-        """Return what it is of an event's native body, JSON, to which `reported_type` is added if the event has one.
+        """Return its value for an event's native body (JSON), to which `reported_type` is added if the event has one.
 
-        A body for which it has no result is refused for good, with the code `failed`.
+        If it fails on a body, the event is refused permanently, with the code `failed`.
         """
         try:
             document = orjson.loads(body)
@@ -36,11 +36,11 @@ class BodyExpression:
                 document["reported_type"] = event.value["reported_type"]
             return self._compiled.search(document)
         except (JMESPathError, ArithmeticError, TypeError, ValueError, RecursionError):
-            # The message of a library quotes values of the event.
+            # The library's message contains values of the event.
             raise PermanentError(failed) from None
 
     def holds(self, body: bytes, event: Event) -> bool:
-        """Whether its value is true for a body; raises as `value`."""
+        """Return whether its value is true for a body; raises like `value`."""
         found = self.value(body, event)
         return found is not False and found not in _FALSE
 

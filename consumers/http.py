@@ -1,4 +1,4 @@
-"""Call another system over HTTP from a handler. The only module that uses aiohttp's client; it also judges the answers.
+"""Call other systems over HTTP from handlers, and classify their answers; wraps aiohttp's client.
 
 | answer | raised | the record |
 |---|---|---|
@@ -7,8 +7,8 @@
 | 409, 412, 500 and every other 5xx | `TransientError` | tried again; parked after five failures while other keys passed |
 | every other 4xx | `PermanentError` | parked at once |
 
-Codes are constants: `http_503`, `unreachable`, `tls`, `timeout`, `cut_off`. A body of an answer may quote what was sent,
-so it is never logged or stored. `Retry-After` is not obeyed: an endpoint that is away is asked again every 30 s at most.
+Codes are constants: `http_503`, `unreachable`, `tls`, `timeout`, `cut_off`. The body of an answer may quote the
+request, so it is never logged or stored. `Retry-After` is ignored: an unavailable endpoint is tried every 30 s at most.
 """  # noqa: E501 - a table
 
 import asyncio
@@ -28,15 +28,15 @@ from bridge.errors import BridgeError, ConfigError, PermanentError, TransientErr
 from bridge.runtime.hosts import is_host
 from bridge.runtime.metrics import DURATION_BUCKETS, NAMESPACE
 
-# A connect that takes longer is an outage; the rest of `timeout_s` is for the answer.
+# Seconds; a longer connect is an outage. The rest of `timeout_s` is for the answer.
 CONNECT_S = 5.0
-# Most bytes read of an answer: an endless one must not fill the memory.
+# Maximum bytes read of an answer: an endless one must not fill the memory.
 ANSWER_MAX_BYTES = 64 * 1024
 
 _OK, _REDIRECT, _CLIENT, _SERVER = 200, 300, 400, 500
-# Answers of an endpoint that is away, refuses us, or is not where we think: no other event would fare better.
+# Statuses of an endpoint that is away, rejects our credentials, or has another URL: other events would fail, too.
 _SYSTEMIC = frozenset({401, 403, 404, 407, 408, 410, 425, 429, 502, 503, 504})
-# Another writer was faster; the same request may work after a new look.
+# Another writer was faster; the request may succeed after the state was read again.
 _CONFLICTS = frozenset({409, 412})
 
 
@@ -54,14 +54,14 @@ class Timed:
     code = "ok"
 
     def answered(self, status: int) -> None:
-        """Take the code of an answer."""
+        """Set the code from a status."""
         self.code = "ok" if status < _REDIRECT else f"http_{status}"
 
 
 class RequestMetrics:
-    """Requests by their code and the time they took, those of `ping` included.
+    """Counts and times requests by code, including those of `ping`.
 
-    They are `drxbridge_<name>_requests_total` and `drxbridge_<name>_request_duration_seconds`.
+    The metrics are `drxbridge_<name>_requests_total` and `drxbridge_<name>_request_duration_seconds`.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class RequestMetrics:
         counted: str = "HTTP requests by outcome",
         timed: str = "Time to the answer",
     ) -> None:
-        """Register both; `name` is a constant word, `service` the group of the consumer, the others are their help."""
+        """Register both; `name` is a constant word, `service` the consumer's group, the others are help texts."""
         own: dict[str, Any] = {"namespace": NAMESPACE, "registry": registry}
         self._requests = Counter(f"{name}_requests", counted, ("service", "code"), **own)
         duration = Histogram(f"{name}_request_duration_seconds", timed, ("service",), buckets=DURATION_BUCKETS, **own)
@@ -82,7 +82,7 @@ class RequestMetrics:
 
     @contextmanager
     def timed(self) -> Iterator[Timed]:
-        """Count the request that is made in the block, by the code of what it raises, or by that which is set."""
+        """Count the request made in the block, by the code of its exception or the one set in the block."""
         timed, began = Timed(), time.monotonic()
         try:
             yield timed
@@ -100,10 +100,10 @@ class RequestMetrics:
 
 @dataclass(eq=False, repr=False)
 class HttpClient:
-    """A session with one endpoint; safe to share among key lanes."""
+    """A session with one endpoint; can be shared among lanes."""
 
     _session: aiohttp.ClientSession
-    _base_url: str  # without a slash at its end
+    _base_url: str  # without a final slash
     _ping_path: str | None
     _metrics: RequestMetrics | None
     _answer_max_bytes: int
@@ -111,7 +111,7 @@ class HttpClient:
     async def post(
         self, path: str = "", body: str | bytes = b"", *, headers: Mapping[str, str] | None = None
     ) -> HttpReply:
-        """As `request`. Send `event.id` along as `idempotency-key`: a request may be repeated."""
+        """Send a POST; see `request`. Pass `event.id` as `idempotency-key`, since a request may be repeated."""
         return await self.request("POST", path, body, headers=headers)
 
     async def ping(self) -> None:
@@ -135,9 +135,9 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         also: Collection[int] = (),
     ) -> HttpReply:
-        """Send one request below the base URL and return an answer of 2xx; bodies are JSON unless `headers` differ.
+        """Send one request below the base URL and return a 2xx answer; bodies are JSON unless `headers` differ.
 
-        `also` are statuses that are returned too, instead of being judged: their body explains them.
+        `also` are further statuses to return instead of raising, for answers whose body explains them.
         """
         with nullcontext(Timed()) if self._metrics is None else self._metrics.timed() as timed:
             answer = await self._exchange(method, path, body, headers or {}, also)
@@ -173,7 +173,7 @@ class HttpClient:
 
 
 def judge(status: int) -> None:
-    """Raise the error that a status means, by the table of this module; nothing for 2xx."""
+    """Raise the error for a status, by the table of this module; none for 2xx."""
     code = f"http_{status}"
     if _OK <= status < _REDIRECT:
         return
@@ -202,10 +202,10 @@ async def open_http(
 ) -> AsyncIterator[HttpClient]:
     """Open a session with the endpoint at `base_url`; nothing is sent before the first request.
 
-    An `http://` URL needs `allow_http`, which an operator sets by `allowed_by`: what is sent is health information.
-    `timeout_s` is for a request as a whole, and less than the handler's; `connections` are at least as many as lanes.
-    `headers`, such as a token, are never logged. `ping` asks for `ping_path`; without one, any answer to GET of the
-    base URL but 5xx will do. `ConfigError` if the URL or a file cannot be used.
+    An `http://` URL needs `allow_http`, which an operator sets by `allowed_by`, since health information is sent.
+    `timeout_s` is for a whole request, and must be less than the handler's; use at least as many `connections` as
+    lanes. `headers`, such as a token, are never logged. `ping` requests `ping_path`; without one, any answer but 5xx to
+    a GET of the base URL suffices. Raises `ConfigError` if the URL or a file is invalid.
     """
     scheme, host = _server(base_url)
     if not host:
@@ -219,10 +219,10 @@ async def open_http(
     async with aiohttp.ClientSession(
         connector=connector,
         timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(CONNECT_S, timeout_s)),
-        # Nothing is asked for or read that is packed: a small answer must not become a large one.
+        # Compression is not accepted: a small answer must not decompress to a large one.
         headers={"accept-encoding": "identity", **(headers or {})},
         auto_decompress=False,
-        # The library's own bound of a header is 8 KiB, and gateways answer with longer ones.
+        # The library's bound on a header is 8 KiB, and gateways send longer ones.
         max_field_size=ANSWER_MAX_BYTES,
         cookie_jar=aiohttp.DummyCookieJar(),
     ) as session:
@@ -230,21 +230,20 @@ async def open_http(
 
 
 def _server(url: str) -> tuple[str, str]:
-    """Return scheme and host of a URL; both empty if it is none that can be called."""
+    """Return scheme and host of a URL; both empty if it is invalid."""
     try:
         parts = urlsplit(url)
         if parts.scheme in {"https", "http"} and is_host(parts.hostname or "") and parts.port != 0:
             return parts.scheme, str(parts.hostname)
-    except ValueError:  # brackets that do not fit, or a port that is none
+    except ValueError:  # unbalanced brackets, or an invalid port
         pass
     return "", ""
 
 
 def client_tls(ca_file: Path | None, cert_file: Path | None, key_file: Path | None) -> ssl.SSLContext:
-    """Return what a connection to an endpoint is opened with, for connections that are no HTTP too.
+    """Return the TLS context for a connection to an endpoint, of any protocol.
 
-    Files are PEM: authorities that may have signed its certificate (the system's unless given), and our own certificate
-    with its key, unless that has a file of its own.
+    Files are PEM: CA certificates (default: the system's), and our certificate with its key, unless `key_file` has it.
     """
     try:
         context = ssl.create_default_context(cafile=ca_file)
@@ -257,7 +256,7 @@ def client_tls(ca_file: Path | None, cert_file: Path | None, key_file: Path | No
 
 
 async def _first_bytes(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """Read up to the bound; a longer answer is left, and its connection closed."""
+    """Read up to the limit; a longer answer is truncated, and its connection closed."""
     try:
         received = await response.content.readexactly(limit)
     except asyncio.IncompleteReadError as exc:

@@ -1,4 +1,4 @@
-"""A consumer's own settings, `CONSUMER_<NAME>__<KEY>`: a model of them, and one line for what cannot be used."""
+"""A consumer's own settings, `CONSUMER_<NAME>__<KEY>`: base models, and one-line errors for invalid values."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -13,33 +13,33 @@ from bridge.errors import ConfigError, TransientError
 from bridge.event import Event
 from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC
 
-# Form of an instance's name: it is part of a group id, of metric labels, and, with `_` for `-`, of a schema's name.
+# Form of an instance name, which is part of a group id, of metric labels and, with `_` for `-`, of a schema name.
 _INSTANCE = r"^([a-z0-9]+(-[a-z0-9]+)*)?$"
-# A schema is part of a group id and of statements; PostgreSQL keeps `pg_` for itself and cuts names after 63 bytes.
+# A schema is part of a group id and of statements; PostgreSQL reserves `pg_` and truncates names after 63 bytes.
 _is_schema = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}").fullmatch
-# The ledger's own: what is made and dropped with a consumer must not lie there.
+# The runtime's own schemas: a consumer's tables, which may be dropped, must not be there.
 _LEDGER_SCHEMA = "drx_consumer"
-# The topics of the contract's routing table; a site that routes some types elsewhere names its own.
+# The topics of the contract's routing table; a site that routes types elsewhere sets its own.
 TOPICS = (PRESCRIPTIONS_TOPIC, ACCOUNTS_TOPIC)
-# Without enrollments and pings, which are about no order.
+# Without enrollments and pings, which are not about orders.
 ORDER_TOPICS = (PRESCRIPTIONS_TOPIC,)
-# A receiver has to answer before it does its work; the senders of DRx itself give up no later.
+# Seconds; a receiver should answer before it processes a request. DRx itself does not wait longer.
 TIMEOUT_MAX_S = 60.0
-# Hosts as they may stand in a URL, with their ports; PostgreSQL takes several.
+# Hosts in a URL, with ports; PostgreSQL allows several.
 _HOST = r"([A-Za-z0-9._%-]+|\[[0-9A-Fa-f:.%]+\])(:[0-9]+)?"
 _are_hosts = re.compile(rf"({_HOST}(,{_HOST})*)?", re.ASCII).fullmatch
 
 UNNAMED = "the configured server"
-"""Where a URL leads of which nothing can be shown."""
+"""Replaces a URL of which nothing can be shown."""
 
 
 def is_plain(text: str) -> bool:
-    """Whether `text` can stand in a header as it is: printable ASCII without spaces, at least one character."""
+    """Return whether `text` can be a header value: printable ASCII without spaces, at least one character."""
     return bool(text) and text.isascii() and text.isprintable() and " " not in text
 
 
 def read_token(file: Path, *, code: str) -> str:
-    """Read a token that goes into a header; `code`, systemic, if it cannot be read or no header can hold it."""
+    """Read a token for a header; a systemic `TransientError` with `code` if it is unreadable or invalid."""
     try:
         token = file.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
@@ -54,7 +54,7 @@ def _words(given: object) -> object:
 
 
 def aware_instant(text: str) -> datetime | None:
-    """Return an instant in ISO 8601; None if it is none, or has no zone."""
+    """Parse an instant in ISO 8601; None if it is invalid or has no zone."""
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:
@@ -77,12 +77,12 @@ def _schema(name: str) -> str:
 
 
 WordList = Annotated[tuple[str, ...], BeforeValidator(_words), Field(min_length=1)]
-"""Names with commas between them."""
+"""Names separated by commas."""
 Instant = Annotated[datetime, BeforeValidator(_aware)]
 """An instant with its zone, RFC 3339."""
 SchemaName = Annotated[str, AfterValidator(_schema)]
-"""A schema for tables of a consumer's own."""
-# Settings of several consumers are described here, for docs/consumer-settings.md; the page of each has the rest.
+"""A schema for a consumer's own tables."""
+# Settings shared by consumers are described here, for docs/consumer-settings.md; each consumer's page has the rest.
 TablesSchema = Annotated[
     SchemaName, Field(description="schema of its tables; another schema is another group, `NAME.SCHEMA`")
 ]
@@ -100,13 +100,13 @@ AllowPlaintext = Annotated[
 
 
 class Options(BaseModel):
-    """Base of a consumer's settings: a field with bounds for each; values come as text and are never shown."""
+    """Base of a consumer's settings: one field with bounds per setting; values come as text and are never shown."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
 
 class EndpointOptions(Options):
-    """Settings of a consumer that may run several times, each for another endpoint with a group of its own."""
+    """Settings of a consumer with several instances, each for another endpoint and with its own group."""
 
     instance: str = Field(
         "",
@@ -124,7 +124,7 @@ class EndpointOptions(Options):
 
 
 class ServerOptions(EndpointOptions):
-    """Settings of a consumer that sends news of prescriptions, of all or some accounts, to a server over TLS."""
+    """Settings of a consumer that sends events of all or some accounts to a server over TLS."""
 
     ca_file: Path | None = Field(None, description="PEM: certificates of authorities to trust; unset: the system's")
     cert_file: Path | None = Field(None, description="PEM: client certificate, if the server requires one")
@@ -134,18 +134,18 @@ class ServerOptions(EndpointOptions):
     )
 
     def wants_account(self, event: Event) -> bool:
-        """Whether an event is of one of the accounts."""
+        """Return whether an event is of a configured account."""
         return self.accounts is None or event.value["account_id"] in self.accounts
 
 
 class HttpOptions(ServerOptions):
-    """Settings of a consumer whose server speaks HTTP."""
+    """Settings of a consumer that sends over HTTP."""
 
     allow_http: AllowHttp = False
     timeout_s: float = Field(10.0, ge=0.1, le=TIMEOUT_MAX_S)
 
     def session(self, name: str) -> dict[str, Any]:
-        """Return what `consumers.http.open_http` takes of these, for the consumer `name`."""
+        """Return the arguments of `consumers.http.open_http` from these settings, for the consumer `name`."""
         return {
             **self.model_dump(include={"allow_http", "timeout_s", "ca_file", "cert_file", "key_file"}),
             "allowed_by": f"{variable(name, 'allow_http')}=true",
@@ -153,7 +153,7 @@ class HttpOptions(ServerOptions):
 
 
 def schema_group(name: str, schema: str) -> str:
-    """Return the group id of the consumer `name` with tables in `schema`: each has progress of its own."""
+    """Return the group id of the consumer `name` with tables in `schema`: each schema has its own progress."""
     return name if schema == name else f"{name}.{schema}"
 
 
@@ -161,7 +161,7 @@ AnyOptions = TypeVar("AnyOptions", bound=Options)
 
 
 def read_options(model: type[AnyOptions], name: str, given: Mapping[str, str]) -> AnyOptions:
-    """Return the settings of the consumer `name`; `given` is `Setup.options`. A `ConfigError` shows no value."""
+    """Return the settings of the consumer `name`; `given` is `Setup.options`. `ConfigError` shows no value."""
     try:
         return model.model_validate(dict(given))
     except ValidationError as exc:
@@ -179,9 +179,9 @@ def variable(consumer: str, option: str) -> str:
 
 
 def split_address(url: str, schemes: Collection[str]) -> tuple[SplitResult, str] | None:
-    """Return the parts of a URL, and its hosts with their ports, empty if it has none; None if a part may be a secret.
+    """Return the parts of a URL, and its hosts with ports (or empty); None if a part may be a secret.
 
-    After a password that holds `/`, `?` or `#`, the rest of it up to the `@` looks like a path, a query or a fragment.
+    If a password contains `/`, `?` or `#`, the rest of it up to the `@` looks like a path, a query or a fragment.
     """
     try:
         parts = urlsplit(url)
@@ -194,7 +194,7 @@ def split_address(url: str, schemes: Collection[str]) -> tuple[SplitResult, str]
 
 
 def server_of(url: str) -> str:
-    """Return the host of a URL, without the rest, which may hold a secret."""
+    """Return the host of a URL only, since the rest may contain a secret."""
     found = split_address(url, ("http", "https"))
     if found is None or not found[1]:
         return UNNAMED
@@ -203,12 +203,12 @@ def server_of(url: str) -> str:
 
 
 def database_of(dsn: str) -> str:
-    """Return server and database of a PostgreSQL address, without the rest."""
+    """Return only server and database of a PostgreSQL URL."""
     found = split_address(dsn, ("postgresql", "postgres"))
     if found is None:
         return UNNAMED
     parts, hosts = found
-    if not hosts and "host" in parts.query:  # it stands in a parameter
+    if not hosts and "host" in parts.query:  # it is in a parameter
         return UNNAMED
     return f"{hosts or 'the local socket'}{parts.path}"
 

@@ -1,20 +1,20 @@
-"""Hold entries durably on local disk, by partition and in order, until they are acknowledged elsewhere.
+"""Keep entries durably on local disk, by partition and in order, until they are acknowledged.
 
-An entry goes through these parts:
+An entry passes through these parts:
 
-- `append` hands it to the group commit (`writer`), which seals it (`segment`), writes it at the end of the newest
-  segment file, and has the disk confirm it. Only then does the call end, and its location goes into the `index`.
-- `peek` reads the first entries of a partition back (`reader`), `acknowledge` takes them out. Their running
-  numbers go to the segment's positions file a little later; a crash in between delivers them twice. A segment that
-  holds nothing any more is removed.
-- A start reads what is there into the index, oldest first (`recovery`).
+- `append` passes it to the group commit (`writer`), which encrypts it (`segment`), appends it to the newest segment
+  file, and syncs the file. Then its location is added to the `index` and the call returns.
+- `peek` reads the first entries of a partition (`reader`), `acknowledge` removes them. Their sequence numbers are
+  written to the segment's positions file a little later; a crash in between delivers them twice. A segment without
+  waiting entries is removed.
+- At startup existing entries are read into the index, oldest first (`recovery`).
 
-A read error never cuts, removes or hides anything. What cannot be read or opened is counted, stays on disk as it is,
-and is read again by the next start; for want of a key, as soon as that is there. In a running process it keeps the
-order of its partition for `reader.ORDER_S`, then what is behind it goes on. What was read and does not hold is damage:
-it is counted, and its segment is moved to `damaged/` where another would be removed.
+A read error never truncates, removes or hides anything. A record that cannot be read or decrypted is counted, stays on
+disk unchanged, and is read again by the next start, or as soon as its missing key is there. In a running process the
+partition waits for it for `reader.ORDER_S`, then later records continue. A record that was read and fails its check is
+damaged: it is counted, and its segment is moved to `damaged/` instead of being removed.
 
-Two threads do what may hang on a disk: one writes, one reads. Everything else is on the loop's thread.
+Two threads do the blocking disk operations: one writes, one reads. Everything else runs on the event loop's thread.
 """
 
 import asyncio
@@ -52,27 +52,27 @@ from bridge.spool.segment import (
 from bridge.spool.set_aside import keep, names_of
 from bridge.spool.writer import STALLED_S, GroupCommit, SegmentWriter
 
-# Seconds. Freed space, a released lock and a new key are noticed within two of these.
+# Seconds; freed space, a released lock and a new key are noticed within two of these.
 RETRY_S = 2.0
-# Seconds at the end for groups that are being written.
+# Seconds at shutdown for groups being written.
 FINISH_S = 5.0
-# Positions are written after this time at most; what is lost of them in a crash is delivered twice.
+# Seconds until positions are written; records whose positions a crash loses are delivered twice.
 POSITIONS_S = 0.05
-# The segment that is written to is not removed for less than this each time it happens to be empty.
+# Bytes; a smaller active segment is not removed when it happens to be empty.
 KEEP_OPEN_BYTES = 1_048_576
 
 
 class Held(NamedTuple):
-    """What a spool holds."""
+    """Counts of the content of a spool."""
 
-    events: int  # records that wait
-    locked: int  # records that cannot be opened
-    damaged: int  # records that this process found damaged
-    unread: int  # segments of which the disk did not give everything back
+    events: int  # waiting records
+    locked: int  # records that cannot be decrypted
+    damaged: int  # damaged records found by this process
+    unread: int  # segments that could not be read completely
 
 
 class Directory:
-    """The directory from its lock to its unlinks; every method runs on the writing thread."""
+    """The directory of a spool: lock, keys, positions and removal; methods run on the writing thread."""
 
     def __init__(self, directory: Path, *, disk: Disk, keys: KeyRing, writer: SegmentWriter) -> None:
         self._directory = directory
@@ -81,10 +81,10 @@ class Directory:
         self._writer = writer
         self._lock: int | None = None
         self._missing: set[bytes] = set()
-        self.numbers: list[int] = []  # of the segments that were there when it was locked, oldest first
+        self.numbers: list[int] = []  # numbers of the segments present when it was locked, oldest first
 
     def open(self) -> str:
-        """Lock the directory for this process and read the keys; return why that is not possible, or nothing."""
+        """Lock the directory for this process and read the keys; return why that is impossible, or an empty text."""
         try:
             self._disk.make_directory(self._directory)
             self._lock = self._disk.lock(self._directory)
@@ -100,7 +100,7 @@ class Directory:
         return ""
 
     def prepare(self, needed: AbstractSet[bytes]) -> str:
-        """Check that a write would succeed, disk and keys; return why not, or an empty text."""
+        """Check by writing, and keys, that a write would succeed; return why not, or an empty text."""
         try:
             self._disk.probe(self._directory)
         except OSError as exc:
@@ -111,7 +111,7 @@ class Directory:
         return self.check_keys(needed)
 
     def check(self, needed: AbstractSet[bytes]) -> str:
-        """Check as `prepare`, but write nothing."""
+        """Check like `prepare`, but without writing."""
         try:
             if not self._writer.is_begun:
                 self._disk.may_write(self._directory)
@@ -127,10 +127,10 @@ class Directory:
             return 0
 
     def check_keys(self, needed: AbstractSet[bytes]) -> str:
-        """See that there is a file of each key that something needs, or will; return why not, or nothing.
+        """Check that every needed key, including the one to encrypt with, has a file; return why not, or an empty text.
 
-        What is in memory still opens everything, but after a crash only the files do: an answer 202 is not given on
-        the strength of a key that a restart would not find.
+        Keys in memory can still decrypt everything, but after a crash only those in files can: a 202 must not depend on
+        a key that a restart would not find.
         """
         self._keys.load()
         current = self._keys.current
@@ -143,15 +143,15 @@ class Directory:
     def note(self, segment: Path, number: int, numbers: Sequence[int], key_id: bytes) -> None:
         """Append to the positions file which records are acknowledged."""
         hit("before_positions")
-        with contextlib.suppress(OSError):  # costs duplicates only
+        with contextlib.suppress(OSError):  # only causes duplicates
             frame = positions_frame(number, numbers, self._keys.opening[key_id])
             self._disk.append(positions_path(segment), frame)
 
     def remove(self, segment: Path, *, is_active: bool, is_damaged: bool) -> None:
-        """Remove a segment in which nothing is left, and then its positions; keep both where something is damaged."""
+        """Remove a segment without waiting records, and then its positions; keep both if it has damage."""
         if is_active:
             self._writer.end_segment()
-        with contextlib.suppress(OSError):  # the next start finds it again, with its positions
+        with contextlib.suppress(OSError):  # the next start repeats it, with its positions
             if is_damaged:
                 self._disk.make_directory(self._directory / DAMAGED)
                 for path in (segment, positions_path(segment)):
@@ -162,7 +162,7 @@ class Directory:
                 self._disk.unlink(positions_path(segment))
 
     def close(self) -> None:
-        """End writing and let another process have the directory."""
+        """Stop writing and release the directory."""
         self._writer.end_segment()
         if self._lock is not None:
             self._disk.close(self._lock)
@@ -175,10 +175,10 @@ class Directory:
         except PermissionError:
             raise
         except OSError:
-            return  # the recovery tries to read it, and reads the others
+            return  # recovery tries to read it, and reads the others
 
     def _remove_orphans(self) -> None:
-        """Remove positions whose segment is gone."""
+        """Remove positions files whose segment is gone."""
         with contextlib.suppress(OSError):
             names = set(self._disk.names(self._directory))
             for name in names:
@@ -186,19 +186,19 @@ class Directory:
                     self._disk.unlink(self._directory / name)
 
     def _make_key(self) -> None:
-        """Make the first key, unless records are sealed already: then their key is missing, and must be reported."""
+        """Create the first key, unless records exist: then their key is missing, which must be reported."""
         with contextlib.suppress(OSError):
             if segment_numbers(self._disk, self._directory):
                 return
             if self._keys.directory.is_relative_to(self._directory):
-                # A directory elsewhere that is not there was not mounted: a key made there would be lost with the pod.
+                # A missing directory elsewhere is not mounted: a key created there would be lost with the pod.
                 self._disk.make_directory(self._keys.directory)
             self._keys.make()
             self._keys.load()
 
 
 class Spool:
-    """The spool of one process; every method is called on one loop."""
+    """The spool of one process; all methods are called on one event loop."""
 
     def __init__(
         self,
@@ -214,15 +214,14 @@ class Spool:
         finish_s: float = FINISH_S,
         order_s: float = ORDER_S,
     ) -> None:
-        """Touch nothing yet.
+        """Nothing is opened yet.
 
-        Segments are named after `now_ns`. Nothing is taken while the disk needs longer than `stalled_s` for one group;
-        what is on its way to it gets `finish_s` at the end. Order is kept for `order_s` behind what it does not give
-        back.
+        Segments are named after `now_ns`. Entries are refused while the disk needs longer than `stalled_s` for one
+        group; groups being written have `finish_s` at shutdown. A partition waits `order_s` for an unreadable record.
         """
         disk = disk or Disk()
         self._finish_s = finish_s
-        # What is to be delivered does not wait for a disk that is slow to write, nor the other way round.
+        # Separate threads, so that delivery does not wait for slow writes, nor writes for slow reads.
         self._writing, self._reading = writing, reading = thread("spool-writer"), thread("spool-reader")
         self._keys = keys = KeyRing(key_dir)
         self._index = index = Index(directory)
@@ -257,28 +256,28 @@ class Spool:
         self._unwritten: set[int] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._drain: Drain
-        self.is_open = False  # what is on disk is in the index, whether more is taken or not
+        self.is_open = False  # the index has the records on disk, even if new entries are refused
         self._is_closed = False
 
     @property
     def code(self) -> str:
-        """Why no entries are taken; empty when they are."""
+        """Why entries are refused; empty if they are accepted."""
         return self._availability.code
 
     def last_ordinal(self) -> int:
-        """Highest ordinal recovered or appended; 0 without any."""
+        """Highest ordinal recovered or appended; 0 if none."""
         return self._index.last_ordinal
 
     @property
     def held(self) -> Held:
-        """Counts of what the spool holds."""
+        """Return counts of the content of the spool."""
         index = self._index
         return Held(index.events(), index.locked(), self._availability.damaged, index.unread())
 
     async def open(self, drain: Drain) -> None:
-        """Recover what is there; `drain` gets each entry that waits, in order, also what is unlocked later.
+        """Recover existing entries; `drain` receives waiting entries in order, also those unlocked later.
 
-        Never raises for what the disk holds or refuses; `code` has the reason. A failing disk adds `order_s`.
+        Never raises because of the disk or its content; `code` has the reason. A failing disk adds up to `order_s`.
         """
         self._drain = drain
         await self._try_to_open()
@@ -288,13 +287,13 @@ class Spool:
         await repeat(self.tend, RETRY_S, stop)
 
     async def tend(self) -> None:
-        """Open, take entries again, read what is unlocked and remove what is empty, if that is possible now."""
+        """If now possible: open, accept entries again, read unlocked segments and remove empty ones."""
         if not self.is_open:
             await self._try_to_open()
             return
         self._availability.disk_free_bytes = await self._writing.run(self._directory.free_bytes)
         await self._writing.run(self._keys.load)
-        await self._recovery.unlock(self._drain)  # first, so that as little as possible overtakes it
+        await self._recovery.unlock(self._drain)  # first, so that as little as possible overtakes them
         keys = self._index.keys()
         if self._availability.refusal:
             code = await self._writing.run(partial(self._directory.prepare, keys))
@@ -307,15 +306,15 @@ class Spool:
         self._remove_empty()
 
     def depth(self, partition: SpoolPartition) -> int:
-        """Return how many durable entries of a partition are not dropped."""
+        """Return the number of waiting entries of a partition."""
         return self._index.depth(partition)
 
     def oldest_ms(self) -> int:
-        """Return when the oldest entry was accepted, in Unix milliseconds; 0 without any."""
+        """Return when the oldest entry was accepted, in Unix milliseconds; 0 if there is none."""
         return self._index.oldest_ms()
 
     def append(self, entries: Sequence[Entry]) -> Awaitable[None]:
-        """Take entries in order; what is returned ends when all are durable, or raises `NotDurableError` if none is."""
+        """Append entries in order; the awaitable ends when all are durable, or raises `NotDurableError` if none is."""
         if not entries:
             raise ValueError(entries)
         size = sum(map(sealed_size, entries))
@@ -328,17 +327,17 @@ class Spool:
         return refused
 
     async def peek(self, partition: SpoolPartition, *, most: int, most_bytes: int) -> list[Entry]:
-        """Return the first entries of a partition; none when it is empty or cannot be read now.
+        """Return the first entries of a partition; empty if it has none or cannot be read now.
 
-        What is found damaged is left out. What the disk does not give back is waited for, and after `order_s` left to
-        the next start. Nothing is handed out before all that is on disk is in the index.
+        Damaged records are skipped. Unreadable ones are waited for, and after `order_s` left to the next start. Nothing
+        is returned before all records on disk are in the index.
         """
         if not self.is_open:
             return []
         return await self._reader.peek(partition, self._drain, most=most, most_bytes=most_bytes)
 
     def acknowledge(self, partition: SpoolPartition, count: int) -> None:
-        """Forget the first `count` entries of a partition, which are in Kafka."""
+        """Remove the first `count` entries of a partition, which are in Kafka."""
         touched = self._index.acknowledge(partition, count)
         self._unwritten |= touched
         for index in touched:
@@ -350,9 +349,9 @@ class Spool:
             self._timer = asyncio.get_running_loop().call_later(POSITIONS_S, self._write_positions)
 
     async def set_aside(self, partition: SpoolPartition, *, code: str) -> bool:
-        """Copy the first entry of a partition, which Kafka refuses by `code`, and take it out; return whether it was.
+        """Set aside the first entry of a partition, which Kafka refuses with `code`; return whether it was.
 
-        To be called by what drains the partition, while nothing of it is on its way.
+        To be called by the drain of the partition, while none of its entries are in flight.
         """
         (location,) = self._index.head(partition, most=1, most_bytes=1)
         segment = self._index.segments[location.segment]
@@ -360,7 +359,7 @@ class Spool:
             name = await self._writing.run(partial(keep, self._disk, segment, location, code))
         except OSError:
             return False
-        # Copied first: after a crash in between it is at the head again, and set aside once more.
+        # Copied first: after a crash in between, it is at the head again, and set aside again.
         self.acknowledge(partition, 1)
         self._write_positions()
         self._set_aside_records.inc()
@@ -368,7 +367,7 @@ class Spool:
         return True
 
     async def close(self) -> None:
-        """Finish what is on its way to the disk, within a bound, and let another process have the directory."""
+        """Finish groups being written, within a bound, and release the directory."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -407,20 +406,20 @@ class Spool:
             self._remove_if_empty(segment)
 
     def _remove_if_empty(self, segment: Segment) -> None:
-        """Remove a segment that nothing needs, but for one into which a group may be on its way."""
+        """Remove a segment that is not needed, unless a group may be being written to it."""
         is_active = segment.index == self._index.active
-        # Before it is open, a segment of which not all is in the index seems to hold nothing.
+        # Before recovery has ended, a segment that is not fully in the index seems empty.
         if not self.is_open or segment.is_needed or (is_active and not self._commits.is_idle):
             return
         if segment.is_damaged:
-            self._write_positions()  # they are kept with it
+            self._write_positions()  # they are kept with the segment
         self._index.forget(segment)
         remove = partial(self._directory.remove, segment.path, is_active=is_active, is_damaged=segment.is_damaged)
         self._writing.run(remove)
 
 
 class NoSpool:
-    """A spool that is disabled: it takes nothing and holds nothing."""
+    """A disabled spool: it refuses all entries and is always empty."""
 
     code = "disabled"
     is_open = False
@@ -430,7 +429,7 @@ class NoSpool:
         return 0
 
     def oldest_ms(self) -> int:
-        """Nothing waits."""
+        """Return 0."""
         return 0
 
     def depth(self, _partition: tuple[str, int], /) -> int:
@@ -438,7 +437,7 @@ class NoSpool:
         return 0
 
     def append(self, _entries: Sequence[Entry], /) -> asyncio.Future[None]:
-        """Take nothing."""
+        """Refuse all entries."""
         refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         refused.set_exception(NotDurableError(self.code))
         return refused

@@ -1,10 +1,10 @@
 """Append entries to segment files, durably: one write and one fsync for a group of calls.
 
-`GroupCommit` runs on the loop: what is appended while one group is on its way to the disk makes the next.
-`SegmentWriter` does the work on the spool's writing thread: it has at most one segment open, and begins another when it
-is large enough, when the key changes, or when it cannot be trusted. After a failed fsync the kernel marks the pages
-clean, and a second fsync of the same file would succeed without a write. So a group whose fsync fails is cut off and
-written once more, to another file.
+`GroupCommit` runs on the event loop: entries appended while one group is being written form the next group.
+`SegmentWriter` works on the spool's writing thread: it has at most one segment open, and begins another when that is
+large enough, when the key changes, or after a write failed. After a failed fsync the kernel marks the pages clean, and
+a second fsync of the same file would succeed without a write. So a group whose fsync fails is truncated and written
+again, to another file.
 """
 
 import asyncio
@@ -29,23 +29,23 @@ from bridge.spool.index import Index, Location
 from bridge.spool.keys import NO_KEY, KeyRing
 from bridge.spool.segment import NONCE_BYTES, Entry, Key, SpoolPartition, end_mark, seal, segment_name
 
-# A disk that takes longer for one group is in trouble, and further calls are better refused at once.
+# Seconds; a disk that takes longer for one group is failing, and further calls are refused at once.
 STALLED_S = 2.0
 
 
 class Written(NamedTuple):
-    """A durable group."""
+    """A group that was made durable."""
 
-    segment: int  # number of the file that holds all of it
-    offsets: list[int]  # where each entry's record stands, and where the last one ends
-    first: int  # running number of the first
-    key_id: bytes  # of what sealed it
-    sync_s: float  # what the disk took
+    segment: int  # number of its segment
+    offsets: list[int]  # offsets of the records, and the end of the last one
+    first: int  # sequence number of the first record
+    key_id: bytes  # id of the key that sealed it
+    sync_s: float  # seconds that the disk took
 
 
 @dataclass(slots=True)
 class _Open:
-    """The segment that is written to; `size` and `records` count what is durable."""
+    """The segment being written; `size` and `records` count durable records."""
 
     number: int
     handle: int
@@ -63,14 +63,14 @@ class SegmentWriter:
     keys: KeyRing
     segment_bytes: int
     now_ns: Callable[[], int]
-    last_number: int = 0  # of the segment begun last; the next gets the time, or one more than this
+    last_number: int = 0  # number of the segment begun last; the next gets the time or, if higher, this plus one
     _open: _Open | None = None
     _unmarked: list[tuple[Path, bytes]] = field(default_factory=list)
 
     def write(self, entries: Sequence[Entry], *, is_first: bool) -> Written:
-        """Make all of them durable, or none; the first after the spool was empty has the keys read again.
+        """Make all entries durable, or none; `is_first` (after the spool was empty) reads the keys again.
 
-        After `NotDurableError`, some that could not be cut off again may be found after a restart.
+        After `NotDurableError`, entries that could not be truncated may be found after a restart.
         """
         if is_first or self._open is None:
             self.keys.load()
@@ -80,7 +80,7 @@ class SegmentWriter:
             code = code_of(exc)
         if code == FULL:
             raise NotDurableError(code)
-        # Once more, in another file, since this one is not trusted any further.
+        # Once more, in another file, since this one is no longer trusted.
         try:
             return self._write(entries)
         except OSError as exc:
@@ -88,11 +88,11 @@ class SegmentWriter:
 
     @property
     def is_begun(self) -> bool:
-        """Whether a segment is open; it takes records whatever becomes of its directory."""
+        """Whether a segment is open; it accepts records even if its directory was removed."""
         return self._open is not None
 
     def end_segment(self) -> None:
-        """Write no more to the segment that is open; one without records goes, or a start would take it for cut off."""
+        """Finish the open segment; remove it if empty, since a start would treat it as truncated."""
         if self._open is not None:
             segment, self._open = self._open, None
             with contextlib.suppress(OSError):
@@ -114,7 +114,7 @@ class SegmentWriter:
             try:
                 self.disk.extend(*due)
             except FileNotFoundError:
-                pass  # it was empty, and is gone
+                pass  # it was empty, and was removed
             except OSError:
                 continue
             self._unmarked.remove(due)
@@ -174,7 +174,7 @@ class SegmentWriter:
         return _Open(number, handle, key)
 
     def _cut(self, segment: _Open, *, trusted: bool) -> None:
-        """Take back what was not made durable; a segment that is not trusted, or cannot be cut, gets nothing more."""
+        """Truncate records that are not durable; an untrusted segment, or one that keeps them, is not used again."""
         try:
             self.disk.truncate(segment.handle, segment.size)
         except OSError:
@@ -184,7 +184,7 @@ class SegmentWriter:
 
 
 class _Waiting(NamedTuple):
-    """The entries of one call, durable together."""
+    """The entries of one call, made durable together."""
 
     entries: Sequence[Entry]
     size: int
@@ -193,7 +193,7 @@ class _Waiting(NamedTuple):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class GroupCommit:
-    """Calls on their way to the disk, in order; on the loop's thread."""
+    """Groups calls to be written, in order; runs on the event loop's thread."""
 
     thread: IOThread
     writer: SegmentWriter
@@ -201,14 +201,14 @@ class GroupCommit:
     availability: Availability
     metrics: IngressMetrics
     stalled_s: float
-    size: int = 0  # bytes of the calls that are not in a group yet
+    size: int = 0  # bytes of calls that are not in a group yet
     _calls: deque[_Waiting] = field(default_factory=deque)
     _task: asyncio.Task[None] | None = None
     _group: list[_Waiting] = field(default_factory=list)
 
     @property
     def is_idle(self) -> bool:
-        """True when nothing is on its way."""
+        """True if nothing is being written or waiting."""
         return self._task is None
 
     def carries(self, partition: SpoolPartition) -> bool:
@@ -216,7 +216,7 @@ class GroupCommit:
         return any(entry.partition == partition for call in (*self._group, *self._calls) for entry in call.entries)
 
     def put(self, entries: Sequence[Entry], size: int) -> asyncio.Future[None]:
-        """Take the entries of a call; the future ends when all are durable, or raises `NotDurableError`."""
+        """Queue the entries of a call; the future ends when all are durable, or raises `NotDurableError`."""
         loop = asyncio.get_running_loop()
         call = _Waiting(entries, size, loop.create_future())
         self._calls.append(call)
@@ -226,7 +226,7 @@ class GroupCommit:
         return call.done
 
     async def finish(self, timeout_s: float) -> None:
-        """Wait up to `timeout_s` for what is on its way; what takes longer is not durable as far as is known."""
+        """Wait up to `timeout_s` for queued entries; those that take longer count as not durable."""
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=timeout_s)
             self._give_up(self._group, STALLED)
@@ -241,7 +241,7 @@ class GroupCommit:
             self._task = None
 
     def _next(self) -> list[_Waiting]:
-        """Take the calls of the next group; those cancelled before are left out."""
+        """Take the calls of the next group, without cancelled ones."""
         group: list[_Waiting] = []
         size = 0
         while self._calls and (not group or size + self._calls[0].size <= GROUP_MAX_BYTES):
@@ -260,7 +260,7 @@ class GroupCommit:
             written = await self.thread.run(partial(self.writer.write, entries, is_first=not self.index.events()))
         except NotDurableError as exc:
             self._give_up(group, exc.code)
-        except Exception as exc:  # noqa: BLE001 - a bug must not leave anybody waiting, nor the next group unwritten
+        except Exception as exc:  # noqa: BLE001 - a bug must not block callers or the next group
             log.error("worker.spool_failed", code=type(exc).__name__, where=trail(exc))
             _fail(group, "unexpected")
         else:
@@ -284,7 +284,7 @@ class GroupCommit:
             self.index.last_ordinal = max(self.index.last_ordinal, entry.ordinal)
 
     def _give_up(self, group: list[_Waiting], code: str) -> None:
-        """Refuse all waiting calls: they would fail in the same way."""
+        """Fail all waiting calls: they would fail in the same way."""
         self.availability.refuse(code)
         waiting = list(self._calls)
         self._calls.clear()

@@ -1,9 +1,9 @@
-"""The one wide table of the lake: its columns, from the models of the contract, and the rows that events become.
+"""The wide table of the lake: columns from the models of the contract, and rows from events.
 
-Every field of every record is a column of its name, null where an event has none; two records never give one name two
-types. Records within records are structs, arrays lists, enums text, decimals of the schema's digits. A new field of the
-contract is a new nullable column, so old and new files read together by name. Deliveries that are not events have a
-table of their own.
+Every field of every record is a column of the same name, null if an event lacks it; a name has the same type in all
+records. Nested records are structs, arrays are lists, enums are text, decimals have the schema's digits. A new field of
+the contract is a new nullable column, so that old and new files can be read together by name. Parked deliveries have a
+separate table.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any, Literal, get_args, get_origin
 
-import pyarrow as pa  # noqa: TID251 - this is a door
+import pyarrow as pa  # noqa: TID251 - this is the wrapper
 from pydantic import AwareDatetime
 from pydantic.fields import FieldInfo
 
@@ -27,8 +27,8 @@ from consumers.api import Placed
 
 IdDigest = Callable[[str], str]
 
-# Columns that name a prescription, a request or a message, or may (`correlation_id`). With a digest in their place rows
-# of one still join.
+# Columns with the id of a prescription, a request or a message, possibly (`correlation_id`). Digests instead of ids can
+# still be joined on.
 IDS = frozenset(
     {
         "_key", "correlation_id", "prescription_id", "prescriber_order_number", "rx_reference_number", "message_id",
@@ -38,7 +38,7 @@ IDS = frozenset(
 )  # fmt: skip
 
 _INSTANT = pa.timestamp("us", tz="UTC")
-# Where a row stands in the log; `_key` may be health information, as the id of a prescription is.
+# Position of a row in the log; `_key` may be health information, such as a prescription id.
 _PLACE: Mapping[str, tuple[pa.DataType, str]] = {
     "_topic": (pa.string(), ""),
     "_partition": (pa.int32(), ""),
@@ -60,23 +60,23 @@ _BITS: Mapping[int, pa.DataType] = {32: pa.int32(), 64: pa.int64()}
 
 @cache
 def schema_of(*, identifying: bool = True) -> pa.Schema:
-    """Return the columns of events; without those of PHI class D, nested ones included, unless `identifying`."""
+    """Return the columns of events; unless `identifying`, without those of PHI class D, also nested ones."""
     found: dict[str, pa.Field] = {}
     for model in EVENT_MODELS.values():
         for each in _fields(model, identifying=identifying):
             before = found.setdefault(each.name, each)
             if before.type != each.type:
                 raise TypeError(f"the records give {each.name} two types")
-            if not before.metadata:  # of two classes the stricter one, whichever record has it
+            if not before.metadata:  # the stricter of the classes in different records
                 found[each.name] = each
-    # The map of what the contract does not know comes last.
+    # The map of unknown members comes last.
     last = found.pop("extensions", None)
     return _with_place([*found.values(), *([] if last is None else [last])])
 
 
 @cache
 def unrecognized_schema() -> pa.Schema:
-    """Return the columns of deliveries that are not events; all content of a body is class D."""
+    """Return the columns of parked deliveries; the whole content of a body is class D."""
     return _with_place(
         [
             *(_field(name, pa.string(), "") for name in ("webhook_id", "source")),
@@ -89,7 +89,7 @@ def unrecognized_schema() -> pa.Schema:
 
 
 def table_of(batch: Sequence[Placed], schema: pa.Schema, *, digest: IdDigest | None = None) -> pa.Table:
-    """Return the rows of events, in order; with `digest` in place of what `IDS` have."""
+    """Return the rows of events, in order; with `digest`, columns in `IDS` have digests."""
     values: list[Mapping[str, Any]] = [event.value for event, _ in batch]
     place: dict[str, Sequence[object]] = {"_key": [event.key for event, _ in batch]}
     contexts = [context for _, context in batch]
@@ -113,9 +113,9 @@ def table_of(batch: Sequence[Placed], schema: pa.Schema, *, digest: IdDigest | N
 
 
 def _column(name: str, values: Sequence[Mapping[str, Any]], rows: Mapping[str, list[int]]) -> Sequence[Any] | None:
-    """Return what the values have of a name, or None if it is a name of none of their types; `rows` are those of each.
+    """Return the column of a name, or None if no type in the batch has it; `rows` are the row numbers by type.
 
-    Most names are those of few types, and a look that finds nothing costs as much as another one.
+    Most names belong to few types, and looking up an absent one costs as much.
     """
     having = [of_type for event_type, of_type in rows.items() if name in _names(event_type)]
     if len(having) == len(rows):
@@ -132,13 +132,13 @@ def _column(name: str, values: Sequence[Mapping[str, Any]], rows: Mapping[str, l
 def _names(event_type: str) -> frozenset[str]:
     if event_type == UNRECOGNIZED_TYPE:
         return frozenset(unrecognized_schema().names)
-    if event_type not in EVENT_MODELS:  # somebody else's record of one of our schemas
+    if event_type not in EVENT_MODELS:  # a foreign record with one of our schemas
         raise UnknownRecordError
     return frozenset(EVENT_MODELS[event_type].model_fields)
 
 
 def _with_place(fields: Sequence[pa.Field]) -> pa.Schema:
-    """Return a schema that begins with the place in the log, with the release as metadata."""
+    """Return a schema that begins with the position in the log, with the release as metadata."""
     schema = pa.schema([*(_field(name, kind, phi) for name, (kind, phi) in _PLACE.items()), *fields])
     fingerprint = hashlib.sha256(schema.serialize().to_pybytes()).hexdigest()
     return schema.with_metadata({"drx.release": version("drx-bridge"), "drx.schema_fingerprint": fingerprint})

@@ -1,4 +1,4 @@
-"""Builds the consumer `archive`, an entry point of the group `drx_bridge.consumers`."""
+"""Build the consumer `archive`, an entry point of the group `drx_bridge.consumers`."""
 
 import hmac
 from importlib.resources import files
@@ -14,10 +14,10 @@ from consumers.archive.writer import ArchiveMetrics, Archiver
 from consumers.options import read_options
 
 MIGRATIONS = files("consumers.archive") / "migrations"
-# Records that are taken in, some 3 KB each with what holds them; the batches in hand come on top.
+# Records read and not settled, some 3 KB each; batches in progress come on top.
 WINDOW_BYTES = 64 * 1024 * 1024
 PUBLISH_S, TIDY_S = 5.0, 600.0
-# A batch takes a second; a disk that is slow may take its time.
+# Seconds; a batch takes one on a normal disk.
 _TIMEOUT_S = 120.0
 _KEY_BYTES_MIN = 16
 _WHAT = {
@@ -68,7 +68,7 @@ def _store(options: ArchiveOptions) -> Store:
 
 
 def read_digest(file: Path | None) -> IdDigest | None:
-    """Return a function that makes a digest of an id, keyed with the secret in `file`."""
+    """Return a function for digests of ids, keyed with the secret in `file`."""
     if file is None:
         return None
     try:

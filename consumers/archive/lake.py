@@ -1,4 +1,4 @@
-"""The files of the lake: each is staged, and gets its name where readers look once it is committed.
+"""The files of the lake: each is staged, and moved to where readers look once it is committed.
 
     <root>/owner                                                                   id of the archive that writes here
     <root>/staging/<uuid>.parquet                                                  nobody reads it
@@ -7,14 +7,14 @@
     <root>/events/topic=…/received_date=YYYY-MM-DD/merged-….parquet                several batches
     <root>/unrecognized/received_date=YYYY-MM-DD/…                                 the same, of another schema
 
-A file is written whole, then the transaction that settles its events notes it, and only then it is moved to its name.
-A staged file that was never noted, by a process that died or had lost its partition, is removed after an hour. So
-readers need no list of files: whatever has a name below `events/` counts, and each event is in one file.
+A file is written completely, then recorded by the transaction that settles its events, and only then moved to its
+published name. A staged file that was never recorded, by a process that died or lost its partition, is removed after an
+hour. So readers need no list of files: every file below `events/` is valid, and each event is in one file.
 
-Batches that are not published yet can be merged into one file at any time: a transaction notes it in their place. For
-the published files of a day that has ended, a directory is staged that has one file in place of many, and hard links to
-the others. Once that is noted, one call of the operating system exchanges it with the directory of the day. A reader
-that lists the day gets either the old files or the new one. The old directory is removed after an hour.
+Batches that are not published yet can be merged into one file at any time: a transaction records it instead of them.
+For the published files of a past day, a directory is staged that has one file instead of many, and hard links to the
+others. Once that is recorded, one system call exchanges it with the directory of the day. A reader that lists the day
+gets either the old files or the new one. The old directory is removed after an hour.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,18 +32,18 @@ from bridge.runtime.failpoints import hit
 from consumers.archive.stores import STAGING, Store
 
 EVENTS, UNRECOGNIZED = "events", "unrecognized"
-# Between the write of a file and the end of its transaction lie seconds.
+# A transaction ends seconds after its file was written.
 ORPHAN_S = 3600.0
 _OWNER = "owner"
-# Digits of a staged name, a random UUID, that make a published name unique within its day.
+# Digits of the staged name (a random UUID) that make a published name unique within its day.
 NAME_PART = 12
 # Name of a staged directory that replaces a day.
 DAY = ".day"
-# Level of zstd; 5,000 events take 40 ms.
+# zstd level; 5,000 events take 40 ms.
 _LEVEL = 3
-# Rows that are merged at a time: as many as the largest batch has.
+# Rows merged at a time: as many as in the largest batch.
 _GROUP_ROWS = 20_000
-# A table of one row takes 200 KB.
+# Tables collected before they are combined, since a table of one row takes 200 KB.
 _TABLES_MAX = 100
 
 
@@ -65,10 +65,10 @@ class Merged(NamedTuple):
 
 @dataclass(eq=False, repr=False)
 class Lake:
-    """Writes and names files; `root` is its name for people.
+    """Writes and names files; `root` is its name in messages.
 
-    Every call may block. It raises `TransientError`, systemic, while the store is away or (`lake_missing`) another
-    place has its name, and `ConfigError` where waiting does not heal it.
+    Every call may block. It raises a systemic `TransientError` while the store is away or (`lake_missing`) another lake
+    is in its place, and `ConfigError` if waiting cannot help.
     """
 
     store: Store
@@ -76,10 +76,10 @@ class Lake:
     _owner: bytes | None = None
 
     def claim(self, archive: str, *, begun: bool) -> None:
-        """See that the lake is writable, and belongs to this archive, and will never belong to another.
+        """Check that the lake is writable, and claim it for this archive permanently.
 
-        Another one, or the same with an emptied database, would write again what is there. An archive that has `begun`
-        in one place would leave a hole there if it went on in another, such as a volume that is not mounted.
+        Another archive, or the same with an emptied database, would write the same events again. An archive that has
+        `begun` in one place must not continue in another, such as the empty directory of an unmounted volume.
         """
         self.store.open()
         owner = self.store.read(_OWNER)
@@ -99,7 +99,7 @@ class Lake:
         self._owner = owner
 
     def stage(self, table: pa.Table) -> Staged:
-        """Write a file."""
+        """Write a staged file."""
         self._demand_lake()
         sink = pa.BufferOutputStream()
         parquet.write_table(table, sink, compression="zstd", compression_level=_LEVEL)
@@ -109,7 +109,7 @@ class Lake:
         return Staged(name, table.num_rows, len(content), _columns(table.schema))
 
     def merge(self, names: Sequence[str], directory: str) -> Merged | None:
-        """Stage one file of several that are staged; None if one of these is missing."""
+        """Stage one file merged from several staged ones; None if one of these is missing."""
         sources = [f"{STAGING}/{name}" for name in names]
         if not all(map(self.store.exists, sources)):
             self._demand_lake()
@@ -118,7 +118,7 @@ class Lake:
         return Merged(self._merged(sources, name, f"{STAGING}/{name}"), f"{directory}/{_name(name)}")
 
     def merge_day(self, names: Sequence[str], directory: str) -> Merged | None:
-        """Stage a day with one file in place of those; None if one of them is missing. Others stay as they are."""
+        """Stage a day with one file instead of `names`; None if one of them is missing. Other files are kept."""
         self._demand_lake()
         others = {each.name for each in self.store.entries(directory)} if self.store.exists(directory) else set()
         if not others.issuperset(names):
@@ -153,15 +153,15 @@ class Lake:
                 return False
             self.store.exchange(staged, directory)
             hit("after_exchange")
-        # Not removed yet: who lists the day might have it open. Under another name, so that a process that was frozen
-        # until now does not exchange it back.
+        # Not removed yet, since readers may have files open. Renamed, so that a process paused until now does not
+        # exchange it back.
         self.store.move(staged, gone)
         return True
 
     def orphans(self) -> list[str]:
         """Return the names of staged files and directories that are older than any transaction.
 
-        By the clock of the store: ours may be ahead, and what another process is about to commit must not be removed.
+        By the store's clock: with ours ahead, files that another process is about to commit could be removed.
         """
         mark = f"{uuid4().hex}.mark"
         self.store.write(f"{STAGING}/{mark}", b"")
@@ -170,7 +170,7 @@ class Lake:
         return [name for name, at in written_at.items() if at < written_at[mark] - ORPHAN_S]
 
     def discard(self, name: str) -> None:
-        """Remove staged files that were never committed; what cannot be removed now is found again."""
+        """Remove staged files that were never committed; failed removals are repeated later."""
         with suppress(TransientError):
             self.store.remove(f"{STAGING}/{name}")
 
@@ -180,7 +180,7 @@ class Lake:
         self.store.open()
 
     def _merged(self, sources: Sequence[str], name: str, path: str) -> Staged:
-        """Write the rows of `sources`, which have equal columns, to `path`, some at a time."""
+        """Write the rows of `sources`, which have equal columns, to `path`, in parts."""
         rows = 0
         tables = _grouped(self._tables(sources))
         first = next(tables)
@@ -200,13 +200,13 @@ class Lake:
                     yield read.read_row_group(group)
 
     def _demand_lake(self) -> None:
-        """See that the lake that was claimed is still there: a volume that is unmounted leaves an empty directory."""
+        """Check that the claimed lake is still there: an unmounted volume leaves an empty directory."""
         if self._owner is not None and self.store.read(_OWNER) != self._owner:
             raise TransientError("lake_missing", systemic=True)
 
 
 def _grouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Yield the rows in tables of `_GROUP_ROWS` or a little more, and what is left."""
+    """Yield the rows in tables of at least `_GROUP_ROWS`, except the last."""
     waiting: list[pa.Table] = []
     rows = 0
     for table in tables:
@@ -227,5 +227,5 @@ def _name(staged: str) -> str:
 
 
 def _columns(schema: pa.Schema) -> str:
-    """Return the same text for files of equal columns."""
+    """Return a text that is equal for files with equal columns."""
     return str(schema.metadata[b"drx.schema_fingerprint"].decode())

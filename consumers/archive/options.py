@@ -1,4 +1,4 @@
-"""The settings of `archive`: `CONSUMER_ARCHIVE__<KEY>`; each is described in `README.md` beside this."""
+"""The settings of `archive`: `CONSUMER_ARCHIVE__<KEY>`, described in its `README.md`."""
 
 import re
 from pathlib import Path
@@ -10,16 +10,16 @@ from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 from consumers.options import TOPICS, AllowHttp, Options, TablesSchema, Topics, schema_group, variable
 
 NAME = "archive"
-# A decoded event takes 14 KiB and three batches are in hand at a time.
+# Maximum records of a batch: a decoded event takes 14 KiB, and three batches are in memory at a time.
 BATCH_RECORDS = 5_000
 _BATCH_MAX = 20_000
 _WAIT_S = 120.0
 _WAIT_MAX_S = 86_400.0
-# A batch is settled after this at the latest: nothing settled for five minutes means that a partition is stuck. What
-# may wait longer waits in files that are committed.
+# Maximum seconds until a batch is settled, since five minutes without settling mean a stuck partition. Longer waits
+# happen in committed files.
 _BATCH_WAIT_MAX_S = 120.0
 S3 = "s3://"
-# A bucket, and keys that no client needs to escape.
+# A bucket, and keys without characters that clients escape.
 _BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)*")
 _ENDPOINT = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 
@@ -69,17 +69,17 @@ class ArchiveOptions(Options):
 
     @property
     def in_bucket(self) -> bool:
-        """Whether the lake lies in a bucket, and not in a directory."""
+        """Whether the lake is in a bucket instead of a directory."""
         return self.root.startswith(S3)
 
     @property
     def batch_wait_s(self) -> float:
-        """How long a batch waits to be full."""
+        """Seconds that a batch waits to be full."""
         return min(self.wait_s, _BATCH_WAIT_MAX_S)
 
     @property
     def gather_s(self) -> float:
-        """How long the file of a batch that was not full waits for those of other batches; 0: not at all."""
+        """Seconds that the file of a partial batch waits to be merged with others; 0: not at all."""
         return self.wait_s - self.batch_wait_s
 
     @property

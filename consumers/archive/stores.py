@@ -1,6 +1,6 @@
-"""Where a lake lies: a directory, or a bucket of S3. Every call blocks.
+"""Stores of a lake: a directory or an S3 bucket. Every call blocks.
 
-Both write files atomically, and a write that has returned survives a power cut.
+Both write files atomically; a write that has returned survives a power failure.
 """
 
 import ctypes
@@ -17,15 +17,15 @@ from pyarrow import fs  # noqa: TID251 - this is a door
 
 from bridge.errors import ConfigError, TransientError
 
-# Outside of the readers' directories: DuckDB's patterns also match names that begin with `_` or `.`.
+# Outside the readers' directories, since DuckDB's patterns also match names that begin with `_` or `.`.
 STAGING = "staging"
-# Errors that do not pass: the directory is the wrong one, or belongs to somebody else.
+# Permanent errors: the directory is wrong, or has another owner.
 _UNUSABLE = frozenset({errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EROFS, errno.ENAMETOOLONG})
-# Size of the probe file: larger than a file of one event, since a full disk still takes an empty one.
+# Bytes of the probe file: larger than a file of one event, since a full disk still accepts an empty one.
 PROBE_BYTES = 1024 * 1024
-# As for other services on a network: an answer takes milliseconds, a file of a megabyte tenths of a second.
+# Timeouts in seconds; an answer takes milliseconds, a file of a megabyte tenths of a second.
 _CONNECT_S, _REQUEST_S, _ATTEMPTS = 3.0, 20.0, 3
-# Of renameat2(2), Linux 3.15; Python has no name for it. Network file systems answer EINVAL.
+# Flag of renameat2(2), Linux 3.15, which Python lacks. Network file systems answer EINVAL.
 _EXCHANGE, _AT_FDCWD = 2, -100
 
 
@@ -37,13 +37,13 @@ class StoredFile(NamedTuple):
 
 
 class LakeDirectory:
-    """Files below a directory that hosts may share; every method raises `TransientError`, systemic, when it fails."""
+    """Files below a directory, possibly shared by hosts; every method raises a systemic `TransientError` on failure."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def open(self) -> None:
-        """Make the directories and write to them; `ConfigError` if they cannot be used, now or later."""
+        """Create the directories and write to them; `ConfigError` for a permanent error."""
         try:
             (self._root / STAGING).mkdir(parents=True, exist_ok=True)
             with self._part() as file:
@@ -56,7 +56,7 @@ class LakeDirectory:
 
     @contextmanager
     def create(self, path: str) -> Iterator[IO[bytes]]:
-        """Open a file for writing; at the end of the block it is on the disk, in place of the one before."""
+        """Open a file for writing; at the end of the block it is durable, and replaces any former one."""
         there = self._root / path
         with _away(), self._part() as file:
             yield file
@@ -66,12 +66,12 @@ class LakeDirectory:
             _force(there.parent)
 
     def write(self, path: str, content: bytes) -> None:
-        """Write a file in place of the one that is there."""
+        """Write a file, replacing any former one."""
         with self.create(path) as file:
             file.write(content)
 
     def read(self, path: str) -> bytes | None:
-        """Return what a file holds; None if there is none."""
+        """Return the content of a file; None if there is none."""
         with _away():
             try:
                 return (self._root / path).read_bytes()
@@ -80,12 +80,12 @@ class LakeDirectory:
 
     @contextmanager
     def input(self, path: str) -> Iterator[IO[bytes]]:
-        """Open a file for reading at any place."""
+        """Open a file for random access reading."""
         with _away(), (self._root / path).open("rb") as file:
             yield file
 
     def move(self, path: str, target: str) -> bool:
-        """Give a file another path, and force the directories to the disk; False if there is none."""
+        """Rename a file, and sync the directories; False if there is none."""
         source, there = self._root / path, self._root / target
         with _away():
             there.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ class LakeDirectory:
         return True
 
     def exchanges(self) -> bool:
-        """Whether `exchange` works here: try it on two directories."""
+        """Return whether `exchange` works here, by trying it on two directories."""
         one, other = (self._root / STAGING / f"{uuid4().hex}.probe" for _ in range(2))
         with _away():
             try:
@@ -110,12 +110,12 @@ class LakeDirectory:
                         each.rmdir()
 
     def link(self, path: str, target: str) -> None:
-        """Give a file a second path."""
+        """Create a hard link to a file."""
         with _away():
             (self._root / target).hardlink_to(self._root / path)
 
     def exchange(self, directory: str, other: str) -> None:
-        """Exchange two directories, both at once for all who look; `other`, wherever it is now, was written now."""
+        """Exchange two directories atomically; the replaced one gets the current time, for its later removal."""
         one, there = self._root / directory, self._root / other
         with _away():
             os.utime(there)
@@ -127,12 +127,12 @@ class LakeDirectory:
             self._force_up(one.parent)
 
     def exists(self, path: str) -> bool:
-        """Whether there is a file."""
+        """Return whether a file exists."""
         with _away():
             return (self._root / path).exists()
 
     def remove(self, path: str) -> None:
-        """Remove a file, or a directory with all in it, if it is there."""
+        """Remove a file, or a directory with its content, if it exists."""
         there = self._root / path
         with _away():
             if there.is_dir():
@@ -141,18 +141,18 @@ class LakeDirectory:
                 there.unlink(missing_ok=True)
 
     def entries(self, directory: str) -> list[StoredFile]:
-        """Return what lies in a directory itself."""
+        """Return the direct entries of a directory."""
         with _away(), os.scandir(self._root / directory) as entries:
             return [StoredFile(each.name, each.stat().st_mtime) for each in entries]
 
     def any_below(self, directory: str) -> bool:
-        """Whether a file lies anywhere below a directory."""
+        """Return whether there is any file below a directory."""
         with _away():
             return any(names for _, _, names in os.walk(self._root / directory))
 
     @contextmanager
     def _part(self) -> Iterator[IO[bytes]]:
-        """Open a file that goes with the block, unless it was given another name."""
+        """Open a temporary file, removed at the end of the block unless renamed."""
         part = self._root / STAGING / f"{uuid4().hex}.part"
         try:
             with part.open("xb") as file:
@@ -162,7 +162,7 @@ class LakeDirectory:
                 part.unlink(missing_ok=True)
 
     def _force_up(self, directory: Path) -> None:
-        """Force a directory and all that it lies in, up to the root, to the disk."""
+        """Sync a directory and its parents, up to the root."""
         while directory != self._root:
             _force(directory)
             directory = directory.parent
@@ -170,14 +170,14 @@ class LakeDirectory:
 
 
 class Bucket:
-    """The same in a bucket of S3 or of what speaks like it.
+    """Files in a bucket of S3 or a compatible service.
 
-    Credentials and region are those of the environment, as of every client of S3. There is no rename: a file is copied
-    and then removed, which a crash may leave between; the copy is made again then, of the same bytes.
+    Credentials and region come from the environment, as for every S3 client. There is no rename: a file is copied and
+    then removed. After a crash in between, the same bytes are copied again.
     """
 
     def __init__(self, root: str, *, endpoint: str) -> None:
-        """Connect to nothing yet; `root` is bucket and prefix, and without the URL of a server it is Amazon's."""
+        """`root` is bucket and prefix, `endpoint` the server's URL (default: Amazon S3); does not connect yet."""
         scheme, _, address = endpoint.partition("://")
         self._root = root
         self._files = fs.S3FileSystem(
@@ -188,24 +188,24 @@ class Bucket:
         )
 
     def open(self) -> None:
-        """Write a file and remove it; the bucket itself is not made."""
+        """Write a file and remove it; the bucket must exist."""
         path = f"{STAGING}/{uuid4().hex}.probe"
         self.write(path, os.urandom(PROBE_BYTES))
         self.remove(path)
 
     @contextmanager
     def create(self, path: str) -> Iterator[IO[bytes]]:
-        """Put it; a server shows it once it has all."""
+        """Open an object for writing; it becomes visible when complete."""
         with _away(), self._files.open_output_stream(f"{self._root}/{path}") as stream:
             yield stream
 
     def write(self, path: str, content: bytes) -> None:
-        """Put it at once."""
+        """Write an object."""
         with self.create(path) as stream:
             stream.write(content)
 
     def read(self, path: str) -> bytes | None:
-        """Get it."""
+        """Return the content of an object; None if there is none."""
         with _away():
             try:
                 with self._files.open_input_stream(f"{self._root}/{path}") as stream:
@@ -216,12 +216,12 @@ class Bucket:
 
     @contextmanager
     def input(self, path: str) -> Iterator[Any]:
-        """Get what is read of it."""
+        """Open an object for random access reading."""
         with _away(), self._files.open_input_file(f"{self._root}/{path}") as file:
             yield file
 
     def move(self, path: str, target: str) -> bool:
-        """Copy it and remove it."""
+        """Copy an object and remove the original; False if there is none."""
         with _away():
             if not self.exists(path):
                 return False
@@ -230,7 +230,7 @@ class Bucket:
         return True
 
     def exchanges(self) -> bool:
-        """No: a server changes one object at a time."""
+        """Return False: a server changes one object at a time."""
         return False
 
     def link(self, path: str, target: str) -> None:
@@ -242,21 +242,21 @@ class Bucket:
         raise NotImplementedError
 
     def exists(self, path: str) -> bool:
-        """Ask for its size."""
+        """Return whether an object exists."""
         with _away():
             return bool(self._files.get_file_info(f"{self._root}/{path}").type == fs.FileType.File)
 
     def remove(self, path: str) -> None:
-        """Delete it."""
+        """Delete objects."""
         with _away(), suppress(FileNotFoundError):
             self._files.delete_file(f"{self._root}/{path}")
 
     def entries(self, directory: str) -> list[StoredFile]:
-        """List the keys that begin with it."""
+        """Return the objects below a prefix."""
         return [StoredFile(each.base_name, each.mtime.timestamp()) for each in self._below(directory, recursive=False)]
 
     def any_below(self, directory: str) -> bool:
-        """List what there is."""
+        """Return whether there is any object below a prefix."""
         return bool(self._below(directory, recursive=True))
 
     def _below(self, directory: str, *, recursive: bool) -> list[fs.FileInfo]:
@@ -277,14 +277,14 @@ def _away() -> Iterator[None]:
 
 
 def _translated(exc: OSError) -> TransientError:
-    # A constant of the platform, such as ENOSPC; the message has a path, or an answer of S3.
+    # Only a constant of the platform, such as ENOSPC; the message contains a path or an answer of S3.
     return TransientError(f"lake_{errno.errorcode.get(exc.errno or 0, 'unavailable').lower()}", systemic=True)
 
 
 def _exchange(one: Path, other: Path) -> int:
-    """Exchange two directories; return 0, or the number of the error."""
+    """Exchange two directories; return 0 or the errno."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if rename is None:  # no Linux, or another C library
+    if rename is None:  # not Linux, or another C library
         return errno.ENOSYS
     failed = rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _EXCHANGE)
     return ctypes.get_errno() if failed else 0

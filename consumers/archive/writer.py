@@ -8,7 +8,7 @@ from itertools import groupby
 from math import inf
 from typing import Any
 
-import pyarrow as pa  # noqa: TID251 - a door: its errors
+import pyarrow as pa  # noqa: TID251 - its error types
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from bridge.errors import PermanentError
@@ -55,13 +55,13 @@ values ($2, $3, $4, $5, $6, (select max(committed_at) from merged))
 """
 _LAKE = """select id::text, exists (select from "{schema}".file) from "{schema}".lake"""
 _KNOWN = """select staged from "{schema}".file where staged = any($1)"""
-# Some 2 ms each.
+# Files published in one run, at some 2 ms each.
 _PUBLISH_MAX = 500
-# Rows that are merged without waiting for more (30 MB), and the most files of one run (ten seconds).
+# Rows merged without waiting for more (30 MB), and the maximum of files in one run (ten seconds).
 _GATHER_ROWS, _GATHER_FILES = 200_000, 1_000
-# Of a day, in one step: 6 ms of a processor for each file and 7 µs for each row, half a minute in a job that has two.
+# Files and rows of a day merged in one step: 6 ms of CPU per file and 7 µs per row, half a minute of a job's two.
 _DAY_FILES, _DAY_ROWS_MAX = 1_000, 4_000_000
-# Between two searches for days that have ended.
+# Seconds between two searches for days that have ended.
 _LOOK_S = 600.0
 
 
@@ -86,7 +86,7 @@ class ArchiveMetrics:
         self._rows.inc(rows)
 
     def published(self, count: int, *, missing: int, current: bool) -> None:
-        """Note a run of the job; `current` if it left nothing."""
+        """Note a run of the job; `current` if nothing is left to publish."""
         self._published.inc(count)
         self._missing.inc(missing)
         if current:
@@ -96,7 +96,7 @@ class ArchiveMetrics:
 def path_of(placed: Sequence[Placed], day: date, *, staged: str) -> str:
     """Return the path of the file of events of one partition and day, in the order of the log.
 
-    Offsets come again in a topic that was made anew, hence the part of the staged name.
+    A recreated topic has the same offsets again, so part of the staged name is included.
     """
     (event, first), last = placed[0], placed[-1].context
     table = UNRECOGNIZED if event.type == UNRECOGNIZED_TYPE else f"{EVENTS}/topic={first.topic}"
@@ -115,7 +115,7 @@ def by_table_and_day(batch: Sequence[Placed]) -> Iterator[tuple[date, list[Place
 
 
 class Archiver:
-    """The handler of the archive, and what its jobs run; one per process."""
+    """The handler of the archive, and its jobs; one per process."""
 
     def __init__(
         self, lake: Lake, options: ArchiveOptions, *, metrics: ArchiveMetrics, digest: IdDigest | None
@@ -125,17 +125,17 @@ class Archiver:
         self._schema = schema_of(identifying=options.columns == "all")
         self._metrics = metrics
         self._digest = digest
-        # By the loop's clock; never where the store cannot exchange directories.
+        # Loop time of the next search; infinity if the store cannot exchange directories.
         self._look_at = 0.0
-        # Days that could not be merged come last, since an unreadable file stays unreadable.
+        # Days that could not be merged are tried last, since an unreadable file stays unreadable.
         self._failed: set[str] = set()
         self._waiting: Sequence[tuple[str, str]] = ()  # committed files that were not published at the start
 
     def _sql(self, statement: str) -> str:
-        return statement.format(schema=self._options.tables_schema)  # a checked name
+        return statement.format(schema=self._options.tables_schema)  # a validated name
 
     async def prepare(self, connection: Any) -> None:
-        """Check that the lake exists and belongs to these tables; as `Lake.claim`."""
+        """Check that the lake exists and belongs to these tables; see `Lake.claim`."""
         ((archive, begun),) = await connection.fetch(self._sql(_LAKE))
         self._waiting = await connection.fetch(self._sql(_WAITING), _PUBLISH_MAX)
         await asyncio.to_thread(self._lake.claim, archive, begun=begun)
@@ -150,13 +150,13 @@ class Archiver:
         return [f"{counted(len(missing), 'committed file')}, such as staging/{missing[0]}"] if missing else []
 
     async def __call__(self, batch: Sequence[Placed], connection: Any) -> None:
-        """Write new events of one partition; `PermanentError` for a value that fits no column."""
+        """Write new events of one partition; `PermanentError` for a value that does not fit its column."""
         for day, events in by_table_and_day(batch):
             hit("before_stage")
             try:
                 staged = await asyncio.to_thread(self._stage, events)
             except (pa.ArrowInvalid, pa.ArrowTypeError) as exc:
-                # Its message holds the value.
+                # Its message contains the value.
                 raise PermanentError("no_column") from exc
             hit("after_stage")
             first, last = events[0].context, events[-1].context
@@ -169,7 +169,7 @@ class Archiver:
     def _stage(self, events: Sequence[Placed]) -> Staged:
         if events[0].event.type != UNRECOGNIZED_TYPE:
             return self._lake.stage(table_of(events, self._schema, digest=self._digest))
-        if not self._options.raw:  # it came from a topic that the site has configured
+        if not self._options.raw:  # from a topic that the site has configured
             raise PermanentError("raw_not_wanted")
         return self._lake.stage(table_of(events, unrecognized_schema()))
 
@@ -209,7 +209,7 @@ class Archiver:
         return made
 
     async def _merge_a_day(self, connection: Any) -> None:
-        """Stage one file in place of the many of a day that has ended; each run merges one day."""
+        """Stage one file instead of the many of a past day; each run merges one day."""
         if not await asyncio.to_thread(self._lake.store.exchanges):
             log.info("worker.days_not_merged", code="no_exchange")
             self._look_at = inf
@@ -232,7 +232,7 @@ class Archiver:
         return [staged for staged, path in waiting if self._lake.publish(staged, path)]
 
     async def tidy(self, connection: Any) -> None:
-        """Remove what was staged and never committed."""
+        """Remove files that were staged and never committed."""
         orphans = await asyncio.to_thread(self._lake.orphans)
         known = {staged for (staged,) in await connection.fetch(self._sql(_KNOWN), orphans)}
         for name in orphans:

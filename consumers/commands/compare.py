@@ -26,9 +26,9 @@ from consumers.read_model.history import prescription_of
 from consumers.read_model.options import NAME
 
 BODY_MAX_BYTES = 256 * 1024  # docs/contract.md §1
-# An export may round its times; two facts of one type and prescription are further apart.
+# Seconds, as an export may round its times; two events of one type and prescription are further apart.
 TOLERANCE_S, TOLERANCE_MAX_S = 120.0, 86_400.0
-# Prescriptions asked for at a time, of some ten events each.
+# Prescriptions looked up at a time, of some ten events each.
 KEYS_AT_ONCE = 1_000
 UNMAPPED_SHOWN = 10
 
@@ -46,19 +46,19 @@ _Kind = tuple[str, str]  # key and type
 
 
 class PolledFact(NamedTuple):
-    """A fact of the export: its time, and the number of its line."""
+    """An event of the export: its time and line number."""
 
     at: datetime
     line: int
 
 
 class Export(NamedTuple):
-    """The facts that the lines of an export are mapped to."""
+    """The events that the lines of an export are mapped to."""
 
     lines: int
     prescriptions: Mapping[_Kind, Sequence[PolledFact]]
-    others: Mapping[_Kind, Sequence[PolledFact]]  # facts without a prescription
-    unmapped: Mapping[int, str]  # by line number, why it has no event
+    others: Mapping[_Kind, Sequence[PolledFact]]  # events without a prescription
+    unmapped: Mapping[int, str]  # by line number, the reason why it has no event
 
 
 @click.command()
@@ -74,9 +74,9 @@ class Export(NamedTuple):
     show_default=True,
     help="Seconds by which the times of a fact may differ.",
 )
-@click.option("--allow", type=click.IntRange(0), default=0, show_default=True, help="Lines that may be missing.")
+@click.option("--allow", type=click.IntRange(0), default=0, show_default=True, help="Missing lines to allow.")
 @click.option("--textfile", type=click.Path(path_type=Path), help="Write metrics here, for a node exporter.")
-@click.option("--schema", help="Schema of the read model, if it is another.")
+@click.option("--schema", help="Schema of the read model, if not the default.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 def compare(
     *,
@@ -143,7 +143,7 @@ def _read(file: Path, profile: Profile) -> Export:
 
 
 async def _missing(chosen: Chosen, export: Export, tolerance: timedelta) -> list[tuple[str, PolledFact]]:
-    """Return type and fact of all that the read model lacks."""
+    """Return type and fact of all events that the read model lacks."""
     missing: list[tuple[str, PolledFact]] = []
 
     async def look_up(database: Database, facts: Mapping[_Kind, Sequence[PolledFact]], query: str, *args: Any) -> None:

@@ -1,4 +1,4 @@
-"""`drx-consumer doctor`: what a consumer needs, and where health information goes, one line each."""
+"""`drx-consumer doctor`: check what a consumer needs, and list where health information goes, one line each."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ from consumers.settings import check_settings
 
 Add = Callable[..., None]
 
-# Bounds of a partition that no longer exists: its topic was recreated with fewer.
+# Placeholder bounds of a partition that no longer exists: its topic was recreated with fewer.
 NO_LOG = Bounds(0, 0)
 
 
@@ -40,12 +40,12 @@ NO_LOG = Bounds(0, 0)
 class Kept:
     """The state of a group in PostgreSQL."""
 
-    misfit: str = ""  # why its own tables do not fit its progress, with the remedy; empty if they fit
+    misfit: str = ""  # why its own tables do not match its progress, with the remedy; empty if they do
     # Tables that `init` would make, as `schema 1`. With either of these two, the rest is not queried.
     missing: Collection[str] = ()
     progress: Mapping[Place, Progress] = field(default_factory=dict)
     opened_at: datetime | None = None  # when the park limit opened; None while it is closed
-    refused: str = ""  # why a start would refuse the target of its handlers; empty if it would not
+    refused: str = ""  # why the target of its handlers fails the start check; empty if it passes
 
 
 @click.command()
@@ -120,7 +120,7 @@ async def _examine(chosen: Chosen, add: Add) -> None:
 async def _kept(chosen: Chosen) -> Kept:
     consumer = chosen.consumer
     async with chosen.open_database("doctor") as database:
-        await database.fetchval("select 1")  # or a DSN that cannot be used would count as a misfit of the tables
+        await database.fetchval("select 1")  # so that an invalid DSN is not reported as a mismatch of tables
         try:
             await check_tables(database, consumer)
         except ConfigError as exc:
@@ -132,7 +132,7 @@ async def _kept(chosen: Chosen) -> Kept:
 
 
 async def _refused(database: Database, consumer: Consumer) -> str:
-    """Prepare the consumer as at a start; the ping detects an unavailable sink."""
+    """Prepare the consumer as at startup; the ping detects an unavailable sink."""
     try:
         with contextlib.suppress(TransientError):
             await prepare(database, consumer)
@@ -142,7 +142,7 @@ async def _refused(database: Database, consumer: Consumer) -> str:
 
 
 def state_findings(named: str, kept: Kept, *, begins_by_itself: bool) -> Iterator[Finding]:
-    """Yield why a start would be refused, and what is parked; `named` is the consumer as a command takes it."""
+    """Yield start check failures and parked records; `named` is the consumer as in a command line."""
     never = any(each.endswith(" 1") for each in kept.missing)
     has_begun = any(each.next_offset is not None for each in kept.progress.values())
     if kept.misfit:
@@ -173,7 +173,7 @@ def state_findings(named: str, kept: Kept, *, begins_by_itself: bool) -> Iterato
 def offset_findings(
     chosen: Chosen, kept: Kept, bounds: Mapping[Place, Bounds], *, cluster_id: str
 ) -> Iterator[Finding]:
-    """Yield why a start, or a partition, would not continue from the stored offsets."""
+    """Yield why a start or a partition would not continue from the stored offsets."""
     try:
         accepted = chosen.settings.kafka.accept_cluster_id
         check_cluster(chosen.consumer.name, kept.progress.values(), cluster_id=cluster_id, accepted=accepted)
@@ -182,7 +182,7 @@ def offset_findings(
         return
     for place, each in sorted(kept.progress.items()):
         if each.next_offset is None:
-            continue  # a finding of its own
+            continue  # reported as a separate finding
         verdict = decide_start(Adoption(each.next_offset, None), bounds=bounds.get(place, NO_LOG), policy="none")
         if isinstance(verdict, Stopped):
             advice = hint(verdict.code, consumer=chosen.named, place=place)
@@ -190,7 +190,7 @@ def offset_findings(
 
 
 async def _published(chosen: Chosen) -> Finding:
-    """Look for the topics that it publishes to; what is for one that is missing waits in the outbox."""
+    """Check the topics that it publishes to; records for a missing topic wait in the outbox."""
     consumer, topics = chosen.consumer, ", ".join(sorted(chosen.consumer.publishes))
     try:
         async with open_group(chosen.settings.kafka.connection, consumer.group, consumer.publishes) as view:
@@ -201,7 +201,7 @@ async def _published(chosen: Chosen) -> Finding:
 
 
 async def _sink(consumer: Consumer) -> list[Finding]:
-    """Open the sink, ping it and list what it lacks, within the time of one handler."""
+    """Open the sink, ping it and list what it lacks, within the timeout of a handler."""
     lacks: Sequence[str] = ()
     try:
         opened = contextlib.nullcontext() if consumer.around is None else consumer.around()
@@ -212,8 +212,8 @@ async def _sink(consumer: Consumer) -> list[Finding]:
                 lacks = await consumer.lacks(resource)
     except ConfigError as exc:
         return [Finding("sink", "failed", str(exc), "change this setting")]
-    except Exception as exc:  # noqa: BLE001 - a sink of another team: anything may happen
-        # Its message may hold what was sent.
+    except Exception as exc:  # noqa: BLE001 - third-party code, which may raise anything
+        # Its message may contain what was sent.
         what = exc.code if isinstance(exc, BridgeError) else type(exc).__name__
         return [Finding("sink", "failed", f"does not answer as it should: {what}", "look at the sink")]
     found = Finding("sink", "ok", "answers" if consumer.ping is not None else "can be opened")

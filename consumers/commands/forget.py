@@ -1,4 +1,4 @@
-"""`drx-consumer forget`: remove what is kept of a group, so that its name can begin anew."""
+"""`drx-consumer forget`: remove the stored state of a group, so that its name can be used again."""
 
 import asyncio
 
@@ -41,7 +41,7 @@ async def _forget(chosen: Chosen, by: By) -> dict[str, int]:
         async with open_group(chosen.settings.kafka.connection, group, chosen.consumer.topics) as view:
             await view.refuse_members(session_s=chosen.settings.kafka.session_s)
             if not by.dry_run:
-                # First: Kafka refuses it if a member has joined meanwhile. Such a member commits the offsets again
-                # while there is progress.
+                # First, since Kafka refuses it if a member has joined meanwhile; such a member would commit its offsets
+                # again.
                 await view.forget()
         return await forget_group(database, group, by)

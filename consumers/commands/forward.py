@@ -1,4 +1,4 @@
-"""`drx-consumer forward`: `try` shows what would be sent of an event, `listen` sends new ones and remembers nothing."""
+"""`drx-consumer forward`: `try` shows the request for an event, `listen` sends new events without stored state."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -47,7 +47,7 @@ def forward() -> None:
 @phi_options
 @json_option
 def try_event(*, event_file: Path, show_phi: bool, by: By, as_json: bool) -> int:
-    """Show what would be sent of the event in EVENT_FILE, a body of contract v1; exit 1 if nothing would be.
+    """Show the request for the event in EVENT_FILE, a body of contract v1; exit 1 if it would not be sent.
 
     Values are masked unless --show-phi asks for them, which writes an audit line. Nothing is signed or sent.
     """
@@ -66,10 +66,10 @@ def try_event(*, event_file: Path, show_phi: bool, by: By, as_json: bool) -> int
 
 @forward.command()
 def listen() -> int:
-    """Send each new event once, as `run forward` would, and print what became of it, until Ctrl-C.
+    """Send each new event once, as `run forward` would, and print the result, until Ctrl-C.
 
-    Needs no PostgreSQL: it begins with the next event, retries and parks nothing, and remembers nothing. For
-    development; `drx-bridge listen` runs it on the stack of `drx-bridge dev`.
+    Needs no PostgreSQL: it starts with the next event, does not retry or park, and stores nothing. For development;
+    `drx-bridge listen` runs it on the stack of `drx-bridge dev`.
     """
     chosen = choose(NAME)
     silence_kafka_client()
@@ -88,7 +88,7 @@ async def _listen(chosen: Chosen) -> None:
     ):
         sorter = Sorter(consumer, decoder)
         parts = urlsplit(options.url)
-        # Elsewhere a path may hold a secret, as that of a chat's webhook does.
+        # Other paths may contain a secret, as in the webhook URLs of chat services.
         path = parts.path if parts.hostname in {"localhost", "127.0.0.1", "::1"} else "…"
         where = f"{server_of(options.url)}{path}, signed by {options.secrets_dir}"
         click.echo(printable(f"sending each new event once to {where}; Ctrl-C ends it"), err=True)
@@ -103,7 +103,7 @@ async def _send(
     record: ConsumedRecord, sorter: Sorter, decoder: EventDecoder, mapping: RequestMapping, endpoint: Endpoint
 ) -> str:
     try:
-        await decoder.inspect(record)  # asks the registry for a schema that is not known
+        await decoder.inspect(record)  # fetches an unknown schema from the registry
         found = sorter.sort(record)
         if not isinstance(found, Sorted):
             return _FILTERED if isinstance(found, Skip) else f"not sent: {found.code}"

@@ -30,7 +30,7 @@ class InitOptions(NamedTuple):
     """The options of the command."""
 
     begin: Begin | None  # `earliest`, `latest`, an instant, an offset, or None: only the tables
-    partition: Place | None  # the only one to set; None: all of them
+    partition: Place | None  # the only partition to set; None: all
     force: bool  # also move partitions that have an offset
     # Set partitions without an offset and leave the rest, even if the group has members; without Kafka, succeed if the
     # group has an offset in each of its topics.
@@ -74,21 +74,21 @@ def _partition(_context: click.Context, _parameter: click.Parameter, value: str 
     "begin",
     callback=_begin,
     metavar="earliest|latest|TIME|OFFSET",
-    help="Where to begin; default: only make the tables.",
+    help="Where to begin; default: only create the tables.",
 )
 @click.option("--partition", callback=_partition, metavar="TOPIC/NUMBER", help="Set the offset of this partition only.")
 @click.option("--force", is_flag=True, help="Move a group that has offsets; events in its inbox are not applied again.")
 @click.option(
-    "--unless-placed", is_flag=True, help="Leave a group that has offsets, in use or not; for every deployment."
+    "--unless-placed", is_flag=True, help="Leave a group that has offsets unchanged; safe in every deployment."
 )
-@click.option("--go-on", is_flag=True, help="Make empty tables although the group has read events before.")
+@click.option("--go-on", is_flag=True, help="Create empty tables although the group has read events before.")
 @decision_options(needs_reason=False)
 @json_option
 def init(*, chosen: Chosen, by: By, as_json: bool, **options: Any) -> int:
-    """Make or upgrade the tables of the consumer NAME, and set where it begins.
+    """Create or upgrade the tables of the consumer NAME, and set its starting offsets.
 
-    Partitions with progress stay where they are, unless --force is given. The group must have no members.
-    --force and --go-on need a reason.
+    Partitions with progress are left unchanged, unless --force is given. The group must have no members. --force and
+    --go-on need a reason.
     """
     want = InitOptions(**options)
     if (want.force or want.go_on) and not by.reason.strip():
@@ -113,7 +113,7 @@ def init(*, chosen: Chosen, by: By, as_json: bool, **options: Any) -> int:
 async def _init(chosen: Chosen, want: InitOptions, by: By) -> list[Move]:
     consumer, dry_run = chosen.consumer, by.dry_run
     async with chosen.open_database("init") as database:
-        # Before there are tables: an install that fails for a missing topic leaves nothing behind.
+        # Before creating tables, so that an install that fails for a missing topic leaves nothing behind.
         await _see_topics(database, chosen, want)
         if not want.go_on:
             await check_tables(database, consumer)
@@ -158,7 +158,7 @@ async def _see_topics(database: Database, chosen: Chosen, want: InitOptions) -> 
 
 
 async def _is_placed(database: Database, chosen: Chosen) -> bool:
-    """Return whether the group has an offset in each of its topics; not where there are no tables."""
+    """Return whether the group has an offset in each of its topics; False if there are no tables."""
     if not await database.fetchval("select to_regclass('drx_consumer.progress') is not null"):
         return False
     stored = await standings(database, chosen.consumer.group, chosen.consumer.topics)
@@ -168,7 +168,7 @@ async def _is_placed(database: Database, chosen: Chosen) -> bool:
 async def _set_offsets(
     database: Database | None, view: GroupView, chosen: Chosen, want: InitOptions, by: By
 ) -> list[Move]:
-    """Set the offsets that may be set; without a database there is no progress yet, and it is a dry run."""
+    """Set the offsets that may be set; a missing database means no progress, in a dry run."""
     consumer = chosen.consumer
     if not want.unless_placed:
         await view.refuse_members(session_s=chosen.settings.kafka.session_s)
@@ -185,15 +185,15 @@ async def _set_offsets(
         async with database.transaction(calls_services=True) as connection:
             await lock_progress(connection, consumer.group, consumer.topics)
             if parked := await parked_from(connection, consumer.group, offsets):
-                # A recreated topic has other records at these offsets, which would be taken for the parked ones.
+                # A recreated topic has other records at these offsets, which would be mistaken for the parked ones.
                 raise ConfigError(f"{parked} parked events lie beyond that start; release, skip or drop them first")
             cluster_id = await view.cluster_id()
             offsets = await set_offsets(
                 connection, consumer.group, offsets, by=by, cluster_id=cluster_id, move=want.force
             )
             if not (want.unless_placed and (await view.state()).live):
-                # Inside the transaction: Kafka refuses it if a member has joined meanwhile. Live members commit what
-                # they adopt.
+                # Inside the transaction, since Kafka refuses it if a member has joined meanwhile. Members commit
+                # adopted offsets.
                 await view.commit(offsets)
     return [Move(at, before.get(at), offset) for at, offset in sorted(offsets.items())]
 

@@ -17,7 +17,7 @@ from consumers.settings import ConsumerSettings, load_settings, section
 GROUP = "drx_bridge.consumers"
 
 
-# Remedies by the code of PostgreSQL's answer.
+# Remedies by error code of PostgreSQL.
 _ADVICE = {
     "no_schema": "run `drx-consumer init`",
     "no_table": "run `drx-consumer init`",
@@ -34,7 +34,7 @@ class Chosen:
     settings: ConsumerSettings
     consumer: Consumer
     registry: CollectorRegistry
-    named: str  # the consumer as a command takes it, for advice: its name, with `--schema` where that was given
+    named: str  # the consumer as in a command line, for advice: its name, and `--schema` if given
 
     @property
     def schema(self) -> str:
@@ -97,7 +97,7 @@ def _built(point: EntryPoint, options: Mapping[str, str], registry: CollectorReg
     except ModuleNotFoundError as exc:
         extra = f": pip install 'drx-bridge[{point.name}]'" if point.value.startswith("consumers.") else ""
         raise ConfigError(f"consumer {point.name!r} needs {exc.name}, which is not installed{extra}") from exc
-    except Exception as exc:  # code of another package, which may raise anything
+    except Exception as exc:  # third-party code, which may raise anything
         raise ConfigError(f"consumer {point.name!r} cannot be loaded from {point.value}: {type(exc).__name__}") from exc
     if not isinstance(consumer, Consumer):
         msg = f"consumer {point.name!r}: {point.value} is neither a Consumer nor a function that returns one"

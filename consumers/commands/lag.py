@@ -1,4 +1,4 @@
-"""`drx-consumer lag`: how far a consumer is behind, by Kafka and PostgreSQL, without its processes."""
+"""`drx-consumer lag`: show how far a consumer is behind, from Kafka and PostgreSQL, without its processes."""
 
 import asyncio
 import time
@@ -31,12 +31,12 @@ class Lag(NamedTuple):
     log_end: int
     records: int
     seconds: float | None  # age of the oldest record not settled; None if it could not be read
-    unreadable: int | None  # offset of the batch that cannot be read, if that is the next one
-    stopped: str  # code for which the partition is not read, or empty
+    unreadable: int | None  # offset of the next batch, if that is unreadable
+    stopped: str  # code why the partition is not read, or empty
 
 
 class Standing(NamedTuple):
-    """State of the group, its parked keys, and when the park limit opened; None while that is closed."""
+    """State of the group, its parked keys, and when the park limit opened (None while closed)."""
 
     state: GroupState
     parked_keys: int
@@ -50,7 +50,7 @@ class Standing(NamedTuple):
 def lag(*, chosen: Chosen, as_json: bool) -> int:
     """Show how far the consumer NAME is behind, in records and seconds per partition, also while it is not running.
 
-    Exit 1 if a partition is stopped, since what is settled does not fit its log: its topic was made anew, or truncated.
+    Exit 1 if a partition is stopped, since its progress does not match its log: the topic was recreated or truncated.
     """
     standing, lags = asyncio.run(_lags(chosen))
     group, state = chosen.consumer.group, standing.state
@@ -69,7 +69,7 @@ def lag(*, chosen: Chosen, as_json: bool) -> int:
 
 
 def summary(named: str, standing: Standing, lags: Sequence[Lag]) -> str:
-    """Return the state of a group in a line; `named` is the consumer as a command takes it."""
+    """Return the state of a group as a line; `named` is the consumer as in a command line."""
     state = standing.state
     if not state.live and not any(each.next_offset is not None or each.committed is not None for each in lags):
         return f"has not begun; `drx-consumer init {named} --from earliest|latest|TIME` sets where it does"
@@ -106,7 +106,7 @@ async def _lags(chosen: Chosen) -> tuple[Standing, list[Lag]]:
     for at, bound in sorted(bounds.items()):
         above = stored[at].above if at in stored else 0
         record = oldest.get(at)
-        # Only transaction markers may be left up to the end, which no reader sees.
+        # Only transaction markers may be left up to the end, which readers do not see.
         is_behind = at in behind and (record is not None or at not in oldest)
         records = bound.end - behind[at] - above if is_behind else 0
         age = None if record is None else max(0.0, now - record.timestamp_ms / 1000)

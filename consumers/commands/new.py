@@ -17,14 +17,16 @@ from consumers.settings import section
 
 TEMPLATE = files("consumers") / "template"
 SUFFIX = ".tmpl"
-OBJECT_NAME_MAX = 12  # of a key of `consumers` in the chart
+OBJECT_NAME_MAX = 12  # longest key of `consumers` in the chart
 
 
 @click.command()
 @click.argument("name")
-@click.option("--dir", "parent", type=click.Path(file_okay=False, path_type=Path), default=".", help="Where to put it.")
+@click.option(
+    "--dir", "parent", type=click.Path(file_okay=False, path_type=Path), default=".", help="Parent directory."
+)
 def new(*, name: str, parent: Path) -> int:
-    """Generate a consumer: a package NAME that can be installed, tested, run and put into an image."""
+    """Generate a consumer: a package NAME that can be installed, tested, run and built into an image."""
     home = parent / name
     documents = render(name)
     refuse_taken(name)
@@ -39,7 +41,7 @@ def new(*, name: str, parent: Path) -> int:
 
 
 def refuse_taken(name: str) -> None:
-    """Refuse a name that another consumer or another module of Python has, or that its schema cannot have."""
+    """Refuse a name of another consumer or Python module, or one that is invalid as a schema."""
     module = section(name)
     if taken := [each for each in installed() if section(each) == module]:
         raise ConfigError(f"a consumer named {taken[0]!r} is installed already; choose another name")

@@ -1,4 +1,4 @@
-"""Options that several commands share; a command gets what they stand for."""
+"""Options shared by commands, which get the resulting objects."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -15,7 +15,7 @@ _Command = Callable[..., int]
 
 
 def of_consumer(command: _Command) -> _Command:
-    """Add NAME and the schema that makes a group of its own; the command gets the `chosen` consumer."""
+    """Add NAME and `--schema`, which selects a separate group; the command gets the `chosen` consumer."""
 
     @click.argument("name")
     @click.option("--schema", help="Schema of a second one that is built while the live one runs.")
@@ -33,7 +33,7 @@ def json_option(command: _Command) -> _Command:
 
 
 def decision_options(*, needs_reason: bool) -> Callable[[_Command], _Command]:
-    """Add who decides, why, and the dry run; the command gets them as `by`."""
+    """Add `--actor`, `--reason` and `--dry-run`; the command gets them as `by`."""
 
     def decorate(command: _Command) -> _Command:
         @audit_options
@@ -50,7 +50,7 @@ def decision_options(*, needs_reason: bool) -> Callable[[_Command], _Command]:
 
 
 def phi_options(command: _Command) -> _Command:
-    """Add `--show-phi`, and who asks and why; without it, `by` is a dry run, which has no audit lines."""
+    """Add `--show-phi`, `--actor` and `--reason`; without it, `by` is a dry run, which has no audit lines."""
 
     @click.option("--show-phi", is_flag=True, help="Show health information: the content of the records.")
     @audit_options

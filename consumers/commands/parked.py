@@ -29,7 +29,7 @@ from consumers.runtime.failure import UNEXPECTED
 from consumers.runtime.operator import By, Decision
 from consumers.runtime.parking import LIST_MAX, Filters
 
-# Keys per second; a thousand keys at the slowest take eleven days.
+# Keys per second; at the minimum, a thousand keys take eleven days.
 RATE_MIN, RATE_MAX = 0.001, 10_000.0
 
 
@@ -40,7 +40,7 @@ def _filter_options(command: _Command) -> _Command:
 
 
 def _of_key(command: _Command) -> _Command:
-    """Add what every verb takes that decides about one key; the command gets `topic`, `key` and `partition` as one."""
+    """Add the options of commands about one key; the command gets `topic`, `key` and `partition` as one."""
 
     @of_consumer
     @click.argument("key")
@@ -62,7 +62,7 @@ def _of_key(command: _Command) -> _Command:
 
 @click.group(cls=Group)
 def parked() -> None:
-    """List, release and discard what a consumer has parked; keys are prescription ids, and are shown."""
+    """List, release and discard parked records of a consumer; keys, which are prescription ids, are shown."""
 
 
 @parked.command("list")
@@ -96,7 +96,7 @@ def list_keys(*, chosen: Chosen, limit: int, as_json: bool, **only: str | None) 
 
 
 def _shown(key: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns of a parked key as people read them."""
+    """Return the columns of a parked key, for people."""
     release = None if key["release_requested_at"] is None else f"asked for by {key['release_requested_by']}"
     parked_at = f"{key['parked_at']:{TIME}}"
     return {**key, "partition": f"{key['topic']}/{key['partition']}", "parked_at": parked_at, "release": release}
@@ -182,7 +182,7 @@ def park(*, which: Mapping[str, Any], **asked: Any) -> int:
     "--offset", type=click.IntRange(0, 2**63 - 1), required=True, help="Offset of the record, from `parked show`."
 )
 def skip(*, which: Mapping[str, Any], offset: int, **asked: Any) -> int:
-    """Discard one parked record of KEY; those behind it stay parked. Needs a reason."""
+    """Discard one parked record of KEY; later ones stay parked. Needs a reason."""
     return _decide("skip", partial(operator.give_up, **which, offset=offset), **asked)
 
 
@@ -198,7 +198,7 @@ def drop_key(*, which: Mapping[str, Any], **asked: Any) -> int:
 @decision_options(needs_reason=True)
 @json_option
 def resume(**asked: Any) -> int:
-    """Resume a consumer that its park limit has stopped; what is parked stays parked. Needs a reason."""
+    """Resume a consumer stopped by its park limit; parked records stay parked. Needs a reason."""
     return _decide("resume", operator.resume, **asked)
 
 
@@ -230,7 +230,7 @@ def _decide(verb: str, act: Callable[..., Awaitable[list[Decision]]], *, chosen:
 
 
 def _advice(verb: str, named: str, left: int) -> str:
-    """Return what to do next; without the key, which no line on standard error has."""
+    """Return the next step; without the key, which must not appear on standard error."""
     if verb == "park":
         return ": a running consumer heeds it within a second"
     if verb == "retry":
@@ -276,7 +276,7 @@ async def _show(chosen: Chosen, topics: Sequence[str], key: str, *, values: bool
 
 
 async def _document(row: dict[str, Any], decoder: EventDecoder | None) -> dict[str, Any]:
-    """Return a parked record for people and scripts, with its content where there is a decoder."""
+    """Return a parked record for people and scripts, with its content if there is a decoder."""
     raw_key, value, headers = (row.pop(name) for name in ("raw_key", "value", "headers"))
     if decoder is None:
         return row

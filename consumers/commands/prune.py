@@ -1,4 +1,4 @@
-"""`drx-consumer prune`: delete what a group has settled, and its history, beyond a horizon; in small transactions."""
+"""`drx-consumer prune`: delete a group's settled events and history beyond a horizon, in small transactions."""
 
 import asyncio
 import math
@@ -16,19 +16,19 @@ from consumers.commands.screen import print_json
 from consumers.postgres.pool import Database
 from consumers.runtime.operator import By, Decision, audit
 
-# Rows deleted at a time: takes a fraction of a second, far below the time-out of a statement.
+# Rows deleted at a time: takes a fraction of a second, far below the statement timeout.
 BATCH_ROWS = 5_000
-# Times what a deletion took, to rest after it. With one, the read model was a fifth slower on two busy processors.
+# Pause after a deletion, as a multiple of its duration. With 1, the read model was a fifth slower on two busy CPUs.
 PAUSES = 3
 _STEP_MIN = timedelta(seconds=1)
-# The oldest row of a large table is found by reading what is older than the horizon, all of it at the first run.
+# Seconds; finding the oldest row of a large table reads all rows older than the horizon at the first run.
 STATEMENT_TIMEOUT_S = 3_600.0
 _is_days = re.compile(r"[1-9][0-9]{0,4}d", re.ASCII).fullmatch
 
-# The inbox keeps an event that the group's history still has: otherwise it would be applied again.
+# The inbox keeps events that the group's history still has: otherwise they could be applied again.
 _INBOX = "t.grp = $3"
 _HELD = "not exists (select from {table} h where (h.source, h.event_id) = (t.source, t.event_id))"
-# If there is an archive: records that it has settled and not parked.
+# If there is an archive: only records that it has settled and not parked.
 _ARCHIVED = f"""
 not exists (
   select from (
@@ -57,10 +57,10 @@ def _days(_context: click.Context, _parameter: click.Parameter, given: str) -> t
 @decision_options(needs_reason=False)
 @json_option
 def prune(*, chosen: Chosen, older_than: timedelta, by: By, as_json: bool) -> int:
-    """Delete what the consumer NAME has settled longer ago than the horizon, and its history from before it.
+    """Delete events that the consumer NAME settled before the horizon, and its history from before it.
 
-    Kept are prescriptions that are open, and what a group of `archive` has not stored. A repeat of an event beyond the
-    horizon is applied again. May run while the consumer runs, and be interrupted at any time.
+    Open prescriptions are kept, and events that a group of `archive` has not stored. A repeat of a deleted event is
+    applied again. May run while the consumer runs, and be interrupted at any time.
     """
     group, horizon, dry_run = chosen.consumer.group, datetime.now(UTC) - older_than, by.dry_run
     by = by._replace(reason=by.reason or f"older than {older_than.days}d")
@@ -77,11 +77,11 @@ def prune(*, chosen: Chosen, older_than: timedelta, by: By, as_json: bool) -> in
 
 
 async def _prune(chosen: Chosen, horizon: datetime, by: By) -> dict[str, int]:
-    """Return how many rows were deleted of the history and of the inbox."""
+    """Return the number of rows deleted from the history and the inbox."""
     group, history, dry_run = chosen.consumer.group, chosen.consumer.history, by.dry_run
     async with chosen.open_database("prune", timeout_s=STATEMENT_TIMEOUT_S) as database:
         if not dry_run:
-            # First: it shows `where` what an interrupted run has deleted.
+            # First, so that `where` knows what an interrupted run has deleted.
             async with database.transaction() as connection:
                 decision = Decision(code=horizon.isoformat())
                 await audit(connection, group, "prune", [decision], by)
@@ -89,7 +89,7 @@ async def _prune(chosen: Chosen, horizon: datetime, by: By) -> dict[str, int]:
         if history is not None:
             unneeded = history._replace(condition=f"({history.condition}) and {_ARCHIVED}")
             events = await _sweep(database, unneeded, horizon, horizon, dry_run=dry_run)
-            if not dry_run:  # the history that would go is still there, and would hold all
+            if not dry_run:  # rows of the history are still there and would keep all events
                 condition = f"{_INBOX} and {_HELD.format(table=history.table)}"
         inbox = History("drx_consumer.inbox", "settled_at", condition)
         return {"history": events, "inbox": await _sweep(database, inbox, horizon, group, dry_run=dry_run)}
@@ -98,12 +98,12 @@ async def _prune(chosen: Chosen, horizon: datetime, by: By) -> dict[str, int]:
 async def _sweep(
     database: Database, rows: History, horizon: datetime, argument: str | datetime, *, dry_run: bool
 ) -> int:
-    """Delete the rows from before the horizon, one span of time after the other, and return how many those were.
+    """Delete the rows from before the horizon, one time span after another, and return their number.
 
-    Each span is found by the index of times, so no transaction rereads the rows that stay.
+    Each span is found by the index on time, so transactions do not read kept rows again.
     """
     table, time, condition = rows
-    ((first, count),) = await database.fetch(f"select min({time}), count(*) from {table} where {time} < $1", horizon)  # noqa: S608 - names of ours
+    ((first, count),) = await database.fetch(f"select min({time}), count(*) from {table} where {time} < $1", horizon)  # noqa: S608 - our own names
     if not count:
         return 0
     where = f"from {table} t where t.{time} >= $1 and t.{time} < $2 and {condition}"

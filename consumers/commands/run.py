@@ -1,4 +1,4 @@
-"""`drx-consumer run`: one consumer as a process."""
+"""`drx-consumer run`: run a consumer as a process."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -14,8 +14,8 @@ from consumers.api import Consumer, Context
 from consumers.commands.installed import choose
 from consumers.settings import check_settings
 
-# Records leave hardly any cycles. The windows and batches of a lagging consumer hold about 400,000 objects: with a
-# lower threshold the collector would walk them again and again and find nothing.
+# Records create hardly any reference cycles. A lagging consumer holds about 400,000 objects: with a lower threshold,
+# garbage collection would scan them repeatedly and find nothing.
 GC_THRESHOLD = 500_000
 
 
@@ -42,7 +42,7 @@ def run(name: str, *, one_at_a_time: bool) -> int:
 
 
 def announced(consumer: Consumer) -> Consumer:
-    """Return it with a line in the log before each call of its handler: the last one names what kills the process."""
+    """Return it with a log line before each call of its handler: the last line identifies a record that kills it."""
     handle: Callable[[Any, Any], Awaitable[None]] | None = consumer.handle
     if handle is None:
         return consumer
@@ -51,7 +51,7 @@ def announced(consumer: Consumer) -> Consumer:
         context = second if isinstance(second, Context) else first[0].context
         place = {"topic": context.topic, "partition": context.partition, "offset": context.offset}
         log.info("record.begun", group=context.group, **place)
-        output.flush()  # a process that is killed loses what is queued
+        output.flush()  # a killed process loses queued lines
         await handle(first, second)
 
     return replace(consumer, handle=announcing)

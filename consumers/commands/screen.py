@@ -1,4 +1,4 @@
-"""Output of commands: tables for people, whose rows stay whole in a pipe, and JSON for programs."""
+"""Output of commands: tables for people, not wrapped in a pipe, and JSON for programs."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,11 +11,11 @@ from rich.text import Text
 from bridge.event import plain
 from bridge.runtime import screen
 
-TIME = "%Y-%m-%d %H:%M:%SZ"  # for people; of an aware UTC time
+TIME = "%Y-%m-%d %H:%M:%SZ"  # for people; an aware UTC time
 
 
 def print_json(*documents: Any, indented: bool = False) -> None:
-    """Print each on a line of its own, unless `indented`."""
+    """Print each document as one line, unless `indented`."""
     for each in documents:
         option = orjson.OPT_UTC_Z | (orjson.OPT_INDENT_2 if indented else 0)
         click.echo(orjson.dumps(each, default=plain, option=option))

@@ -1,4 +1,4 @@
-"""`drx-consumer history`: the state of a prescription in the read model, and the events that it comes from."""
+"""`drx-consumer history`: show the state of a prescription in the read model, and its events."""
 
 import asyncio
 from collections.abc import Iterator, Mapping
@@ -29,16 +29,16 @@ _STATE = """
 select display, transmission, order_status, dispense, fulfillment, shipment, open_requests, safety
 from "{schema}".prescription where prescription_id = $1
 """
-# As the view `timeline`, which operators may not read (see the roles of the read model).
+# Like the view `timeline`, which operators may not read (see the roles of the read model).
 _EVENTS = """
 select occurred_at, received_at, event_type, source, event_id, topic, partition, "offset", body
 from "{schema}".event where prescription_id = $1
 order by least(occurred_at, received_at + interval '5 minutes'), coalesce((body ->> 'sequence')::bigint, 0),
   event_id, source
 """
-# Fields that do not show what happened: who takes part, and fields of every event.
+# Fields that do not show what happened: participants, and fields of every event.
 _COMMON = PrescriptionRecord.model_fields
-# Columns of the state that `moved` names, where an event changes it.
+# Columns of the state listed in `moved` if an event changes them.
 _MOVED = (
     *("display", "transmission", "order_status", "open_requests", "dispense", "fulfillment", "shipment"),
     *("safety", "anomalies"),
@@ -53,7 +53,7 @@ _MOVED = (
 def history(*, chosen: Chosen, key: str, show_phi: bool, by: By, as_json: bool) -> int:
     """Show the state of the prescription KEY and its events, in the order of facts. Exit 1 if it is unknown.
 
-    NAME is read_model, which alone keeps a history. Of health information, only words of closed lists are shown.
+    NAME is read_model, the only consumer with a history. Health information is masked, except enum values.
     """
     if chosen.consumer.name != NAME:
         raise ConfigError(f"{chosen.consumer.name} keeps no history; {NAME} does")
@@ -100,7 +100,7 @@ def _line(event: Mapping[str, Any]) -> str:
 
 
 def _pairs(fields: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield `name=value` for what is neither empty nor masked."""
+    """Yield `name=value` for fields that are neither empty nor masked."""
     for name, value in fields.items():
         if isinstance(value, Mapping):
             yield from _pairs(value, f"{prefix}{name}.")

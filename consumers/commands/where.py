@@ -1,4 +1,4 @@
-"""`drx-consumer where`: what happened to an event, by Kafka, PostgreSQL and the spool of this host."""
+"""`drx-consumer where`: show what happened to an event, from Kafka, PostgreSQL and this host's spool."""
 
 import asyncio
 import sys
@@ -36,10 +36,10 @@ from consumers.runtime.groups import open_group
 from consumers.runtime.operator import By, standings
 from consumers.runtime.transport import Bounds
 
-# Of a prescription; the newest of them. One has some ten events.
+# Maximum of records shown, the newest; a prescription has some ten events.
 EVENTS_MAX = 1_000
 IN_SPOOL = -1
-# Members of a document only if there are several.
+# Members shown only if there are several documents.
 _OF_ONE = ("id", "type", "by")
 
 _Places = dict[tuple[str, int, int], ConsumedRecord]
@@ -59,7 +59,7 @@ with recursive s as (
 select topic, partition as part, "offset", source, event_id, event_type, received_at from found
 order by received_at desc limit $2
 """
-# Of a vendor's number without its prefix. The sources have few prefixes, and the first event of each tells its.
+# Keys of a vendor's number without prefix. Each source has one prefix, taken from its first event.
 _WHOLE = """
 with recursive s as (
   (select source from "{schema}".event order by source limit 1)
@@ -103,7 +103,7 @@ where p.topic = $1 and p.part = $2 order by p.grp
 
 @click.command()
 @click.argument("wanted", metavar="ID")
-@click.option("--from-beginning", is_flag=True, help="Search the whole log: finds what was pruned from the read model.")
+@click.option("--from-beginning", is_flag=True, help="Search the whole log, also for pruned events.")
 @click.option("--schema", help="Schema of the read model, if it is another.")
 @phi_options
 @json_option
@@ -153,12 +153,12 @@ async def _where(chosen: Chosen, wanted: str, *, from_beginning: bool, show_phi:
     """Return a document for each record; during an outage of Kafka, a record may be in the spool."""
     registry, failure = chosen.settings.registry, None
     async with chosen.open_database("where") as database:
-        # In this order: a record that moves on meanwhile, from spool to log to history, is met twice and not missed.
+        # In this order, a record that moves meanwhile, from spool to log to history, is found twice instead of missed.
         wanted = await _whole(database, chosen, wanted)
         spooled = await asyncio.to_thread(_spooled, wanted)
         stored = await standings(database, chosen.consumer.group, chosen.consumer.topics)
         records = await _located(database, chosen, wanted)
-        # Of an event whose id stands in its body, no table has the id that its delivery was given by its hash.
+        # If the event id comes from the body, no table stores the hash-based delivery id.
         is_whole = from_beginning or (wanted.startswith(PREFIX) and not records)
         starts = {} if is_whole else {at: each.next_offset or 0 for at, each in stored.items()}
         ends: dict[Place, int] = {}
@@ -183,7 +183,7 @@ async def _where(chosen: Chosen, wanted: str, *, from_beginning: bool, show_phi:
 
 
 async def _whole(database: Database, chosen: Chosen, wanted: str) -> str:
-    """Return the key of a vendor's number, if the history has one; else what was asked for."""
+    """Return the key of a vendor's number, if the history has one; else `wanted`."""
     if not await _has_history(database, chosen):
         return wanted
     rows = await database.fetch(_WHOLE.format(schema=chosen.schema), wanted)
@@ -194,7 +194,7 @@ async def _whole(database: Database, chosen: Chosen, wanted: str) -> str:
 
 
 def _of_one_key(records: _Places, wanted: str) -> _Places:
-    """Leave out the prescriptions that only have the number, if something has the id itself."""
+    """Remove prescriptions that only have the number, if a record has the id itself."""
     numbered = {
         at for at, each in records.items() if has_number(each.key, wanted.encode()) and not _is_id(each, wanted)
     }
@@ -260,7 +260,7 @@ def _is_id(record: ConsumedRecord, wanted: str) -> bool:
 
 
 def _spooled(wanted: str) -> _Places:
-    """Return the records that wait in the spool; acknowledged ones are in Kafka."""
+    """Return waiting records of the spool; acknowledged ones are in Kafka."""
     settings = load_settings().spool
     found: _Places = {}
 
@@ -284,7 +284,7 @@ def _spooled(wanted: str) -> _Places:
 
 
 async def _groups(database: Database, record: ConsumedRecord, ends: Mapping[Place, int]) -> dict[str, dict[str, Any]]:
-    """Return what each group that reads the partition has done with a record."""
+    """Return the state of a record in each group that reads the partition."""
     if record.offset == IN_SPOOL:
         return {}
     rows = await database.fetch(_GROUPS, *record[:3], *_identity(record))
@@ -292,7 +292,7 @@ async def _groups(database: Database, record: ConsumedRecord, ends: Mapping[Plac
     groups = {}
     for row in rows:
         stopped = why_stopped(row["next_offset"], Bounds(0, end))
-        # What the group has settled by offsets was in another log.
+        # The offsets settled by the group belong to another log.
         is_stopped = stopped and row["settled_at"] is None
         groups[row["grp"]] = {"state": "stopped", "code": stopped} if is_stopped else _state(row, record)
     return groups

@@ -4,8 +4,8 @@ We own some elements of a resource, and our items of the lists `identifier`, `no
 belongs to others and stays.
 
 Every write is conditional: it names the version that it replaces, or that none exists. So a late write never overwrites
-a newer version. HAPI FHIR 8.8 ignores `If-None-Match: *` on a PUT and takes `If-Match: W/"0"` for a resource that never
-existed. A server that follows HTTP refuses the second and knows the first.
+a newer version. HAPI FHIR 8.8 ignores `If-None-Match: *` on a PUT, and accepts `If-Match: W/"0"` for a resource that
+never existed. A server that follows HTTP supports the first and refuses the second.
 """
 
 import json
@@ -46,10 +46,10 @@ _OWNED: Mapping[str, frozenset[str]] = {
         "Communication": frozenset({"status", "category", "subject", "about", "sent", "reasonCode", "payload"}),
         "Flag": frozenset({"status", "category", "code", "subject"}),
 }  # fmt: skip
-# The server's own, or written anew each time.
+# Set by the server, or written anew each time.
 _HEAD = frozenset({"resourceType", "id", "meta", "identifier", "note", "output"})
 _ITEMS = ("note", "output")
-# All of these fit into the 64 bits that orjson writes.
+# Up to this many digits fit into the 64 bits that orjson writes.
 _INTEGER_DIGITS = 18
 # Members of `meta` that others write.
 _META = ("profile", "security", "tag")
@@ -76,7 +76,7 @@ class ExactNumber(float):
 
 
 class BundleEntry(NamedTuple):
-    """One write."""
+    """One write of a transaction."""
 
     resource: Resource
     body: Element  # the whole resource; without an id the server chooses one
@@ -99,7 +99,7 @@ class BundleEntry(NamedTuple):
 
 
 def replaces(version: str) -> dict[str, str]:
-    """Return the condition that a version is current; empty if the server gives no versions."""
+    """Return the condition that a version is current; empty if the server has no versions."""
     return {"ifMatch": f'W/"{version}"'} if version else {}
 
 
@@ -211,9 +211,9 @@ def transaction(entries: Sequence[BundleEntry], base_url: str) -> bytes:
 
 
 def parsed(body: bytes) -> dict[str, Any]:
-    """Parse a resource from a server's answer; decimals become `ExactNumber`. An answer that was cut off is refused."""
+    """Parse a resource from a server's answer; decimals become `ExactNumber`. A truncated answer is refused."""
     try:
-        orjson.loads(body)  # stricter: what it refuses could not be written again
+        orjson.loads(body)  # stricter: anything it refuses could not be written back
         found = json.loads(body, parse_float=ExactNumber, parse_int=_integer)
     except (ValueError, RecursionError):
         raise PermanentError("answer_unreadable") from None
@@ -227,7 +227,7 @@ class WriteResult(NamedTuple):
 
     status: int  # 0 if there is none
     body: bytes = b""  # its OperationOutcome, if there is one
-    id: str = ""  # of the resource, if the server gives its location
+    id: str = ""  # id or version of the resource, if the server gives its location
 
 
 def outcomes(answer: bytes, count: int) -> list[WriteResult]:
@@ -248,12 +248,12 @@ def id_in(location: str | None) -> str:
 
 
 def version_in(location: str | None) -> str:
-    """Return the version in the URL of one; empty if there is none."""
+    """Return the version in the URL of a version; empty if there is none."""
     return _first(_version_in(location or ""))
 
 
 def version_of(etag: str | None) -> str:
-    """Return the version in an ETag, in whatever form; empty if there is none."""
+    """Return the version in an ETag, in any form; empty if there is none."""
     return _first(_is_version(etag or ""))
 
 

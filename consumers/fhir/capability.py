@@ -10,7 +10,7 @@ _NO_IF_MATCH = frozenset({"no-version", "versioned"})
 
 
 def lacking(statement: Mapping[str, Any], *, chooses_ids: bool, transactions: bool, searches: bool) -> list[str]:
-    """Return what the server lacks for its three uses, a line each; of an optional member only a denial counts."""
+    """Return what the server lacks, a line each; for an optional member only an explicit denial counts."""
     servers = [each for each in statement.get("rest", ()) if each.get("mode") == "server"]
     rest: Mapping[str, Any] = servers[0] if servers else {}
     resources = {each.get("type"): each for each in rest.get("resource", ())}

@@ -1,4 +1,4 @@
-"""Builds the consumer `fhir`, an entry point of the group `drx_bridge.consumers`."""
+"""Build the consumer `fhir`, an entry point of the group `drx_bridge.consumers`."""
 
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -25,15 +25,15 @@ MIGRATIONS = files("consumers.fhir") / "migrations"
 # Requests of one event: find the patient, read the resources, write, and read and write again after a conflict. The
 # margin in seconds lets a request time out before its handler does, so that the server counts as unavailable.
 _REQUESTS, _MARGIN_S = 5, 5.0
-# These types become no FHIR resource.
+# Event types without a FHIR resource.
 _NOT_ORDERS = frozenset({OTHER_REPORTED, "prescriber.enrollment_changed", "system.ping"})
 
 
 class ResourceWriter:
     """The handler: stores facts and writes resources in the transaction that settles an event.
 
-    What is written does not depend on the order in which events arrive. After a crash before the commit the event is
-    repeated, and finds everything written.
+    The written resources do not depend on the order of events. After a crash before the commit the event is repeated,
+    and finds everything written.
     """
 
     def __init__(self, options: FhirOptions) -> None:
@@ -52,7 +52,7 @@ class ResourceWriter:
             """  # noqa: S608 - as above
 
     async def __call__(self, event: Event, context: Context) -> None:
-        """Apply one event; `PermanentError` if FHIR cannot hold a value, else raises as `FhirServer.write`."""
+        """Apply one event; `PermanentError` if FHIR cannot hold a value; else raises like `FhirServer.write`."""
         options = self._options
         imported = context.origin == "import" and options.imports == "skip"
         if event.type in _NOT_ORDERS or imported or not options.wants_account(event):

@@ -1,6 +1,6 @@
 """MedicationDispense: one for each fill, and one for each line of work inside a pharmacy.
 
-The ordered medication is shown only while nothing has left the pharmacy, since it may hand out another product. No
+The ordered medication is shown only while nothing has left the pharmacy, since it may dispense another product. No
 event links a parcel to a line. The parcel is attributed to the newest line that was with the carrier or delivered
 before the parcel's event, so a later refill never gets an earlier parcel.
 """
@@ -27,11 +27,11 @@ _WORKED_ON = {
     "handed_to_carrier": "in-progress",
     "delivered": "completed",
 }
-# Words of a line that has left the pharmacy.
+# Statuses of a line that has left the pharmacy.
 _LEFT = frozenset({"handed_to_carrier", "delivered"})
 # Statuses after which the medication has left, or may have left, the pharmacy.
 _HANDED_OUT = frozenset({"completed", "in-progress"})
-# Acts of v3-ActCode: first fill or refill, complete or partial fill. The number 0 of a fill with an id tells neither.
+# Acts of v3-ActCode: first fill or refill, complete or partial fill. For a fill with an id, number 0 means unknown.
 _ACTS = {"dispensed": ("FFC", "RFC"), "partially_dispensed": ("FFP", "RFP")}
 
 
@@ -131,6 +131,6 @@ def _product(subject: Subject, product: Fields | None, *, handed_out: bool) -> E
 
 
 def _performer(fields: Fields) -> list[Element]:
-    """Return the event's pharmacy only: it may no longer be that of the order."""
+    """Return the event's pharmacy only, since it may differ from the order's."""
     actor = fhir.organization(fields.get("pharmacy"))
     return [{"actor": actor}] if actor else []

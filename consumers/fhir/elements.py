@@ -1,6 +1,6 @@
 """The parts that FHIR R4 resources are made of: ids, references, concepts, quantities and their code systems.
 
-An unknown part is left out. A value that FHIR cannot hold is refused; none is made up.
+Unknown parts are left out. A value that FHIR cannot hold is refused; values are never invented.
 """
 
 import re
@@ -46,9 +46,9 @@ _IDENTIFIERS: tuple[_Identifier, ...] = get_args(_Identifier)
 class Naming(NamedTuple):
     """The identifier systems of a site."""
 
-    base: str  # prefix of our own ones, ending with `:` or `/`
-    mrn: str  # of medical record numbers
-    patient: str  # of the source's patient ids
+    base: str  # prefix of our own systems, ending with `:` or `/`
+    mrn: str  # system of medical record numbers
+    patient: str  # system of the source's patient ids
 
     def system(self, name: str) -> str:
         """Return one of our own systems."""
@@ -139,7 +139,7 @@ def count(value: int | None) -> int | None:
 
 
 def quantity(value: str | None, unit: str | None) -> Element:
-    """Return an amount; a unit that is no NCI Thesaurus code is given as text."""
+    """Return an amount; a unit that is not an NCI Thesaurus code is given as text."""
     if value is None:
         return {}
     named = " ".join((unit or "").split())

@@ -1,4 +1,4 @@
-"""The settings of `fhir`: `CONSUMER_FHIR__<KEY>`; each is described in `README.md` beside this."""
+"""The settings of `fhir`: `CONSUMER_FHIR__<KEY>`, described in its `README.md`."""
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -63,7 +63,7 @@ class FhirOptions(HttpOptions):
         return self
 
     def naming(self, account: str = "") -> Naming:
-        """Return the identifier systems for an account; those that are not set are our own."""
+        """Return the identifier systems for an account; unset ones are our own."""
         base = self.identifier_base
         mrn = self.mrn_system or f"{base}mrn{base[-1]}{{account}}"
         return Naming(

@@ -18,7 +18,7 @@ TYPE = "MedicationRequest"
 _REQUEST_PREFIX = "req:"
 # Status of a proposal by the answer; `pending` leaves it open.
 _ANSWERED = {"denied": "cancelled", "denied_new_rx_to_follow": "cancelled", "pending": "active"}
-# After such an answer the number of refills is unknown: it may be the new total or come on top.
+# After such an answer the number of refills is unknown: it may be the new total or additional.
 _MORE_FILLS = frozenset({"approved", "approved_with_changes"})
 
 
@@ -34,17 +34,17 @@ class Subject(NamedTuple):
 
     @property
     def patient(self) -> Element:
-        """Who it is for."""
+        """Return the reference to the patient."""
         return self.found or fhir.patient(shared(self.document, "patient"), self.naming)
 
     @property
     def order(self) -> Element | None:
-        """A reference to the order; None for a request that matches no order."""
+        """Return the reference to the order; None for a request without a matching order."""
         return None if self.key.startswith(_REQUEST_PREFIX) else fhir.reference(TYPE, order_id(self.key, self.naming))
 
     @property
     def orders(self) -> list[Element]:
-        """The same for elements that are lists."""
+        """Return the same as a list."""
         return [] if self.order is None else [self.order]
 
 
@@ -91,7 +91,7 @@ def proposals(subject: Subject) -> list[tuple[str, Element]]:
             ids = proposal_ids(subject, kind, request_id)
             for identity, fields in zip(ids, _proposed(subject, kind, asked), strict=True):
                 repeats = asked.get("refills_requested") if kind == "renewal" else (fields or {}).get("refills")
-                # Not the order's: another pharmacy may ask.
+                # Not the order's pharmacy: another one may ask.
                 pharmacy = asked.get("pharmacy")
                 elements = {
                     "identifier": subject.naming.identifier("request", request_id),
@@ -154,7 +154,7 @@ def _status(subject: Subject) -> tuple[str, Element]:
 
 
 def is_rejected(document: Document) -> bool:
-    """Return whether every line is rejected for good."""
+    """Return whether every line is permanently rejected."""
     lines = document["lines"].values()
     return bool(lines) and all(word == REJECTED for _, word in lines)
 
@@ -172,7 +172,7 @@ def _used_up(document: Document) -> bool:
 
 
 def _all_cancelled(document: Document) -> bool:
-    """Return whether all of an order was cancelled; of unknown scope it is `stopped`: something may have been taken."""
+    """Return whether the whole order was cancelled; if unknown, it is `stopped`, since a part may have been taken."""
     asked = newest_of(document, "cancel.requested")
     return any(
         fields["decision"] == "approved" and request_id in asked and asked[request_id][1]["scope"] == "all"

@@ -1,10 +1,10 @@
 """The FHIR server that resources are written to.
 
-Every write first reads all resources of a prescription, and ends when they match its facts. So it also repairs what
-others changed or deleted, and what a late request of ours overwrote.
+Every write first reads all resources of a prescription, and ends when they match its facts. So it also repairs elements
+that others changed or deleted, or that a late request of ours overwrote.
 
-The Provenance of an event shows that the event was applied before. The server is then at the state of that event or a
-newer one, and nothing is written. Otherwise, after a restore of an older database, old states would come back.
+The Provenance of an event shows that it was applied before. The server then has the state of that event or a newer one,
+and nothing is written. Otherwise old states would return after a restore of an older database.
 """
 
 import asyncio
@@ -36,27 +36,27 @@ _CONFLICT, _GONE, _PRECONDITION, _UNPROCESSABLE = 409, 410, 412, 422
 _CONFLICTS = (_CONFLICT, _PRECONDITION)
 # Answers to a write that its OperationOutcome explains.
 _EXPLAINED = (_BAD, *_CONFLICTS, _UNPROCESSABLE)
-# After the first attempt; more conflicts mean that others write the resource all the time.
+# Retries after a conflict; more conflicts mean that others write the resource all the time.
 _AGAIN = 3
 # The ping reads this: it never exists, and needs the same permission as every other read.
 _NOTHING = "/MedicationRequest/drx-ping"
-# Most Patients that may share one identifier, replaced ones included.
+# Maximum of Patients with the same identifier, including replaced ones.
 _PATIENTS_MAX = 20
 _MATCHES_MAX = 2
 _divides, _ESCAPED = re.compile(r"[\\,|$]"), r"\\\g<0>"
-# A resource with the additions of others; our notes alone may have 300 kB.
+# Bytes of a resource with additions of others; our notes alone may have 300 kB.
 _ANSWER_MAX_BYTES = 4 * 1024 * 1024
 # The answer is not FHIR: the base URL is wrong.
 NOT_FHIR = "not_fhir"
 _DELETED, _IN_ERROR = "deleted", "entered_in_error"
-# A status that is final (R4, of each type that we write but Provenance); we never write it.
+# Status of an erroneous resource (R4, in all our types but Provenance); it is final, and we never write it.
 _FINAL = "entered-in-error"
 # The resource must not exist: HAPI's form, and that of HTTP.
 _VERSION_0, _NONE = bundle.replaces("0"), MappingProxyType({"ifNoneMatch": "*"})
 
 
 class FhirMetrics(RequestMetrics):
-    """Counts requests, not pings; `http_404` is the answer for what is written for the first time."""
+    """Counts requests, without pings; `http_404` is normal for resources written for the first time."""
 
     def __init__(self, registry: CollectorRegistry, *, service: str) -> None:
         super().__init__(registry, name=NAME, service=service)
@@ -68,7 +68,7 @@ class FhirMetrics(RequestMetrics):
         self.left_out = {reason: left.labels(service, reason) for reason in (_DELETED, _IN_ERROR)}
 
 
-class _Conflict(Exception):  # noqa: N818 - no error of a handler: it ends in here
+class _Conflict(Exception):  # noqa: N818 - not an error of handlers: it is handled in this module
     """A resource has another version than expected; `status` is the server's answer."""
 
     def __init__(self, status: int) -> None:
@@ -106,7 +106,7 @@ class FhirServer:
         self._unanswered: set[str] = set()
 
     async def patient(self, identifier: Mapping[str, str], *, born: date | str | None) -> Element | None:
-        """Return a reference to the one active Patient with an identifier, or None; several are refused for good."""
+        """Return a reference to the only active Patient with an identifier, or None; refuse several permanently."""
         wanted = "id,identifier,active,link,birthDate"
         found = await self._search("Patient", "identifier", identifier, f"&_elements={wanted}", most=_PATIENTS_MAX)
         current = [each for each in found if _stands(each) and _has(each, identifier)]
@@ -123,11 +123,11 @@ class FhirServer:
     async def write(
         self, resources: Sequence[Resource], known: Mapping[str, str], *, source: str, origin: EventOrigin | None = None
     ) -> dict[str, str]:
-        """Write what differs on the server; return our id of each resource -> its id there.
+        """Write resources that differ on the server; return our id of each resource -> its id there.
 
-        `resources` are all of one prescription, each after what it refers to; `known` is what earlier calls returned.
-        `TransientError`: the server is unavailable, refuses our credentials, or others keep changing the resources.
-        `PermanentError`: it refuses them, or the patient differs from the one there.
+        `resources` are all of one prescription, each after those it refers to; `known` has the results of earlier
+        calls. Raises `TransientError` if the server is unavailable, rejects our credentials, or others keep changing
+        the resources; `PermanentError` if it refuses a resource or has another patient.
         """
         if not resources:
             return {}
@@ -230,7 +230,7 @@ class FhirServer:
         return [each for each in found if each.get("resourceType") == resource_type]
 
     def _left(self, resources: Sequence[Resource], current: Mapping[str, _Current]) -> dict[str, str]:
-        """Return the id of each resource not to write -> why; also of what refers to one that was deleted."""
+        """Return the id of each resource not to write -> why; also of those that refer to a deleted one."""
         left: dict[str, str] = {}
         gone: set[str] = set()
         for each in resources:
@@ -309,7 +309,7 @@ class FhirServer:
         return {"system": self._naming.system("resource"), "value": resource.id}
 
     def _places(self, resources: Sequence[Resource], ids: Mapping[str, str]) -> dict[str, str]:
-        """Return our references -> those on the server, or temporary ones for what is yet to be created."""
+        """Return our references -> those on the server, or temporary ones for resources to be created."""
         if not self._chooses_ids:
             return {}
         return {
@@ -405,7 +405,7 @@ def _query(name: str, token: Mapping[str, str]) -> str:
 
 
 def _has(resource: Mapping[str, Any], identifier: Mapping[str, str]) -> bool:
-    """Return whether a resource has an identifier; servers that read escapes differently find others."""
+    """Return whether a resource has an identifier; some servers unescape differently and find others."""
     return any(
         (each.get("system"), each.get("value")) == (identifier["system"], identifier["value"])
         and each.get("use") != "old"

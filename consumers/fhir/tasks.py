@@ -51,7 +51,7 @@ def _fulfill(subject: Subject) -> Element:
         if refusal is not None:
             status, reason = "on-hold", fhir.concept(fhir.coding(naming.system("signing-failure"), refusal["failure"]))
         elif not document["known"] and "epcs.signed" not in document.get("said", {}):
-            return {}  # known from later events only: it may never have been ordered
+            return {}  # known only from later events: it may never have been ordered
     ended = _ended(subject)
     if ended:
         status, reason, business = ended, Element(), ""
@@ -68,7 +68,7 @@ def _fulfill(subject: Subject) -> Element:
 
 
 def _ended(subject: Subject) -> str:
-    """Return the status of a task that has ended, else an empty text. A dispensed order counts first."""
+    """Return the status of a finished task, else an empty text. A dispensed order takes precedence."""
     state = subject.state
     words = {word for _, word in subject.document["lines"].values()}
     if state.dispense == "dispensed" or DELIVERED in {state.shipment, *words}:

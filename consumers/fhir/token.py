@@ -20,7 +20,7 @@ from consumers.fhir.options import FhirOptions
 from consumers.http import HttpClient
 from consumers.options import is_plain, read_token
 
-# The longest that the standard allows is 300 s; the rest is for clocks that differ.
+# Seconds; the standard allows 300, and the rest is for clock differences.
 _ASSERTION_S = 240
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _P384_BITS = 384
@@ -32,7 +32,7 @@ class FileToken:
     """A bearer token in a file, read at each request; without a file none is sent."""
 
     def __init__(self, file: Path | None) -> None:
-        """Read the file once, to refuse one that holds no token."""
+        """Read the file once, to refuse one without a token."""
         self._file = file
         try:
             self._read()
@@ -40,11 +40,11 @@ class FileToken:
             raise ConfigError(f"fhir.token_file: cannot read {file}, or it holds no token") from None
 
     async def headers(self) -> Mapping[str, str]:
-        """Return the headers that authorize a request; `TransientError` if no token can be got now."""
+        """Return the headers that authorize a request; `TransientError` if no token is available now."""
         return self._read()
 
     def forget(self) -> bool:
-        """Discard the token after a 401; return whether the next one may differ: only the file can change it."""
+        """Return whether a new token may differ after a 401: no, only the file can change it."""
         return False
 
     def _read(self) -> Mapping[str, str]:
@@ -57,7 +57,7 @@ class SmartToken:
     def __init__(
         self, http: HttpClient, options: FhirOptions, *, key: SigningKey, now: Callable[[], float] = time.time
     ) -> None:
-        """Ask through `http`, a session with the token endpoint; `now` is in Unix seconds."""
+        """`http` is a session with the token endpoint; `now` is in Unix seconds."""
         self._http = http
         self._options = options
         self._key = key
@@ -65,11 +65,11 @@ class SmartToken:
         self._token = AccessToken(self._ask, now=now)
 
     async def headers(self) -> Mapping[str, str]:
-        """Return them."""
+        """Return the headers that authorize a request."""
         return _bearer(await self._token.token())
 
     def forget(self) -> bool:
-        """Get another the next time."""
+        """Discard the token, so that the next use requests a new one; return True."""
         self._token.forget()
         return True
 
@@ -82,7 +82,7 @@ class SmartToken:
         }
         try:
             answer = await self._http.post(
-                # The session has no slash at its end.
+                # The session's base URL has no final slash.
                 "/" if self._options.smart_token_url.endswith("/") else "",
                 urlencode(form),
                 headers={"content-type": "application/x-www-form-urlencoded"},
@@ -91,7 +91,7 @@ class SmartToken:
         except (BridgeError, ValueError) as exc:
             if isinstance(exc, TransientError) and exc.systemic:
                 raise
-            # Not the fault of any record.
+            # Not caused by a record.
             raise TransientError("token_refused", systemic=True) from None
         if not is_plain(token):
             raise TransientError("no_token", systemic=True)
@@ -117,7 +117,7 @@ Token = FileToken | SmartToken
 
 
 def read_key(file: Path) -> SigningKey:
-    """Read a private key that can sign: RSA, or EC on P-384; a message shows nothing of its content."""
+    """Read a private key to sign with: RSA, or EC on P-384; error messages contain nothing of the file."""
     try:
         key = load_pem_private_key(file.read_bytes(), password=None)
     except (OSError, ValueError, TypeError):

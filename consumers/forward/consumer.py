@@ -1,4 +1,4 @@
-"""Builds the consumer `forward`, an entry point of the group `drx_bridge.consumers`."""
+"""Build the consumer `forward`, an entry point of the group `drx_bridge.consumers`."""
 
 from functools import partial
 

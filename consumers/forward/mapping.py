@@ -1,4 +1,4 @@
-"""Decide whether an event is sent, where to and what of it: the same bytes at every attempt."""
+"""Decide whether an event is sent, to which path and with which body: the same at every attempt."""
 
 import re
 from contextlib import suppress
@@ -21,7 +21,7 @@ _DOTS = frozenset({".", ".."})
 
 
 class EndpointRequest(NamedTuple):
-    """The request for an event: `path` goes behind the URL, percent-encoded."""
+    """The request for an event: `path` is appended to the URL, percent-encoded."""
 
     path: str
     body: bytes
@@ -32,11 +32,11 @@ class RequestMapping:
 
     def __init__(self, options: ForwardOptions) -> None:
         self._options = options
-        # Texts between the expressions have even places.
+        # Texts between the expressions have even indexes.
         self._path = [BodyExpression(part) if at % 2 else part for at, part in enumerate(SLOT.split(options.path))]
 
     def request(self, event: Event, context: Context) -> EndpointRequest | None:
-        """Return what is sent of an event, or None if it is not sent; refuse one that cannot be."""
+        """Return the request for an event, or None if it is not sent; refuse an event that cannot be sent."""
         options = self._options
         if (
             (event.type == PING and PING not in options.types)
@@ -58,10 +58,10 @@ class RequestMapping:
 
 
 def _segment(expression: BodyExpression, native: bytes, event: Event) -> str:
-    """Return a value as a segment of a path; refuse one that some server would take for another path."""
+    """Return a value as a path segment; refuse one that a server might read as another path."""
     value = expression.value(native, event, failed="path_failed")
     text = str(value)
-    # Servers differ in whether they decode twice, split at what was encoded, and leave out what follows a `;`.
+    # Some servers decode twice, split at encoded separators, or drop text after a `;`.
     parts = _PARTS.split(unquote(text))
     if not isinstance(value, str | int | float) or isinstance(value, bool) or not text or not _DOTS.isdisjoint(parts):
         raise PermanentError("path_failed")
@@ -70,6 +70,6 @@ def _segment(expression: BodyExpression, native: bytes, event: Event) -> str:
 
 def _object(value: object) -> bytes:
     if isinstance(value, dict):
-        with suppress(orjson.JSONEncodeError):  # as of a number of more than 64 bits
+        with suppress(orjson.JSONEncodeError):  # such as a number of more than 64 bits
             return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     raise PermanentError("body_failed")

@@ -1,4 +1,4 @@
-"""The settings of `forward`: `CONSUMER_FORWARD__<KEY>`; each is described in `README.md` beside this."""
+"""The settings of `forward`: `CONSUMER_FORWARD__<KEY>`, described in its `README.md`."""
 
 import re
 from pathlib import Path
@@ -10,9 +10,9 @@ from consumers.conditions import BodyExpression, Condition
 from consumers.options import TOPICS, HttpOptions, Imports, Topics, WordList, is_plain
 
 NAME = "forward"
-# A lane waits for its answer most of the time: 64 lanes carry 2,500 events/s to a receiver that takes 25 ms.
+# Lanes mostly wait for answers: 64 lanes send 2,500 events/s to a receiver that takes 25 ms.
 LANES_MAX = 256
-# An expression in a path; one that needs braces of its own cannot stand there.
+# An expression in a path; it cannot contain braces.
 SLOT = re.compile(r"\{([^{}]*)\}")
 
 

@@ -1,4 +1,4 @@
-"""The endpoint that events are sent to: one signed request for each attempt."""
+"""The endpoint that events are sent to: one signed request per attempt."""
 
 import re
 import time
@@ -24,25 +24,25 @@ from consumers.options import is_plain
 # Codes of `consumers.http` for an unavailable endpoint. A receiver of webhooks need not support GET, so any other
 # answer to the ping counts as available.
 _AWAY = frozenset({"unreachable", "tls", "timeout", "cut_off", "http_429", "http_502", "http_503", "http_504"})
-# Statuses that concern one event if the path is its own: its resource may be gone while others exist. Such an event is
-# parked if others pass meanwhile.
+# Statuses about a single event if the path depends on it: its resource may be gone while others exist. Such an event is
+# parked if others succeed meanwhile.
 _NOT_THERE = frozenset({404, 410})
-# Headers that `headers_file` may not set: ours, or the connection's.
+# Headers that `headers_file` must not set: our own and those of the connection.
 _OURS = re.compile(
     r"webhook-.*|drx-.*|idempotency-key|traceparent|content-.*|host|connection|transfer-encoding|expect|upgrade"
 )
 _is_name = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch  # RFC 9110, section 5.6.2
-# The secrets are watched by a loop that ends at once.
+# Seconds to end the watcher of secrets, which ends at once.
 _CLOSE_S = 1.0
 
 SigningSlot: TypeAlias = Slot[bytes]
-"""A secret, and when it signs."""
+"""A secret and its period of validity."""
 
 
 class ForwardMetrics(RequestMetrics):
-    """Counts attempts, not pings.
+    """Counts attempts, without pings.
 
-    What its secrets do has the names that the ingress uses, with the service for a source: the same alerts hold.
+    Metrics of secrets have the same names as in the ingress, with the service as the source, for the same alerts.
     """
 
     def __init__(self, registry: CollectorRegistry, *, service: str) -> None:
@@ -59,12 +59,12 @@ class ForwardMetrics(RequestMetrics):
         self._reload.labels(self.service, outcome).inc()
 
     def watch(self, expires_at: Callable[[], float]) -> None:
-        """Ask `expires_at` at each scrape for the Unix seconds up to which the last secret signs."""
+        """`expires_at` is called at each scrape, for the Unix seconds when the last secret expires."""
         self._expiry.set_function(expires_at)
 
 
 class Endpoint:
-    """Where events go; safe to share among lanes."""
+    """The endpoint of events; can be shared among lanes."""
 
     def __init__(
         self,
@@ -75,20 +75,20 @@ class Endpoint:
         metrics: ForwardMetrics,
         now: Callable[[], float],
     ) -> None:
-        """Send through `http`, whose base URL is that of the options; `now` is in Unix seconds."""
+        """`http` is a session with the URL of the options; `now` is in Unix seconds."""
         self._http = http
         self._slots = slots
         self._method = options.method
-        # The session has no slash at its end, and to a receiver with one it may be another place.
+        # The session's base URL has no final slash, which may matter to the receiver.
         self._slash = "/" if options.url.endswith("/") else ""
         self._passing = _NOT_THERE if "{" in options.path else frozenset()
         self._metrics = metrics
         self._now = now
 
     async def send(self, event: Event, context: Context, request: EndpointRequest) -> None:
-        """Send one event; every attempt has the same id, path and body, and a time and signatures of its own.
+        """Send one event; attempts have the same id, path and body, but their own timestamp and signatures.
 
-        The table of `consumers.http` has what is raised; `no_secret` if no slot counts now.
+        Raises as in the table of `consumers.http`; `no_secret` if no slot is valid now.
         """
         now = self._now()
         headers = _headers(event, context) | {
@@ -104,7 +104,7 @@ class Endpoint:
                 raise TransientError(code)
 
     async def ping(self) -> None:
-        """Check by a GET that the endpoint is available; only the next event shows whether it accepts events."""
+        """Check by a GET that the endpoint is available; only an event shows whether it accepts events."""
         self._signed("ping", self._now(), b"")
         try:
             await self._http.request("GET", self._slash)
@@ -120,7 +120,7 @@ class Endpoint:
 
 
 def _headers(event: Event, context: Context) -> dict[str, str]:
-    """Return the headers that are equal at every attempt; a foreign record may lack some, or have unfit values."""
+    """Return the headers that all attempts share; a foreign record may lack some or have invalid values."""
     place = {
         "drx-topic": context.topic,
         "drx-partition": str(context.partition),
@@ -156,7 +156,7 @@ async def open_endpoint(
 
 
 def read_headers(file: Path | None) -> Mapping[str, str]:
-    """Read `Name: value` lines; empty lines are passed over. A message about one shows nothing of it."""
+    """Read `Name: value` lines; empty lines are ignored. Error messages do not contain a line."""
     if file is None:
         return {}
     try:
@@ -177,7 +177,7 @@ def read_headers(file: Path | None) -> Mapping[str, str]:
 
 
 def parse_slot(where: Path, content: bytes) -> SigningSlot:
-    """Read a slot file, whose first line is `whsec_…`; a message names the file and nothing of its content."""
+    """Parse a slot file, whose first line is `whsec_…`; error messages name the file without its content."""
     (secret,), window = read_lines(where, content)
     if key := shared_key(secret):
         return Slot(where.name, key, **window)
@@ -185,5 +185,5 @@ def parse_slot(where: Path, content: bytes) -> SigningSlot:
 
 
 def signatures(slots: Iterable[SigningSlot], *, webhook_id: str, now: float, body: bytes) -> str:
-    """Return `webhook-signature`, an element for each slot that counts `now`, in Unix seconds."""
+    """Return the value of `webhook-signature`: an element for each slot valid `now` (Unix seconds)."""
     return " ".join(sign(webhook_id, int(now), body, key=slot.key) for slot in slots if slot.counts_at(now))

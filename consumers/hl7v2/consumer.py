@@ -1,4 +1,4 @@
-"""Builds the consumer `hl7v2`, an entry point of the group `drx_bridge.consumers`."""
+"""Build the consumer `hl7v2`, an entry point of the group `drx_bridge.consumers`."""
 
 from contextlib import aclosing
 from datetime import datetime
@@ -20,18 +20,18 @@ from consumers.options import read_options
 from consumers.postgres.text import stored_text
 
 MIGRATIONS = files("consumers.hl7v2") / "migrations"
-# Most held events of one prescription: they are sent within one handler call.
+# Maximum of held events of one prescription: they are sent within one handler call.
 HELD_MANY = 20
-# Prescriptions that use the database while the connections serve others.
+# Extra lanes, which use the database while the connections serve others.
 _AT_DATABASE = 6
-# About 2,700 records are read ahead, many times the number in progress; each takes 5 KB of memory.
+# About 2,700 records read ahead, many times the number in progress; each takes 5 KB of memory.
 _WINDOW_BYTES = 8 * 1024 * 1024
 # Added to the handler's timeout: a message times out first, so that the receiver counts as unavailable.
 _MARGIN_S = 5.0
 
 
 class MessageSender:
-    """The handler: one message for each event, the same bytes again if its transaction was not committed."""
+    """The handler: one message per event, with the same bytes again if its transaction was not committed."""
 
     def __init__(self, options: Hl7Options, *, metrics: Hl7Metrics) -> None:
         self._options = options
@@ -41,7 +41,7 @@ class MessageSender:
             select document, ordered,
               (select array_agg((number, event) order by number) from "{schema}".held where key = $1 and code is null)
             from "{schema}".prescription where key = $1 for update
-            """  # noqa: S608 - a checked name
+            """  # noqa: S608 - a validated name
         self._store = f"""
             with noted as (
               insert into "{schema}".sent (key, control_id, source, event_id, kind)
@@ -68,7 +68,7 @@ class MessageSender:
         document: Document = orjson.loads(text)
         note_hl7(document, event, stamp_of(event))
         sent: list[tuple[str, str, str, str]] = []
-        # Imported events update the state, and are not sent.
+        # Imported events update the state but are not sent.
         new = [] if context.origin == "import" and self._options.imports == "skip" else [(None, event)]
         if shared(document, "patient") is not None or self._options.no_patient == "send":
             for number, each in [*((number, _restored(stored, event)) for number, stored in held or ()), *new]:
@@ -98,7 +98,7 @@ class MessageSender:
         return made.control_id, stored_text(event.source), stored_text(event.id), made.kind
 
     async def _refused(self, number: int, exc: PermanentError, connection: Any) -> None:
-        """Keep a held event that is refused for good; its record was settled and cannot be parked."""
+        """Keep a held event that is permanently refused; its record was settled and cannot be parked."""
         log.warning("worker.held_refused", code=exc.code)
         self._metrics.refused.inc()
         await connection.execute(self._refuse, number, exc.code)
@@ -135,7 +135,7 @@ def open_hl7v2(setup: Setup) -> Consumer:
 
 
 def _stored(event: Event) -> str:
-    """Return a held event as JSON, without its extensions: no message has them."""
+    """Return a held event as JSON, without its extensions, which messages do not contain."""
     return event._replace(value={**event.value, "extensions": {}}).to_json()
 
 

@@ -1,11 +1,11 @@
 """Map an event to a message, or to none. Every attempt gives the same bytes.
 
-A fill that was dispensed is RDS^O13; every other event is OMP^O09, with its kind as the control code in ORC-1. Old
-engines get ORM^O01 instead, which lacks RXR. There is no RDE: it requires the amount of one dose (RXE-3), which no
-event has. An `UNKNOWN` word sends nothing: no code stands for it.
+A dispensed fill is RDS^O13; every other event is OMP^O09, with its kind as the control code in ORC-1. Old engines get
+ORM^O01 instead, which lacks RXR. RDE is not used, since it requires the amount of one dose (RXE-3), which events lack.
+An `UNKNOWN` word sends nothing, since it has no code.
 
-No message puts a cancelled order back to work, since late events do come. After an approved cancellation nothing is
-sent of how the order was written, signed and transmitted. Other messages have the status of the cancellation.
+A message never reactivates a cancelled order, since events may arrive late. After an approved cancellation, events
+about writing, signing and transmission of the order are not sent. Other messages have the status of the cancellation.
 
 Source: HL7 2.5.1, chapter 4; tables 0119 (order control) and 0038 (order status).
 """
@@ -29,17 +29,17 @@ from consumers.lifecycle.machines import DELIVERED, REJECTED, is_transient_rejec
 from consumers.lifecycle.whole import Fields, note_shared, shared
 
 VERSION = "2.5.1"
-# MSH-10 has 20 characters, and ids of events are longer: 60 bits of a digest of the id, 40 of one of the message.
+# MSH-10 has 20 characters, and event ids are longer: 60 bits of the id's digest, 40 of the message's.
 EVENT_PART, _TEXT_PART = 12, 8
-# An acknowledgement does not return a longer id, or an escaped one, as it was sent.
+# Acknowledgements do not return a longer or escaped id unchanged.
 _is_plain_id = re.compile(r"[!-%'-Z\]_`a-z{}][!-%'-Z\]_`a-z{}]{0,189}").fullmatch
 _NPI = ("", "2.16.840.1.113883.4.6", "ISO")
-# All of table 0001 that the contract has.
+# The values of table 0001 in the contract.
 _SEXES = frozenset({"F", "M", "U"})
 
 
 class Message(NamedTuple):
-    """One message; its segments, and how many characters were left out since no field can hold them."""
+    """One message: its segments, and the number of characters removed because fields cannot hold them."""
 
     kind: str  # `OMP`, `ORM` or `RDS`
     control_id: str
@@ -51,8 +51,8 @@ class Message(NamedTuple):
 class Order:
     """One ORDER group."""
 
-    control: str = ""  # ORC-1, of table 0119
-    status: str = ""  # ORC-5, of table 0038
+    control: str = ""  # ORC-1, table 0119
+    status: str = ""  # ORC-5, table 0038
     reason: str = ""  # ORC-16.1, a code of the network or of the contract
     why: str = ""  # ORC-16.2, text
     placer: str = ""  # ORC-2.1, the prescription's id
@@ -73,11 +73,11 @@ class News:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """Everything that the mapping of an event depends on."""
+    """All inputs of the mapping of an event."""
 
-    value: Mapping[str, Any]  # the event's record; a word outside its list is `UNKNOWN`
+    value: Mapping[str, Any]  # the event's record; unknown enum words are `UNKNOWN`
     data: Fields  # `data` of the event's native body; days, instants and decimals are text
-    order: Order  # what is known of it
+    order: Order  # known facts of its prescription
     options: Hl7Options
     ordered: bool  # the receiver knows the order
     scope: str | None  # scope of the cancel request that the event answers; None if unknown
@@ -93,7 +93,7 @@ def _digest(text: str) -> str:
 
 
 def note_hl7(document: Document, event: Event, stamp: Stamp) -> None:
-    """Add what later messages need: shared fields, of a cancel request the scope and the answer, and counted fills."""
+    """Add facts for later messages: shared fields, scope and answer of cancel requests, and counted fills."""
     data = note_shared(document, event, stamp)
     if event.type == "cancel.requested":
         newest(document.setdefault("scopes", {}), data["request_id"], stamp, data["scope"])
@@ -104,12 +104,12 @@ def note_hl7(document: Document, event: Event, stamp: Stamp) -> None:
 
 
 def _is_counted(data: Fields) -> bool:
-    """Return whether a fill has an id and no number: RXD-1 then counts the fills in the order of their news."""
+    """Return whether a fill has an id but no number: RXD-1 then counts fills in the order of their events."""
     return bool(data.get("fill_id")) and not data["fill_number"]
 
 
 def news(event: Event, document: Document, options: Hl7Options, *, ordered: bool) -> News | None:
-    """Return what to send for an event that `document` includes already; None if nothing is."""
+    """Return the content to send for an event that `document` already includes; None if nothing is sent."""
     decide = _NEWS.get(event.type)
     if decide is None:
         return None
@@ -142,7 +142,7 @@ def _scope(document: Document, request_id: str | None) -> str | None:
 
 
 def _ended(document: Document) -> str | None:
-    """Return ORC-5 of a cancelled order: the furthest of its approved cancellations; None if there is none."""
+    """Return ORC-5 of a cancelled order, by its most extensive approved cancellation; None if there is none."""
     answers = _CANCEL_ANSWERS["approved"]
     statuses = [
         answers.get(_scope(document, request_id), answers[None])[1]
@@ -160,7 +160,7 @@ def message(event: Event, content: News, document: Document, options: Hl7Options
     """Write the message of an event.
 
     MSH-10 depends on the bytes of the message. After a restore of the database, an event may be sent again with other
-    facts, and the receiver must not take that message for a repeat.
+    facts, and the receiver must not treat that message as a repeat.
     """
     kind = "RDS" if content.fill is not None else "ORM" if options.orders == "orm" else "OMP"
     prescriber = shared(document, "prescriber")
@@ -308,7 +308,7 @@ _CHANGE_ANSWERS = {
 }
 _CANCELS = {"all": "CA", _REMAINING: "DC"}
 _DENIED: Mapping[str | None, tuple[str, str]] = {"all": ("UC", ""), _REMAINING: ("UD", ""), None: ("UC", "")}
-# By the answer and the scope of the request; with an unknown scope the order's status stays empty.
+# By answer and scope of the request; with an unknown scope the order's status stays empty.
 _CANCEL_ANSWERS: Mapping[str, Mapping[str | None, tuple[str, str]]] = {
     "approved": {"all": ("CR", "CA"), _REMAINING: ("DR", "DC"), None: ("CR", "")},
     "denied": _DENIED,
@@ -318,7 +318,7 @@ _CANCEL_ANSWERS: Mapping[str, Mapping[str | None, tuple[str, str]]] = {
 _FILLS = {"dispensed": "CM", "partially_dispensed": "A"}
 # Nothing was dispensed: RDS requires a day and a quantity.
 _NOT_FILLED = {"not_dispensed": "CA", "transferred": "DC"}
-# Types of events that nothing is sent of once the order is cancelled.
+# Event types that are not sent once the order is cancelled.
 _BEFORE_THE_PHARMACY = ("prescription.", "epcs.")
 _STEPS = {
     **dict.fromkeys(("received", "billing", "in_progress", "packed", "approved", "handed_to_carrier"), ("SC", "IP")),
@@ -379,7 +379,7 @@ def _msh(kind: str, given: str, event: Event, options: Hl7Options) -> MessageSeg
 
 def _pid(event: Event, patient: Fields | None, options: Hl7Options) -> MessageSegment:
     if patient is None:
-        # The patient is unknown; the order's number helps a person to find out.
+        # The patient is unknown; staff can look up the order's number.
         return MessageSegment("PID", {1: "1", 3: [(event.key, "", "", "DRX", "AN")], 5: ("", "", "", "", "", "", "U")})
     address = patient.get("address") or {}
     numbers = [
@@ -451,7 +451,7 @@ def _rxd(fill: Fields, document: Document, event: Event, options: Hl7Options) ->
             1: str(document["fills"][fill["fill_id"]] if _is_counted(fill) else fill["fill_number"] + 1),
             2: _code(medication),
             3: fill.get("fill_date", "").replace("-", "") or _time(event.occurred_at, ZoneInfo(options.timezone))[:8],
-            # Empty if unknown: null would delete the receiver's quantity, and is not an NM.
+            # Empty if unknown: HL7's null would delete the receiver's quantity, and is not an NM.
             4: quantity,
             5: ("", medication.get("quantity_unit")) if quantity else "",
             7: _written(shared(document, "rx_reference_number") or "") or NULL,
@@ -492,6 +492,6 @@ def _time(instant: datetime, zone: tzinfo) -> str:
         local = instant.astimezone(zone)
     except OverflowError:
         local = instant
-    if local.second != instant.second:  # local mean time, before time zones
+    if local.second != instant.second:  # local mean time, before time zones existed
         local = instant
     return f"{local.year:04}{local:%m%d%H%M%S%z}"

@@ -1,7 +1,7 @@
-r"""Send messages over MLLP and read what the receiver acknowledges.
+r"""Send messages over MLLP and read the receiver's acknowledgements.
 
-A message is framed as `0x0B message 0x1C 0x0D` (HL7's transport specification, MLLP release 1), and the next one of a
-connection follows its acknowledgement:
+A message is framed as `0x0B message 0x1C 0x0D` (HL7's transport specification, MLLP release 1). The next message of a
+connection is sent after its acknowledgement:
 
 | answer | raised | the record |
 |---|---|---|
@@ -14,12 +14,11 @@ connection follows its acknowledgement:
 | none in time | `TransientError("ack_timeout")`, systemic | waits |
 | no connection, an end or a reset of it, TLS | `TransientError`, systemic | waits |
 
-A receiver with an outage answers AR to every message. If it refuses a single message this way, that message is parked
-once it is seen to fail alone.
+A receiver with an outage may answer AR to every message, so such a record waits and is not parked.
 
-After any other answer the connection is closed: a late acknowledgement would be taken for that of the next message.
-Codes come from the closed list of table 0357. Texts of an acknowledgement may quote the message, so they are never
-logged or stored.
+After any other answer the connection is closed: a late acknowledgement would be matched to the next message. Codes come
+from the closed list of table 0357. Texts of an acknowledgement may quote the message, so they are never logged or
+stored.
 """  # noqa: E501 - a table
 
 import asyncio
@@ -35,7 +34,7 @@ from consumers.hl7v2.segments import END
 from consumers.http import RequestMetrics, client_tls
 
 CONNECT_S = 5.0
-# Bytes kept of an acknowledgement: it may echo the message, or never end.
+# Bytes kept of an acknowledgement, which may echo the message or never end.
 ACK_MAX_BYTES = 64 * 1024
 _START, _STOP = b"\x0b", b"\x1c\x0d"
 _TAKEN, _FAILED, _REJECTED = frozenset({"AA", "CA"}), frozenset({"AE", "CE"}), frozenset({"AR", "CR"})
@@ -47,7 +46,7 @@ _NOT_OF_THE_MESSAGE = frozenset({"", "200", "201", "202", "203", *_LATER})
 
 
 class Hl7Metrics(RequestMetrics):
-    """Counts messages, not pings; and what becomes of events without a known patient."""
+    """Counts messages, without pings, and outcomes of events without a known patient."""
 
     def __init__(self, registry: CollectorRegistry, *, service: str) -> None:
         messages = {"counted": "Messages sent by outcome", "timed": "Time to the acknowledgement"}
@@ -61,7 +60,7 @@ class Hl7Metrics(RequestMetrics):
 
 
 class _Connection:
-    """One connection, with at most one message under way."""
+    """One connection, with at most one message in flight."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -88,7 +87,7 @@ class _Connection:
         return frame[1:].removesuffix(_STOP).decode(errors="replace")
 
     async def _frame(self) -> bytes:
-        """Read a frame to its end; of a long one keep the beginning, which has MSA."""
+        """Read a whole frame; keep only the beginning of a long one, which has MSA."""
         frame = b""
         while True:
             try:
@@ -110,7 +109,7 @@ class Link:
     """A pool of connections to one receiver, shared by the lanes."""
 
     def __init__(self, options: Hl7Options, metrics: Hl7Metrics) -> None:
-        """Keep up to `connections`, opened on demand."""
+        """Keep up to `connections` open, on demand."""
         self._options = options
         self._tls = (
             None if options.allow_plaintext else client_tls(options.ca_file, options.cert_file, options.key_file)
@@ -122,7 +121,7 @@ class Link:
             self._free.put_nowait(None)
 
     async def send(self, text: str, *, control_id: str) -> None:
-        """Send one message and return when it is acknowledged; the table of this module has what is raised."""
+        """Send one message and return when it is acknowledged; raises as in the table of this module."""
         with self._metrics.timed():
             connection, keep = await self._free.get(), None
             try:
@@ -142,7 +141,7 @@ class Link:
     async def ping(self) -> None:
         """Connect to the receiver; HL7 has no ping message."""
         if self._free.empty():
-            return  # all are in use: their messages will show it
+            return  # all are in use: their messages will show an outage
         connection, keep = self._free.get_nowait(), None
         try:
             keep = await self._usable(connection)
@@ -184,7 +183,7 @@ def _acknowledgement(text: str, control_id: str) -> tuple[str, str]:
     msa = segments.get("MSA", [])
     if len(msa) <= 2 or msa[2] != control_id or msa[1] not in _TAKEN | _FAILED | _REJECTED:  # noqa: PLR2004 - MSA-2
         raise TransientError("out_of_step", systemic=True)
-    # ERR-3 since 2.5; before, MSA-6 or the fourth component of ERR-1.
+    # ERR-3 since 2.5; before that, MSA-6 or the fourth component of ERR-1.
     err = segments.get("ERR", [])
     places = [*err[3:4], *(each.split(component)[3:4][0] for each in err[1:2] if each.count(component) >= 3), *msa[6:7]]  # noqa: PLR2004
     found = (each.split(component)[0].split("&")[0] for each in places)

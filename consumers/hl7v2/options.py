@@ -1,4 +1,4 @@
-"""The settings of `hl7v2`: `CONSUMER_HL7V2__<KEY>`; each is described in `README.md` beside this."""
+"""The settings of `hl7v2`: `CONSUMER_HL7V2__<KEY>`, described in its `README.md`."""
 
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -11,7 +11,7 @@ from consumers.options import ORDER_TOPICS, TIMEOUT_MAX_S, AllowPlaintext, Impor
 NAME = "hl7v2"
 CONNECTIONS_MAX = 64
 _PORT_MAX = 65_535
-# HD, the type of MSH-3 to MSH-6 and of assigners, in its first component.
+# First component of an HD, the type of MSH-3 to MSH-6 and of assigning authorities.
 _NAME_MAX = 20
 
 

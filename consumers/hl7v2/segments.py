@@ -1,4 +1,4 @@
-"""Write HL7 v2 segments; no value can break out of its field.
+"""Write HL7 v2 segments, with values escaped so that they cannot break out of their fields.
 
 A segment is given as its name and a mapping from the number of a field to its value:
 
@@ -35,7 +35,7 @@ class _Null(str):
 
 
 NULL = _Null('""')
-"""HL7's null: deletes the receiver's value. A text of two quotes does not mean it."""
+"""HL7's null: deletes the receiver's value. A text of two quotes is not null."""
 
 
 class MessageSegment(NamedTuple):
@@ -53,7 +53,7 @@ def write(segments: Iterable[MessageSegment]) -> str:
 def escape(text: str) -> str:
     """Escape delimiters and remove control characters.
 
-    Line ends become spaces, or in `Formatted` the sequence for a line break. A text of two quotes becomes empty: it
+    Line ends become spaces, or in `Formatted` the escape for a line break. A text of two quotes becomes empty, since it
     would be read as null.
     """
     if isinstance(text, _Null):
@@ -96,7 +96,7 @@ def _line(segment: MessageSegment) -> str:
 
 
 def _written(value: Any, divider: str = "^") -> str:
-    """Return a field, a repetition, a component or a subcomponent; `divider` stands between the parts of a tuple."""
+    """Return a field, a repetition, a component or a subcomponent; `divider` separates the parts of a tuple."""
     match value:
         case list():
             return "~".join(map(_written, value)).rstrip("~")

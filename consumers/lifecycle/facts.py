@@ -1,7 +1,7 @@
-"""The document of facts of a prescription, and how one fact replaces another.
+"""The facts of a prescription as a document, and the rules by which one fact replaces another.
 
 Every rule keeps the greater or the lesser of two stamps, so the document does not depend on order, repetition or
-grouping of the events.
+grouping of events.
 """
 
 from typing import Any
@@ -9,14 +9,15 @@ from typing import Any
 from bridge.event import Event
 
 Document = dict[str, Any]
-"""JSON types only; equal facts serialise to equal bytes under sorted keys."""
+"""JSON types only; equal facts serialise to equal bytes with sorted keys."""
 Stamp = list[Any]
-"""Place in the order of facts: `[time, sequence or 0, event id, source]`; the time is ISO 8601 with microseconds and
-`Z`, which sorts as it reads. Ids are unique within a source only, hence its name at the end."""
+"""Position in the order of facts: `[time, sequence or 0, event id, source]`; ids are unique only within a source. The
+time is ISO 8601 with microseconds and `Z`, which sorts chronologically.
+"""
 Fact = list[Any]
 """`[stamp, word, ...]`."""
 
-# Messages without an id count as one; an empty id is none.
+# Messages without an id, or with an empty one, count as one message.
 NO_ID = ""
 
 
@@ -26,7 +27,7 @@ def blank() -> Document:
 
 
 def stamp_of(event: Event) -> Stamp:
-    """Return the event's place in the order of facts."""
+    """Return the event's position in the order of facts."""
     moment = event.ordering_time.isoformat("T", "microseconds")[:26] + "Z"
     return [moment, event.value.get("sequence") or 0, event.id, event.source]
 

@@ -1,6 +1,6 @@
-"""The six machines of a prescription: what each type of event adds to the facts.
+"""The six state machines of a prescription: the facts that each event type adds.
 
-Source: docs/contract.md §6. A word outside the contract's lists (`UNKNOWN`) goes to the history and moves no machine.
+Source: docs/contract.md §6. An unknown word (`UNKNOWN`) is kept in the history and does not change a state machine.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from consumers.lifecycle.facts import NO_ID, Document, Stamp, earlier, later, ne
 Value = Mapping[str, Any]
 Machine = Callable[[Document, Value, Stamp], None]
 Note = Callable[[Document, Event, Stamp], None]
-"""Stores what a consumer needs of an event in addition to its facts, such as the patient."""
+"""Stores further data of an event that a consumer needs, such as the patient."""
 
 UNKNOWN = "UNKNOWN"
 DELIVERED = "delivered"
@@ -22,7 +22,7 @@ FILL_ID = "id:"
 
 
 def apply(document: Document, event: Event, *, note: Note) -> None:
-    """Add an event's facts to the document, in place; commutative and idempotent where `note` is."""
+    """Add an event's facts to the document, in place; commutative and idempotent if `note` is."""
     stamp = stamp_of(event)
     value = event.value
     earlier(document, "first", stamp)
@@ -89,7 +89,7 @@ def _filled(document: Document, value: Value, stamp: Stamp) -> None:
 
 
 def fill_of(value: Value) -> str:
-    """Return the name of a fill in a document: the source's id of it with a prefix, else its number."""
+    """Return the name of a fill in a document: the source's id with a prefix, else the fill number."""
     fill_id = value.get("fill_id")
     return f"{FILL_ID}{fill_id}" if fill_id else str(value["fill_number"])
 
@@ -101,7 +101,7 @@ def _worked_on(document: Document, value: Value, stamp: Stamp) -> None:
 
 
 def is_transient_reject(value: Value) -> bool:
-    """Return whether a line is rejected and still active, which is not a fact."""
+    """Return whether a line is rejected but still active, which is not recorded as a fact."""
     return value.get("fulfillment_status") == REJECTED and value.get("active") is not False
 
 
@@ -111,7 +111,7 @@ def _shipped(document: Document, value: Value, stamp: Stamp) -> None:
         return
     shipments = document["shipments"]
     known = shipments.get(value["tracking_number"])
-    # Delivered is sticky: it outranks every other word, whatever their times.
+    # Delivered is final: it outranks every other word, at any time.
     if known is None or (word == DELIVERED, stamp) > (known[1] == DELIVERED, known[0]):
         shipments[value["tracking_number"]] = [stamp, word]
 

@@ -1,4 +1,4 @@
-"""Roll up the facts of a prescription: one word per machine, one to display, and what is open.
+"""Roll up the facts of a prescription: one word per state machine, one to display, and open requests.
 
 Source: docs/contract.md §6, "Roll-up" and "Display word".
 """
@@ -11,9 +11,9 @@ from consumers.lifecycle.machines import DELIVERED, REJECTED
 from consumers.lifecycle.safety import HANDED_OUT, anomalies, safety_signals
 
 NONE = "none"
-# First that applies, over all fills.
+# In order of precedence, over all fills.
 _DISPENSE = ("dispensed", "partially_dispensed", "transferred", "not_dispensed")
-# Words that outrank the rest of the display, in this order of machines.
+# Words that outrank all others for display, in this order of state machines.
 _ORDER_SHOWN = frozenset({"cancelled", "replaced", "rejected"})
 _DISPENSE_SHOWN = frozenset({"dispensed", "partially_dispensed", "transferred"})
 
@@ -28,10 +28,10 @@ class State(NamedTuple):
     shipment: str
     display: str
     open_requests: list[str]
-    safety: list[str]  # kinds of safety signals that stand, sorted
-    anomalies: int  # how many contradictions without danger the facts hold
-    stub: bool  # neither the draft nor the sending of the order is known yet
-    replaced_by: str | None  # the replacement's prescription id, where an answer names one
+    safety: list[str]  # kinds of current safety signals, sorted
+    anomalies: int  # number of contradictions without a safety risk
+    stub: bool  # neither draft nor sending of the order is known yet
+    replaced_by: str | None  # the replacement's prescription id, if an answer names one
     transmission_at: str | None  # when `transmission` was reached; None if no message is known
     cancel_pending_since: str | None  # the earliest cancel request without any answer
     open_since: str | None  # the earliest open renewal or change request
@@ -40,7 +40,7 @@ class State(NamedTuple):
 
 
 def roll_up(document: Document) -> State:
-    """Return the state."""
+    """Return the state of a prescription."""
     fills: dict[str, Fact] = document["fills"]
     transmission, transmission_at = _transmission(document)
     order, replaced_by = _order(document)
@@ -70,7 +70,7 @@ def roll_up(document: Document) -> State:
 
 
 def _transmission(document: Document) -> tuple[str, str | None]:
-    """Return word and time: any confirmation, else the newest attempt, else what pharmacy events imply."""
+    """Return word and time: a confirmation, else the newest attempt, else as implied by pharmacy events."""
     words: list[tuple[bool, Stamp, str]] = [
         (word == "processed", message[word], word)
         for message in document["messages"].values()
@@ -117,7 +117,7 @@ def _shipment(shipments: dict[str, Fact]) -> str:
 
 
 def _unanswered(requests: Document) -> dict[str, Stamp]:
-    """Return the requests neither answered nor closed; an answer also counts if it came before its request."""
+    """Return the requests neither answered nor closed; an answer also counts if it is older than its request."""
     return {
         identity: request["asked"]
         for identity, request in requests.items()
@@ -125,7 +125,7 @@ def _unanswered(requests: Document) -> dict[str, Stamp]:
     }
 
 
-def _display(transmission: str, order: str, *, dispense: str, fulfillment: str, shipment: str) -> str:  # noqa: PLR0911 -- a ladder: the first that applies
+def _display(transmission: str, order: str, *, dispense: str, fulfillment: str, shipment: str) -> str:  # noqa: PLR0911 -- by precedence
     if order in _ORDER_SHOWN:
         return order
     if shipment == DELIVERED:

@@ -1,4 +1,4 @@
-"""Contradictions between the facts of a prescription: safety signals, and harmless anomalies.
+"""Contradictions between facts of a prescription: safety signals, and harmless anomalies.
 
 Source: docs/contract.md §6, "Contradictions are kept and signalled".
 """
@@ -10,7 +10,7 @@ SAFETY_KINDS = (DISPENSED_AFTER_CANCEL,)
 PROCESSED_AFTER_FINAL_FAILURE = "processed_after_final_failure"
 ANOMALY_KINDS = (PROCESSED_AFTER_FINAL_FAILURE,)
 
-# Words of a fill whose medication has left the pharmacy.
+# Statuses of a fill whose medication has left the pharmacy.
 HANDED_OUT = frozenset({"dispensed", "partially_dispensed"})
 
 

@@ -1,4 +1,4 @@
-"""Keep events whole: the shared fields of a prescription, and the newest event of each subject."""
+"""Keep complete events: the shared fields of a prescription, and the newest event of each subject."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -10,18 +10,18 @@ from consumers.lifecycle.facts import NO_ID, Document, Stamp, newest
 from consumers.lifecycle.machines import DELIVERED, UNKNOWN, fill_of, is_transient_reject
 
 Fields = dict[str, Any]
-"""The member `data` of a native body: JSON types, instants with `Z`, decimals as text, nothing that is null."""
+"""The member `data` of a native body: JSON types, instants with `Z`, decimals as text, without nulls."""
 
-# Kept once per prescription, from the newest event that has them: thin events do not.
+# Fields kept once per prescription, from the newest event that has them, since some events omit them.
 SHARED = ("patient", "prescriber", "pharmacy", "medication", "prescriber_order_number", "rx_reference_number")
-# Not repeated per subject. The pharmacy is: another one may have filled it.
+# Fields not repeated per subject. The pharmacy is repeated, since another one may have filled it.
 _LEFT_OUT = frozenset({"prescription_id", *SHARED} - {"pharmacy"})
 DELIVERIES = "shipment.delivered"
 """Delivered parcels, kept in addition to the newest event of each."""
 
 
 def note_whole(document: Document, event: Event, stamp: Stamp) -> None:
-    """Add an event; commutative and idempotent. A word that is not a fact, such as `UNKNOWN`, changes nothing."""
+    """Add an event; commutative and idempotent. Words that are not facts, such as `UNKNOWN`, change nothing."""
     fields = note_shared(document, event, stamp)
     subject = _subject(event)
     if subject is None:
@@ -59,7 +59,7 @@ def _of_type(document: Document, event_type: str) -> Document:
 
 
 def _subject(event: Event) -> str | None:
-    """Return what an event is about, None if it states no fact."""
+    """Return the subject of an event; None if the event is not a fact."""
     value = event.value
     if event.type not in _SUBJECTS or is_transient_reject(value):
         return None
@@ -68,7 +68,7 @@ def _subject(event: Event) -> str | None:
     return None if value.get(word) == UNKNOWN else NO_ID if subject is None else str(subject)
 
 
-# The field that names the subject, and the one whose word has to be known; empty if there is none.
+# The field that identifies the subject, and the field whose word must be known; empty if there is none.
 _SUBJECTS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "prescription.sent": ("message_id", ""),

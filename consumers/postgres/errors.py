@@ -1,15 +1,15 @@
-"""Translates failures of the database, by SQLSTATE and never by the driver's text, which holds values."""
+"""Translate failures of the database by SQLSTATE, never by the driver's text, which contains values."""
 
 import ssl
 
-import asyncpg  # noqa: TID251 - part of the door
+import asyncpg  # noqa: TID251 - part of the wrapper
 
 from bridge.errors import BridgeError, ConfigError, PermanentError, TransientError
 
-# PostgreSQL 18, appendix A "Error Codes". Failures that every event would meet: the database is away, full, refuses us,
-# or lacks a migration.
+# PostgreSQL 18, appendix A "Error Codes". Failures of every event: the database is away, full, rejects our user, or
+# lacks a migration.
 _SYSTEMIC = {
-    "25006": "read_only",  # read_only_sql_transaction: we talk to what has become a standby
+    "25006": "read_only",  # read_only_sql_transaction: the server has become a standby
     "3D000": "no_database",
     "3F000": "no_schema",
     "42P01": "no_table",
@@ -30,9 +30,9 @@ _SYSTEMIC_CLASSES = {
     "F0": "database_fault",  # config_file_error
     "XX": "database_fault",  # internal_error, corruption
 }
-# Failures that the same statements may not meet again.
+# Failures that may not recur with the same statements.
 _TRANSIENT = {
-    "0A000": "stale_plan",  # only as InvalidCachedStatementError: a table has changed under a prepared statement
+    "0A000": "stale_plan",  # only as InvalidCachedStatementError: a table of a prepared statement has changed
     "25P03": "idle_in_transaction",
     "25P04": "transaction_timeout",
     "40P01": "deadlock",
@@ -40,12 +40,12 @@ _TRANSIENT = {
     "57014": "statement_timeout",
 }
 _TRANSIENT_CLASSES = {"40": "serialization_failure"}
-# The first match counts.
+# In order of precedence.
 _CONNECT: tuple[tuple[type[Exception], str], ...] = (
     (TimeoutError, "no_connection"),
     (ssl.SSLError, "tls"),
     (ConnectionRefusedError, "connection_refused"),
-    (FileNotFoundError, "no_file"),  # of a certificate, or the server's socket
+    (FileNotFoundError, "no_file"),  # of a certificate file, or the server's socket
     (OSError, "unreachable"),
     (asyncpg.InterfaceError, "unreachable"),
     (asyncpg.InternalClientError, "unreachable"),
@@ -60,7 +60,7 @@ class NoConnectionError(TransientError):
 
 
 class NoLockError(TransientError):
-    """Another session, such as a migration, holds a lock for longer than we wait; no record is at fault."""
+    """Another session, such as a migration, holds a lock for longer than the timeout; no record is at fault."""
 
     code = "lock_timeout"
     blameless = True
@@ -70,10 +70,10 @@ class NoLockError(TransientError):
 
 
 def translated(failure: BaseException, *, broken: bool) -> BridgeError | None:
-    """Translate a failure inside a transaction; None if it is not the database's.
+    """Translate a failure inside a transaction; None if it is not from the database.
 
-    A time-out or an error of the operating system may come from another service that a handler calls. It counts as the
-    database's if `broken`: the connection is closed or unable to roll back, or no other service is called.
+    A timeout or an OS error may come from another service that a handler calls. It counts as the database's if
+    `broken`: the connection is closed or cannot roll back, or no other service is called.
     """
     if isinstance(failure, BridgeError):
         return None
@@ -87,10 +87,10 @@ def translated(failure: BaseException, *, broken: bool) -> BridgeError | None:
 
 
 def translated_connect(failure: BaseException) -> BridgeError | None:
-    """Translate a failure to get a connection; None if it is a bug."""
+    """Translate a failure to open a connection; None if it is a bug."""
     if isinstance(failure, ValueError):  # ClientConfigurationError is one; a malformed port raises a bare one
         form = "postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
-        if isinstance(failure.__context__, OSError):  # it has looked for ~/.postgresql/root.crt, and nothing else
+        if isinstance(failure.__context__, OSError):  # it looked only for ~/.postgresql/root.crt
             form = f"sslmode=verify-full needs a root certificate, {form}?sslmode=verify-full&sslrootcert=FILE"
         return ConfigError(f"the DSN of the database is not usable: {form}")
     if isinstance(failure, asyncpg.PostgresError):

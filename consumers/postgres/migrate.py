@@ -18,20 +18,20 @@ from consumers.postgres.pool import Connection, Database
 LEDGER_SCHEMA = "drx_consumer"
 LEDGER_MIGRATIONS: Traversable = files("consumers.postgres") / "migrations"
 
-# Stands for the name of the schema in a file.
+# Placeholder for the name of the schema in a file.
 PLACEHOLDER = "{schema}"
 
 _FILE_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 # PostgreSQL truncates names after 63 bytes and reserves `pg_`.
 _SCHEMA_NAME = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
-# A migration may rewrite a table; another process that waits for it needs as long.
+# Milliseconds; a migration may rewrite a table, and other processes wait for it.
 _STEP_TIMEOUT_S = 900
-# An `ALTER TABLE` that waits for a lock makes every later statement on the table wait as well.
+# Seconds; an `ALTER TABLE` that waits for a lock makes every later statement on the table wait, too.
 _LOCK_TIMEOUT_S = 10
 
 
 class Migration(NamedTuple):
-    """One file of a directory of migrations."""
+    """A migration file."""
 
     number: int
     name: str
@@ -46,7 +46,7 @@ class Migration(NamedTuple):
 async def migrate_tables(
     database: Database, consumer: Consumer, *, notice: Callable[[str], None] = lambda _: None
 ) -> list[str]:
-    """Create or upgrade the tables; return what was applied, as `schema 1`."""
+    """Create or upgrade the tables; return the migrations applied, such as `schema 1`."""
     return [
         f"{tables.schema} {number}"
         for tables in _tables(consumer)
@@ -55,7 +55,7 @@ async def migrate_tables(
 
 
 async def pending_tables(database: Database, consumer: Consumer) -> list[str]:
-    """Return what `migrate_tables` would apply; needs only the right to read."""
+    """Return the migrations that `migrate_tables` would apply; needs only read permission."""
     return [
         f"{tables.schema} {number}"
         for tables in _tables(consumer)
@@ -64,7 +64,7 @@ async def pending_tables(database: Database, consumer: Consumer) -> list[str]:
 
 
 async def lacks_own_tables(database: Database, consumer: Consumer) -> bool:
-    """Return whether the consumer has tables of its own that do not exist: not yet, or dropped as a whole."""
+    """Return whether the consumer's own tables are missing: not created yet, or all dropped."""
     own = consumer.tables
     return own is not None and 1 in await pending(database, directory=own.migrations, schema=own.schema)
 
@@ -78,12 +78,12 @@ def _tables(consumer: Consumer) -> Iterator[Tables]:
 async def migrate(
     database: Database, *, directory: Traversable | Path, schema: str, notice: Callable[[str], None] = lambda _: None
 ) -> list[int]:
-    """Apply what `schema` lacks, each file in a transaction of its own; return the numbers applied.
+    """Apply the migrations that `schema` lacks, each in its own transaction; return the numbers applied.
 
-    Processes that do so at the same time wait for each other. Files are named `0001_words.sql`, and `{schema}` in them
-    stands for the schema's name. The schema is created if it does not exist. `notice` gets the `RAISE NOTICE` texts of
-    the files. Migrations of a newer release are left as they are. If nothing is missing, the right to read is enough.
-    `ConfigError`: the schema was made by other files than these.
+    Concurrent processes wait for each other. Files are named `0001_words.sql`, and `{schema}` in them is replaced by
+    the schema's name. The schema is created if it does not exist. `notice` gets the `RAISE NOTICE` texts of the files.
+    Migrations of a newer release are ignored. If nothing is missing, read permission suffices. Raises `ConfigError` if
+    the schema was created by other files.
     """
     if not await pending(database, directory=directory, schema=schema):
         return []
@@ -101,7 +101,7 @@ async def migrate(
 
 
 async def pending(database: Database, *, directory: Traversable | Path, schema: str) -> list[int]:
-    """Return the numbers that `migrate` would apply; needs only the right to read. Errors as of `migrate`."""
+    """Return the numbers that `migrate` would apply; needs only read permission. Raises like `migrate`."""
     known = read_migrations(directory)
     check_schema(schema)
     exists = await database.fetchval("select to_regclass($1) is not null", f'"{schema}".schema_migration')
@@ -123,7 +123,7 @@ def read_migrations(directory: Traversable | Path) -> list[Migration]:
 
 
 def check_schema(schema: str) -> None:
-    """Refuse a name that no schema may have."""
+    """Refuse an invalid schema name."""
     if not _SCHEMA_NAME.fullmatch(schema):
         raise ConfigError("a schema is named with a-z, 0-9 and _, at most 63 of them, and not pg_…")
 
@@ -140,7 +140,7 @@ async def _lock(connection: Any, schema: str) -> None:
 
 async def _prepare(connection: Connection, schema: str) -> None:
     """Create the schema and its list of migrations if needed."""
-    # `create schema if not exists` needs the right to create one even if it exists.
+    # `create schema if not exists` needs the permission to create one even if it exists.
     if not await connection.fetchval("select exists (select from pg_namespace where nspname = $1)", schema):
         await connection.execute(f'create schema "{schema}"')
     await connection.execute(
@@ -156,12 +156,12 @@ async def _prepare(connection: Connection, schema: str) -> None:
 
 
 async def _applied(source: Connection | Database, schema: str) -> dict[int, str]:
-    return dict(map(tuple, await source.fetch(f'select number, sha256 from "{schema}".schema_migration')))  # noqa: S608 - a checked name
+    return dict(map(tuple, await source.fetch(f'select number, sha256 from "{schema}".schema_migration')))  # noqa: S608 - a validated name
 
 
 def _missing(known: list[Migration], applied: dict[int, str], schema: str) -> list[Migration]:
-    # Migrations of a newer release are ignored: migrations only add, so this release can run beside the newer one while
-    # that is rolled out, or back.
+    # Migrations of a newer release are ignored: migrations only add, so both releases can run during a rollout or
+    # rollback.
     for migration in known:
         if applied.get(migration.number, migration.sha256) != migration.sha256:
             msg = f"schema {schema} was made by another {migration.name}: restore that file and add a new one"

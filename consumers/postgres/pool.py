@@ -1,8 +1,8 @@
-"""The door to PostgreSQL: a pool of few connections, and transactions that fail with our own errors.
+"""A small connection pool for PostgreSQL, and transactions that raise our own errors; wraps asyncpg.
 
-Everything happens in a transaction. Statements are prepared once per connection (asyncpg does so by their text), and a
-session's limits are start-up parameters. Both need PostgreSQL itself, or PgBouncer in session mode: with these
-parameters in `ignore_startup_parameters`, and set for the role instead (`ALTER ROLE … SET`).
+All statements run in transactions. They are prepared once per connection (asyncpg caches by text), and a session's
+limits are startup parameters. Both need PostgreSQL itself, or PgBouncer in session mode, with these parameters in
+`ignore_startup_parameters` and set for the role instead (`ALTER ROLE … SET`).
 """
 
 import asyncio
@@ -15,24 +15,25 @@ import asyncpg  # noqa: TID251 - this is the door
 from bridge.errors import TransientError
 from consumers.postgres.errors import NoLockError, translated, translated_connect
 
-# A healthy server on the same network answers a connect in milliseconds; TLS and a busy postmaster within a second.
+# Seconds; a healthy server on the same network accepts a connection in milliseconds, with TLS or load within one
+# second.
 CONNECT_TIMEOUT_S = 5.0
-# How long to wait for a free connection: longer than a connect, far below a Kafka session (45 s).
+# Seconds to wait for a free connection: longer than a connect, far below a Kafka session (45 s).
 ACQUIRE_TIMEOUT_S = 10.0
-# Our longest statements (a batch of 200) take milliseconds; migrations bring limits of their own.
+# Seconds; our longest statements (a batch of 200) take milliseconds, and migrations set their own limits.
 COMMAND_TIMEOUT_S = 30.0
-# Share of that time after which the server ends a statement: mostly it is first, and the connection stays usable.
+# Share of that time after which the server ends a statement: first, so that the connection stays usable.
 SERVER_SHARE = 0.9
-# A partition's row is contended only by a claim; after this time it is better to retry than to queue.
+# Seconds; only a claim contends for a partition's row, and after this time a retry is better than waiting.
 LOCK_TIMEOUT_S = 5.0
-# A process that is stopped inside a transaction keeps the row of its partition locked for this time. Longer than the
-# time-out of a handler that works inside the transaction.
+# Seconds for which a process paused inside a transaction keeps its partition's row locked; longer than the timeout of a
+# handler inside the transaction.
 IDLE_IN_TRANSACTION_TIMEOUT_S = 30.0
 ROLLBACK_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 5.0
 
-# asyncpg prepares a statement and runs it in two messages. Between them the server's time-outs do not apply, and a
-# process that is stopped there would keep its locks until its connection ends.
+# asyncpg prepares and runs a statement in two messages. The server's timeouts do not apply in between, and a process
+# paused there would keep its locks until its connection ends.
 _END_STOPPED = """
 select pg_terminate_backend(pid) from pg_stat_activity
 where datname = current_database() and usename = session_user
@@ -60,17 +61,17 @@ class Connection(Protocol):
         """Return one value of the first row, or None."""
 
     def cursor(self, query: str, *args: Any, prefetch: int | None = None) -> Any:
-        """Iterate over rows without holding them all."""
+        """Iterate over rows without loading all of them."""
 
     def transaction(self) -> AbstractAsyncContextManager[Any]:
         """Open a savepoint."""
 
 
 class Database:
-    """Opens transactions; made by `open_database`."""
+    """Opens transactions; created by `open_database`."""
 
     def __init__(self, pool: asyncpg.Pool, *, acquire_timeout_s: float, rollback_timeout_s: float) -> None:
-        """Take a pool that is ready and may hold no connection yet."""
+        """`pool` is initialised, possibly without connections yet."""
         self._pool = pool
         self._acquire_timeout_s = acquire_timeout_s
         self._rollback_timeout_s = rollback_timeout_s
@@ -79,13 +80,13 @@ class Database:
     async def transaction(self, *, calls_services: bool = False) -> AsyncIterator[Connection]:
         """Open a transaction: committed at the end of the block, rolled back if the block raises.
 
-        A connection that broke, or that failed for a `systemic` reason, is closed. If the block
-        `calls_services` too, as handlers do, a time-out or an error of the operating system may be theirs.
+        A connection that broke, or failed for a `systemic` reason, is closed. If the block also `calls_services`, as
+        handlers do, a timeout or an OS error may come from those.
 
         Raises:
-            TransientError: The database is away (`systemic`), or the same statements may work later. If the connection
-                broke during the commit, it is not known whether that happened.
-            PermanentError: The same statements will never work; the code is the SQLSTATE.
+            TransientError: The database is away (`systemic`), or the same statements may succeed later. If the
+                connection broke during the commit, its outcome is unknown.
+            PermanentError: The same statements will never succeed; the code is the SQLSTATE.
         """
         connection = await self._acquire()
         transaction = connection.transaction()
@@ -103,17 +104,17 @@ class Database:
                     await connection.execute(_END_STOPPED)
             if ours is None:
                 raise
-            raise ours from None  # the driver's text and detail carry values of the row
+            raise ours from None  # the driver's text and detail contain values of the row
         finally:
             await self._release(connection)
 
     async def fetch(self, query: str, *args: Any) -> list[Any]:
-        """Return the rows of one statement, which is a transaction of its own: a third of the round trips."""
+        """Return the rows of a single statement in its own transaction: a third of the round trips."""
         connection = await self._acquire()
         try:
             rows: list[Any] = await connection.fetch(query, *args)
         except BaseException as failure:
-            # No handler runs here, so an error of the operating system is the connection's.
+            # Handlers do not run here, so an OS error is the connection's.
             ours = translated(failure, broken=_is_closed(connection) or isinstance(failure, OSError))
             if isinstance(ours, TransientError) and ours.systemic:
                 _terminate(connection)
@@ -125,7 +126,7 @@ class Database:
         return rows
 
     async def fetchval(self, query: str, *args: Any) -> Any:
-        """Return the first value of the first row, or None; as `fetch`."""
+        """Return the first value of the first row, or None; like `fetch`."""
         rows = await self.fetch(query, *args)
         return rows[0][0] if rows else None
 
@@ -139,12 +140,12 @@ class Database:
             raise ours from None
 
     async def _release(self, connection: Any) -> None:
-        # The transaction has ended: a connection that fails here is closed by the pool, and nothing is lost.
+        # The transaction has ended: the pool closes a connection that fails here, and nothing is lost.
         with suppress(*_DRIVER_ERRORS):
             await self._pool.release(connection, timeout=self._rollback_timeout_s)
 
     async def _rolled_back(self, connection: Any, transaction: Any) -> bool:
-        """Roll back within a bound; False if that failed and the connection was closed, which rolls back as well."""
+        """Roll back within a time limit; False if that failed and the connection was closed, which also rolls back."""
         try:
             async with asyncio.timeout(self._rollback_timeout_s):
                 await transaction.rollback()
@@ -169,15 +170,15 @@ async def open_database(
     idle_in_transaction_timeout_s: float = IDLE_IN_TRANSACTION_TIMEOUT_S,
     reset: bool = True,
 ) -> AsyncIterator[Database]:
-    """Open a pool of at most `size` connections, one for each transaction; the server need not be up yet.
+    """Open a pool of at most `size` connections, one per transaction; the server may still be down.
 
-    For a pair of servers, `dsn` has more than one host and `target_session_attrs=read-write`. `command_timeout_s` is
-    for a statement and its answer, `acquire_timeout_s` for a connection, a new one included. Without `reset`, which
-    takes a round trip, what a transaction has changed of the session stays; our own statements change nothing.
+    For a pair of servers, `dsn` has several hosts and `target_session_attrs=read-write`. `command_timeout_s` is for a
+    statement and its answer, `acquire_timeout_s` for getting a connection, even a new one. `reset` costs a round trip;
+    without it, changes of session state persist, but our own statements make none.
     """
     pool = asyncpg.create_pool(
         dsn,
-        min_size=0,  # no floor: a pool that restores one logs the driver's errors, with values
+        min_size=0,  # no minimum: a pool that restores it logs the driver's errors, with values
         init_size=0,
         max_size=size,
         timeout=CONNECT_TIMEOUT_S,
@@ -185,9 +186,9 @@ async def open_database(
         reset=None if reset else _leave,
         server_settings={
             "application_name": application_name,
-            "default_transaction_isolation": "read committed",  # what the statements of the ledger are written for
+            "default_transaction_isolation": "read committed",  # as the statements of the ledger require
             "idle_in_transaction_session_timeout": _milliseconds(idle_in_transaction_timeout_s),
-            "jit": "off",  # short statements over arrays, whose size the planner only guesses
+            "jit": "off",  # not for short statements over arrays, whose size the planner only guesses
             "lock_timeout": _milliseconds(lock_timeout_s),
             "statement_timeout": _milliseconds(command_timeout_s * SERVER_SHARE),
             "TimeZone": "UTC",
@@ -209,16 +210,16 @@ async def open_database(
 def _is_closed(connection: Any) -> bool:
     try:
         return bool(connection.is_closed())
-    except asyncpg.InterfaceError:  # the pool has taken the lost connection back
+    except asyncpg.InterfaceError:  # the pool has already taken back the connection
         return True
 
 
 async def _leave(_: Any) -> None:
-    """Leave the session as it is."""
+    """Leave the session unchanged."""
 
 
 def _terminate(connection: Any) -> None:
-    with suppress(asyncpg.InterfaceError):  # the pool has taken the lost connection back
+    with suppress(asyncpg.InterfaceError):  # the pool has already taken back the connection
         connection.terminate()
 
 

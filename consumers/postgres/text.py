@@ -1,17 +1,17 @@
-"""Texts of foreign records as PostgreSQL can hold and index them."""
+"""Convert texts of foreign records so that PostgreSQL can store and index them."""
 
 import hashlib
 
-# A row of a PostgreSQL index holds about 2,700 bytes, and three such texts are in one; our own ids and keys are short.
+# Bytes; a PostgreSQL index row holds about 2,700, and has three such texts. Our own ids and keys are short.
 TEXT_MAX_BYTES = 512
 
 
 def stored_text(text: str) -> str:
-    r"""Return a text of a foreign record as PostgreSQL can hold and index it; texts of our own come back unchanged.
+    r"""Return a text that PostgreSQL can store and index; our own texts stay unchanged.
 
     U+0000, which PostgreSQL refuses, becomes U+FFFD; a very long one becomes `\h` and its SHA-256.
     """
-    if len(text) * 4 > TEXT_MAX_BYTES:  # no UTF-8 character is longer than 4 bytes
+    if len(text) * 4 > TEXT_MAX_BYTES:  # UTF-8 characters have at most 4 bytes
         encoded = text.encode()
         if len(encoded) > TEXT_MAX_BYTES:
             return "\\h" + hashlib.sha256(encoded).hexdigest()

@@ -1,4 +1,4 @@
-"""Applies a batch of events inside the transaction that settles them: history first, then each prescription once."""
+"""Apply a batch of events in the transaction that settles them: history first, then each prescription once."""
 
 import collections
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ class ReadModelMetrics:
 
 
 class _Known(NamedTuple):
-    """A prescription as the transaction found it; `events` is None where it has no row yet."""
+    """A prescription as the transaction read it; `events` is None if it has no row yet."""
 
     document: Document
     events: int | None
@@ -52,16 +52,16 @@ class Applier:
     """The handler of the read model; one per process."""
 
     def __init__(self, *, schema: str, metrics: ReadModelMetrics, alarms_from: datetime | None) -> None:
-        """Write to the tables of `schema`, a checked name; contradictions of before `alarms_from` are not counted."""
+        """Write to the tables of `schema`, a validated name; contradictions before `alarms_from` are not counted."""
         self._sql = statements(schema)
         self._metrics = metrics
         self._alarms_from = alarms_from
 
     async def __call__(self, batch: Sequence[Placed], connection: Any) -> None:
-        """Apply events that were never applied before, in any number, of any number of prescriptions.
+        """Apply any number of new events, of any number of prescriptions.
 
-        `TransientError`: another transaction wrote one of the rows, since a prescription's events come through several
-        partitions, or a former owner still works. An immediate retry may succeed.
+        Raises `TransientError` if another transaction wrote one of the rows, since a prescription's events come through
+        several partitions or a former owner is still active. An immediate retry may succeed.
         """
         fresh, added = await self._write_history(batch, connection)
         known = await self._load({key for key, _ in fresh}, connection)
@@ -81,12 +81,12 @@ class Applier:
     async def _write_history(
         self, batch: Sequence[Placed], connection: Any
     ) -> tuple[list[tuple[str, Event]], Mapping[str, int]]:
-        """Return the events of prescriptions as they were stored, and how many rows each prescription got."""
+        """Return the events of prescriptions as stored, and the number of new rows of each prescription."""
         fresh, rows, all_replaced = [], [], 0
         for given, context in batch:
             event, body, replaced = storable(given)
             all_replaced += replaced
-            # By the original key: its digest does not show what it is about.
+            # By the original key, since its digest does not show the kind of key.
             key = None if prescription_of(given) is None else event.key
             if key is not None:
                 fresh.append((key, event))
@@ -98,7 +98,7 @@ class Applier:
         return fresh, collections.Counter(each[0] for each in new)
 
     async def _load(self, keys: set[str], connection: Any) -> dict[str, _Known]:
-        """Load each prescription in the order in which rows are written; `_write_rows` detects changes meanwhile."""
+        """Load the prescriptions in the order in which rows are written; `_write_rows` detects concurrent changes."""
         if not keys:
             return {}
         found = {

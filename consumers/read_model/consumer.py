@@ -1,4 +1,4 @@
-"""Builds the consumer `read_model`, an entry point of the group `drx_bridge.consumers`."""
+"""Build the consumer `read_model`, an entry point of the group `drx_bridge.consumers`."""
 
 from importlib.resources import files
 from typing import Any
@@ -10,10 +10,10 @@ from consumers.read_model.history import prunable
 from consumers.read_model.options import NAME, ReadModelOptions
 
 MIGRATIONS = files("consumers.read_model") / "migrations"
-# Only a read model that lags has this many waiting. Larger batches read, roll up and write a prescription's row less
-# often. With 500, a fifth fewer events a second took 15 MiB less; with 2,000, two percent more took 15 MiB more.
+# Records per batch, reached only when lagging. Larger batches write a prescription's row less often. With 500, it
+# applies a fifth fewer events a second and takes 15 MiB less; with 2,000, two percent more and 15 MiB more.
 BATCH_RECORDS = 1_000
-# The limits are hours, but of a silence minutes; a look at the views takes milliseconds.
+# Seconds between two queries of the views, which take milliseconds; limits are hours, or minutes for silence.
 TIMERS_EVERY_S = 60.0
 
 
@@ -36,15 +36,15 @@ def open_read_model(setup: Setup) -> Consumer:
 
 
 class WaitCounts:
-    """A job: counts what has waited too long, by the limits in the table `timer`. It writes nothing."""
+    """A job that counts overdue waits, by the limits in the table `timer`; it only reads."""
 
     def __init__(self, schema: str, *, metrics: ReadModelMetrics) -> None:
         self._metrics = metrics
-        self._overdue = f'select kind, waiting from "{schema}".overdue_count'  # noqa: S608 -- a checked name
+        self._overdue = f'select kind, waiting from "{schema}".overdue_count'  # noqa: S608 -- a validated name
         self._silent = f'select source, silent from "{schema}".source_silence'  # noqa: S608 -- as above
 
     async def __call__(self, connection: Any) -> None:
-        """Set the metrics to what is overdue and silent now."""
+        """Set the metrics to the current numbers of overdue waits and silent sources."""
         for kind, waiting in await connection.fetch(self._overdue):
             self._metrics.overdue.labels(kind=kind).set(waiting)
         silence = await connection.fetch(self._silent)

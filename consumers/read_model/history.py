@@ -1,4 +1,4 @@
-"""An event of the history, as JSON that PostgreSQL accepts; and which of them can be pruned."""
+"""Events of the history as JSON that PostgreSQL accepts, and the condition for pruning."""
 
 from collections.abc import Mapping
 from operator import eq
@@ -11,17 +11,16 @@ from bridge.event import Event, plain
 from consumers.api import History
 from consumers.postgres.text import TEXT_MAX_BYTES, stored_text
 
-# PostgreSQL's text and jsonb take every character but this one, which JSON and Avro allow.
+# The only character of JSON and Avro that PostgreSQL's text and jsonb refuse.
 NUL, REPLACEMENT = "\x00", "\ufffd"
 _NUL_IN_JSON = rb"\u0000"
 # Keys of prescribers, of accounts, and of requests that match no prescription.
 _ACCOUNT_TYPES = frozenset({"prescriber.enrollment_changed", "system.ping"})
 _REQUEST_PREFIX = "req:"
-# `t` is a row of `event`, $3 the horizon. A prescription has ended when nothing of it waits or alarms and one of its
-# machines is in a final state. One that was sent, without any event of a pharmacy, has not.
-#
-# The subqueries yield a scalar, which PostgreSQL looks up by an index. Of `exists` it makes a table of all that have
-# ended, anew for each few thousand events.
+# `t` is a row of `event`, $3 the horizon. A prescription has ended if nothing is open or a safety signal, and one of
+# its state machines is in a final state. A sent one without any pharmacy event has not ended.  The subqueries yield
+# scalars, which PostgreSQL looks up by an index. For `exists` it would build a table of all ended ones, again for each
+# few thousand events.
 _ENDED = """
 case
 when t.prescription_id is not null then (
@@ -48,7 +47,7 @@ end and not (
 
 
 def prescription_of(event: Event) -> str | None:
-    """Return the event's prescription id, or None; it is the record's key, so that one partition writes a row."""
+    """Return the event's prescription id, or None: the record's key, so that one partition writes a row."""
     if event.type in _ACCOUNT_TYPES:
         return None
     if event.value.get("prescription_id") is None and (
@@ -64,9 +63,9 @@ def body_of(event: Event) -> bytes:
 
 
 def storable(event: Event) -> tuple[Event, bytes, int]:
-    """Return the event without U+0000, its body, and how many strings had to be changed.
+    """Return the event without U+0000, its body, and the number of changed strings.
 
-    Ids, keys and sources of foreign records may also be too long for an index, and need not be in the record.
+    Ids, keys and sources of foreign records may also be too long for an index, and may differ from the record's.
     """
     body = body_of(event)
     names = (event.id, event.source, event.key)
@@ -86,7 +85,7 @@ def _clean(text: str) -> str:
 
 
 def _cleaned(value: Any) -> tuple[Any, int]:
-    """Return a value without U+0000 at any depth, and how many strings had one."""
+    """Return a value without U+0000 at any depth, and the number of changed strings."""
     if isinstance(value, str):
         return _clean(value), int(NUL in value)
     if isinstance(value, Mapping):
@@ -103,12 +102,12 @@ def _cleaned_members(members: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
     for name, member in members.items():
         new = _clean(name)
         while new != name and (new in members or new in cleaned):
-            new += REPLACEMENT  # keeps names distinct that differ in this character only
+            new += REPLACEMENT  # keeps names distinct that differ only in this character
         cleaned[new], changed = _cleaned(member)
         total += changed + (new != name)
     return cleaned, total
 
 
 def prunable(schema: str) -> History:
-    """Return what can be pruned of the tables of `schema`, a checked name."""
+    """Return the prunable history of `schema`, a validated name."""
     return History(f'"{schema}".event', "received_at", _ENDED.replace("$schema", schema))

@@ -1,4 +1,4 @@
-"""The read model's own settings: `CONSUMER_READ_MODEL__<KEY>`; each is described in `README.md` beside this."""
+"""The settings of `read_model`: `CONSUMER_READ_MODEL__<KEY>`, described in its `README.md`."""
 
 from pydantic import Field
 
@@ -16,5 +16,5 @@ class ReadModelOptions(Options):
 
     @property
     def group(self) -> str:
-        """Group id."""
+        """Return the group id."""
         return schema_group(NAME, self.tables_schema)

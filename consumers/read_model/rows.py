@@ -1,4 +1,4 @@
-"""A document as a row of `prescription`, and the statements that write rows by the hundred."""
+"""Convert documents to rows of `prescription`, and statements that write many rows at a time."""
 
 from typing import Any, NamedTuple
 
@@ -7,7 +7,7 @@ import orjson
 from consumers.lifecycle.facts import Document
 from consumers.lifecycle.roll_up import roll_up
 
-# Columns in the order of the type `prescription_row`, and the casts of those that are sent as text.
+# Columns in the order of the type `prescription_row`, and casts of columns sent as text.
 COLUMNS = (
     "prescription_id", "source", "environment", "account_id", "transmission", "order_status", "dispense", "fulfillment",
     "shipment", "display", "open_requests", "safety", "anomalies", "stub", "replaced_by", "prescriber_order_number",
@@ -29,14 +29,14 @@ _UNSAID_TEXT = [None, None]
 class RowStatements(NamedTuple):
     """The statements of one schema; each takes an array of rows, which is faster than an array per column."""
 
-    history: str  # rows of `event`; returns the prescription ids of those that are new
+    history: str  # rows of `event`; returns the prescription ids of new ones
     load: str  # prescription ids; returns their rows
-    insert: str  # rows of `prescription`; skips those that exist by now
+    insert: str  # rows of `prescription`; skips those that exist meanwhile
     update: str  # the same; skips those that have changed meanwhile
 
 
 def statements(schema: str) -> RowStatements:
-    """Write the statements for `schema`, a checked name."""
+    """Return the statements for `schema`, a validated name."""
     names = ", ".join(COLUMNS)
     values = {name: f"u.{name}" + (f"::{_CASTS[name]}" if name in _CASTS else "") for name in COLUMNS}
     settings = ", ".join(f"{name} = {value}" for name, value in values.items() if name != "prescription_id")
@@ -63,12 +63,12 @@ def statements(schema: str) -> RowStatements:
             update "{schema}".prescription p set {settings}, updated_at = clock_timestamp()
             from unnest($1::"{schema}".prescription_row[]) u
             where p.prescription_id = u.prescription_id and p.events = u.events_before
-            """,  # noqa: S608 -- the schema's name is checked where it is read, the columns are ours
+            """,  # noqa: S608 -- the schema name is validated when read, the columns are ours
     )
 
 
 def row(prescription_id: str, document: Document, *, before: int | None, added: int) -> tuple[Any, ...]:
-    """Return a `prescription_row`: `COLUMNS`, and how many events it had `before`, None if there was no row."""
+    """Return a `prescription_row`: `COLUMNS`, and the number of events `before`, None if there was no row."""
     state = roll_up(document)
     last_stamp, last_type, account_id, environment = document["last"]
     patient = document.get("patient", _UNSAID)[1]

@@ -1,4 +1,4 @@
-"""Patient, prescriber, pharmacy and medication of a prescription: from the newest event that has them."""
+"""Patient, prescriber, pharmacy and medication of a prescription: from the newest event with each."""
 
 from collections.abc import Callable, Mapping
 from datetime import date
@@ -11,7 +11,7 @@ PartFields = Mapping[str, Any]
 
 
 def note_summary(document: Document, event: Event, stamp: Stamp) -> None:
-    """Add the event itself, its people and its order."""
+    """Add the event, and its patient, prescriber, pharmacy and medication."""
     value = event.value
     newest(document, "last", stamp, event.type, value.get("account_id"), value.get("environment"))
     for name, take in _PARTS:

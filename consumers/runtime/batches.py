@@ -1,10 +1,9 @@
-"""Apply the records of a partition many at a time, in one transaction.
+"""Apply records of a partition in batches, each in one transaction.
 
-A batch in which nothing goes wrong costs one transaction. When the handler refuses it, the transaction is rolled back
-and every record goes on alone, in the queue of its key. There the one at fault is retried or parked; the others are
-applied, each in a transaction of its own. Batches of other keys go on meanwhile. A record that cannot be decoded, or
-whose id came with another body, goes to its key queue at once. So do the other records of its key; the rest stays a
-batch.
+A batch without failures takes one transaction. If the handler raises, the transaction is rolled back, and the records
+are handled one by one in their key queues. There the failing one is retried or parked; the others are applied, each in
+its own transaction. Batches of other keys continue meanwhile. A record that cannot be decoded, or whose id came with
+another body, goes to its key queue at once, with the other records of its key; the rest stays a batch.
 """
 
 import asyncio
@@ -19,14 +18,14 @@ from consumers.runtime.parking import key_text
 from consumers.runtime.partition import Partition
 from consumers.runtime.settling import STOPS, ConflictError, LiveError, Settling, Work
 
-# Batches in hand at a time: while one waits for the database, another is decoded. A thousand events take some 14 MiB.
+# Batches in progress: while one waits for the database, another is decoded. A thousand events take some 14 MiB.
 BATCHES_MAX = 3
-# Between two looks whether the window is full.
+# Seconds between two checks whether the window is full.
 ROOM_S = 1.0
 
 
 class BatchDriver:
-    """Drives partitions in batches."""
+    """Settles the records of partitions in batches."""
 
     def __init__(self, settling: Settling, *, key_queues: KeyQueues, mode: Batches) -> None:
         self._settling = settling
@@ -54,11 +53,11 @@ class BatchDriver:
                 circuit.ended(partition)
             self._wake_fullest()
             attempt = 0 if settled else attempt + 1
-            if attempt:  # it met a deadlock, or a database that is away
+            if attempt:  # after a deadlock, or while the database is away
                 await asyncio.sleep(delay_s(attempt, spread=self._settling.spread, max_s=SYSTEMIC_MAX_S))
 
     async def _fill(self, partition: Partition) -> None:
-        """Wait a little for a batch to be full, but not once no more is taken in: what fills a window is in it."""
+        """Wait briefly for a batch to be full, unless the window is full."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._mode.wait_s
         self._filling.add(partition)
@@ -72,7 +71,7 @@ class BatchDriver:
                 if self._must_make_room(partition):
                     return
                 try:
-                    # Records of another partition wake nobody here.
+                    # Records of other partitions do not wake this task.
                     async with asyncio.timeout(min(left, ROOM_S)):
                         await partition.woken()
                 except TimeoutError:
@@ -81,10 +80,10 @@ class BatchDriver:
             self._filling.discard(partition)
 
     def _must_make_room(self, partition: Partition) -> bool:
-        """Whether no more of a partition is taken in before it makes room.
+        """Return whether a partition must settle records before more are read.
 
-        Where all partitions together fill the window, the one with the largest batch makes room, and the others wait.
-        If each went with what it has, batches would hold a few dozen records.
+        If all partitions together fill the window, the one with the largest batch settles it, and the others wait.
+        Otherwise each batch would have only a few dozen records.
         """
         partitions = self._settling.partitions
         if not partitions.full:
@@ -100,7 +99,7 @@ class BatchDriver:
             fullest.wake.set()
 
     async def _turn(self, partition: Partition, attempt: int) -> bool:
-        """Take a batch out of the backlog and settle it; False when it is to be tried again after a while."""
+        """Take a batch from the backlog and settle it; False if it must be retried after a delay."""
         if not partition.may_start:
             return True
         batch = self._form(partition)
@@ -110,7 +109,7 @@ class BatchDriver:
             return await self._settle(partition, batch, attempt)
 
     def _form(self, partition: Partition) -> Work:
-        """Take a batch out of the backlog; records of keys that are handled one by one go to their queues."""
+        """Take a batch from the backlog; records of keys that are handled one by one go to their queues."""
         batch, parked = Work(), partition.claim.parked
         backlog, sort, most = partition.backlog, self._settling.sorter.sort, self._mode.records
         while backlog and len(batch) < most:
@@ -155,14 +154,14 @@ class BatchDriver:
             ):
                 self._put_back(partition, batch)
                 return False
-            # Should it fail for one record alone, that is found out one by one.
+            # If a single record caused the failure, handling one by one finds it.
             self._go_on_alone(partition, batch.records)
-        except Exception:  # noqa: BLE001 - found again in the key queue of the record at fault, and judged there
+        except Exception:  # noqa: BLE001 - repeated and classified in the key queue of the failing record
             self._go_on_alone(partition, batch.records)
         return True
 
     def _put_back(self, partition: Partition, batch: Work) -> None:
-        if not (partition.gone or partition.stopped):  # else they are read again
+        if not (partition.gone or partition.stopped):  # otherwise they are read again
             partition.backlog.extendleft(reversed(batch.records))
 
     def _go_on_alone(self, partition: Partition, records: Iterable[ConsumedRecord]) -> None:

@@ -1,4 +1,4 @@
-"""Where a claimed partition is read from, by what is settled and by its log; or why it is not read."""
+"""Decide where to read a claimed partition from, by its progress and its log, or why it is not read."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -12,7 +12,7 @@ StartPolicy = Literal["none", "earliest", "latest"]
 # It sets only partitions that have no progress; `--force` without `--partition` would move all of the group.
 _INIT = "drx-consumer init {name} --from earliest|latest|TIME"
 _MOVE = "drx-consumer init {name} --partition {at} --from %s --force --reason …"
-# Why a partition is not read, and what an operator does about it once all members of the group are stopped.
+# Why a partition is not read, and the remedy for an operator once all members of the group are stopped.
 HINTS = {
     "not_initialized": _INIT,
     "offset_expired": f"records were deleted before they were settled; to go on without them: {_MOVE % 'earliest'}",
@@ -22,12 +22,12 @@ HINTS = {
 }
 
 
-# In a table, of codes that offsets alone give.
+# Texts for tables, by codes that follow from offsets alone.
 WORDS = {"": "", "offset_expired": "stopped: before the start", "offset_beyond_end": "stopped: beyond the end"}
 
 
 def why_stopped(next_offset: int | None, bounds: Bounds) -> str:
-    """Return the code, one of `WORDS`, for which a partition is not read after what is settled."""
+    """Return the code, one of `WORDS`, why a partition cannot be read from `next_offset`; None if it can."""
     verdict = decide_start(Adoption(next_offset, None), bounds=bounds, policy="earliest")
     return verdict.code if isinstance(verdict, Stopped) else ""
 
@@ -41,14 +41,14 @@ class Adoption(NamedTuple):
     """The settled position of a claimed partition; both None if nothing was settled yet."""
 
     next_offset: int | None  # everything below is settled
-    last_event_id: str | None  # `ce_id` of the record before `next_offset`; None when it is not known
+    last_event_id: str | None  # `ce_id` of the record before `next_offset`; None if unknown
 
 
 class Start(NamedTuple):
-    """Where reading starts."""
+    """The offset where reading starts."""
 
     offset: int
-    # `stored_text` of the `ce_id` that the record before `offset` must have; None when there is nothing to compare.
+    # `stored_text` of the `ce_id` that the record before `offset` must have; None if there is nothing to compare.
     expected_id: str | None
 
 
@@ -61,9 +61,9 @@ class Stopped(NamedTuple):
 def decide_start(
     adoption: Adoption, *, bounds: Bounds, policy: StartPolicy, has_begun: bool = False
 ) -> Start | Stopped:
-    """Start at the group's settled position, else by the policy; never past a gap.
+    """Start at the group's settled position, else by the policy; never skip a gap.
 
-    In a topic in which the group `has_begun`, a partition without a position was added; an empty one is read from 0.
+    If the group `has_begun` the topic, a partition without a position is new, and read from offset 0 if empty.
     """
     offset = adoption.next_offset
     if offset is None:
@@ -74,11 +74,11 @@ def decide_start(
         return Stopped("offset_expired")
     if offset > bounds.end:
         return Stopped("offset_beyond_end")
-    # At the start of the log the record before cannot be read any more, and none can have been missed.
+    # At the start of the log, the record before cannot be read any more, and none can have been missed.
     return Start(offset, adoption.last_event_id if offset > bounds.start else None)
 
 
 def is_same_log(start: Start, records: Sequence[ConsumedRecord]) -> bool:
-    """Whether records from the one before `start` begin with the one settled last; a gap there proves nothing."""
+    """Return whether records read from before `start` begin with the one settled last; a gap there proves nothing."""
     first = records[0]
     return first.offset != start.offset - 1 or stored_text(first.header("ce_id")) == start.expected_id

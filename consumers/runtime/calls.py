@@ -1,4 +1,4 @@
-"""Call a consumer's handler within its time-out, in a task of its own, so that no exception of it ends the process."""
+"""Call a consumer's handler with a timeout, in its own task, so that its exceptions cannot end the process."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -11,33 +11,33 @@ from consumers.api import BatchHandler, Consumer, Context, EventHandler, Lanes, 
 from consumers.runtime.failure import TIMEOUT, HandlerExitError
 from consumers.runtime.sorting import Sorted
 
-# Seconds in which a cancelled handler may close its connections.
+# Seconds for a cancelled handler to close its connections.
 CANCEL_S = 5.0
 
 
 class HandlerTimeoutError(TransientError):
-    """The handler took too long."""
+    """The handler exceeded its timeout."""
 
     def __init__(self) -> None:
         super().__init__(TIMEOUT)
 
 
 class GivenUpError(TransientError):
-    """The handler has cancelled itself."""
+    """The handler cancelled itself."""
 
     def __init__(self) -> None:
         super().__init__("given_up")
 
 
 class Called(NamedTuple):
-    """What a handler that has returned leaves behind."""
+    """The result of a handler that returned."""
 
     outgoing: list[Outgoing]
     asked: bool  # it may have called its sink
 
 
 class _Watched(Context):
-    """A context that knows whether its handler has asked for the resource: without, it cannot call what that opens."""
+    """A context that records whether its handler read the resource; without it, the sink cannot be called."""
 
     __slots__ = ("_resource", "asked")
 
@@ -56,8 +56,8 @@ async def call_handler(
 ) -> Called:
     """Run the handler for events of one partition.
 
-    `HandlerTimeoutError`: it may still run if it ignores its cancellation. `LookupError`: it published to a topic that
-    the consumer does not name: a bug.
+    Raises `HandlerTimeoutError` (a handler that ignores cancellation may still run), and `LookupError` if it published
+    to a topic that the consumer does not name, which is a bug.
     """
     handle = consumer.handle
     if handle is None:
@@ -87,7 +87,7 @@ def _placed(group: str, event: Sorted, attempt: int, connection: Any, resource: 
 
 
 async def bounded(call: Callable[[], Awaitable[None]], *, timeout_s: float, where: Mapping[str, Any]) -> None:
-    """Run a handler and pass its exceptions on. `where` are the fields that name its first record in a log line."""
+    """Run a handler and pass on its exceptions; `where` has the log fields of its first record."""
     task = asyncio.get_running_loop().create_task(_contained(call))
     try:
         await asyncio.wait((task,), timeout=timeout_s)
@@ -111,13 +111,13 @@ async def _cancel(task: asyncio.Task[None], where: Mapping[str, Any]) -> None:
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:
-    """Retrieve an exception nobody awaits, or asyncio would log its text, which may hold values."""
+    """Retrieve an unawaited exception; otherwise asyncio would log its text, which may contain values."""
     if not task.cancelled():
         task.exception()
 
 
 async def _contained(call: Callable[[], Awaitable[None]]) -> None:
-    """Call a handler within its task, and wrap exceptions such as SystemExit, with which asyncio ends the process."""
+    """Call a handler in its task, and wrap exceptions such as SystemExit, on which asyncio ends the process."""
     try:
         await call()
     except (Exception, asyncio.CancelledError, GeneratorExit):

@@ -1,9 +1,9 @@
-"""The circuit breaker of a consumer's sink: while it is open, one record is tried after each ping that passes.
+"""The circuit breaker of a consumer's sink: while open, one record is tried after each successful ping.
 
-A failure that every record would meet never parks a record. It is counted here, once for each key until that passes:
-however often the sink refuses a few keys, the others go on. Several in a row open the circuit. Trials go first to
-records that have not failed yet, and the first that passes closes it. A ping alone closes it only if no record waits,
-since a sink may answer pings and refuse everything else.
+A failure that every record would have never parks a record. It is counted here, once per key until a call for that key
+succeeds: a sink that keeps refusing a few keys does not stop the others. Several in a row open the circuit. Trials go
+first to records that have not failed yet, and the first success closes it. A ping alone closes it only if no record
+waits, since a sink may answer pings and refuse everything else.
 """
 
 import asyncio
@@ -21,25 +21,25 @@ from consumers.runtime.metrics import ConsumerMetrics
 CircuitState = Literal["closed", "open"]
 
 # Failures in a row, of different keys, that open the circuit. A sink that fails 70 % of all calls reaches this once in
-# 4,000 calls. So in a partial outage the circuit stays closed, and failed records are retried.
+# 4,000 calls, so in a partial outage the circuit stays closed and failed records are retried.
 OPEN_AFTER = 20
-# Before the first ping of an open circuit, and after each trial; up to `DELAY_MAX_S` after many pings without answer.
+# Seconds before the first ping of an open circuit, and after each trial; up to `DELAY_MAX_S` after many failed pings.
 PING_FIRST_S = 0.5
-# As long as a database may take for a connection (`pool.ACQUIRE_TIMEOUT_S`).
+# Seconds; as long as a database may take for a connection (`pool.ACQUIRE_TIMEOUT_S`).
 PING_TIMEOUT_S = 10.0
 
 Ping = Callable[[], Awaitable[None]]
 """Checks the sink; raises if it does not work."""
 Wake = Callable[[], bool]
-"""Wakes who waits for a trial; False if nobody waits there any more."""
+"""Wakes a waiter for a trial; False if it does not wait any more."""
 
 
 class Circuit:
-    """Counts calls that pass and fail; `work` must run, or an open circuit stays open."""
+    """Counts successful and failed calls; `work` must run, or an open circuit stays open."""
 
     def __init__(self, ping: Ping, *, metrics: ConsumerMetrics, group: str, spread: Spread) -> None:
-        """Start closed; `spread` draws the delays between pings."""
-        self.passes = 0  # successful calls so far
+        """Initially closed; `spread` randomises the delays between pings."""
+        self.passes = 0  # number of successful calls
         self.closed = True  # while the sink may be called
         self._ping = ping
         self._group = group
@@ -48,17 +48,17 @@ class Circuit:
         self._failures = metrics.consumer_sink_failures
         self._in_a_row = 0
         self._answers = True
-        # Who waits for a trial: those without a failure go first.
+        # Waiters for a trial: those without a failure go first.
         self._fresh: deque[Wake] = deque()
         self._failed: deque[Wake] = deque()
-        # A ping has passed and nobody has taken the trial yet, which may be for those without a failure only.
+        # A ping succeeded and the trial is not taken yet; it may be only for waiters without a failure.
         self._offered = self._fresh_only = False
         self._tried_by: object = None
         self._news = asyncio.Event()
         self._show()
 
     def admits(self, who: object, *, fresh: bool = True) -> bool:
-        """Whether `who` may call the sink now; followed by `ended`, or by `hold` if not. `fresh`: it has not failed."""
+        """Return whether `who` may call the sink; then call `ended`, else `hold`. `fresh`: it has not failed yet."""
         if self._offered and (fresh or not self._fresh_only):
             self._offered, self._tried_by = False, who
             self._news.set()
@@ -66,17 +66,17 @@ class Circuit:
         return self.closed
 
     def ended(self, who: object) -> None:
-        """Note that the call of `who` is over, whatever came of it."""
+        """Note that the call of `who` has ended, with any result."""
         if self._tried_by is who:
             self._tried_by = None
             self._news.set()
 
     def hold(self, wake: Wake, *, fresh: bool = True) -> None:
-        """Call `wake` once `admits` may be asked again: at a trial, or when the circuit closes."""
+        """Call `wake` when `admits` should be tried again: at a trial, or when the circuit closes."""
         (self._fresh if fresh else self._failed).append(wake)
 
     async def admitted(self, who: object) -> None:
-        """Return when `who` may call the sink."""
+        """Wait until `who` may call the sink."""
         while not self.admits(who):
             woken = asyncio.get_running_loop().create_future()
             self.hold(partial(_resolve, woken))
@@ -90,7 +90,7 @@ class Circuit:
             self._close()
 
     def failed(self, *, code: str, first: bool = True) -> None:
-        """Note a failure that other records would meet too; only the `first` of a key since it passed opens."""
+        """Note a failure that other records would have, too; only the `first` since a key's last success counts."""
         self._failures.inc()
         self._in_a_row += first
         if self.closed and self._in_a_row >= OPEN_AFTER:
@@ -103,7 +103,7 @@ class Circuit:
         try:
             async with asyncio.timeout(PING_TIMEOUT_S):
                 await self._ping()
-        except Exception as exc:  # noqa: BLE001 - whatever a ping raises means that the sink is not well
+        except Exception as exc:  # noqa: BLE001 - any exception of a ping means that the sink does not work
             if self._answers:
                 log.warning("worker.ping_failed", group=self._group, code=classify(exc).code)
             self._answers = False
@@ -112,7 +112,7 @@ class Circuit:
         return self._answers
 
     async def work(self) -> None:
-        """Ping while it is open and offer trials, one after the other, until cancelled."""
+        """Ping while the circuit is open and offer trials, one after another, until cancelled."""
         unanswered = 0
         while True:
             await self._until(lambda: not self.closed)
@@ -123,7 +123,7 @@ class Circuit:
             if self.closed or not answers:
                 continue
             self._offer()
-            # Who has failed comes again within this time.
+            # A failed waiter returns within this time.
             await self._until(lambda: not self._offered, at_most_s=self._spread(DELAY_MAX_S, DELAY_MAX_S))
             if self._offered and not (self._fresh or self._failed):
                 self._close()
@@ -166,7 +166,7 @@ def _resolve(woken: asyncio.Future[None]) -> bool:
 
 
 def _wake_first(waiting: deque[Wake]) -> bool:
-    """Wake the one who has waited longest; False if nobody waits."""
+    """Wake the longest waiter; False if there is none."""
     while waiting:
         if waiting.popleft()():
             return True

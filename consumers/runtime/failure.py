@@ -1,6 +1,6 @@
-"""Classify failures: of the record, or of the sink.
+"""Classify failures as the record's or the sink's.
 
-`Settling.on_failure` decides by the class.
+`Settling.on_failure` decides what to do by the class.
 """
 
 import ssl
@@ -16,10 +16,10 @@ from bridge.runtime.backoff import Spread, backoff_s
 
 FailureClass = Literal["systemic", "transient", "permanent", "poison", "bug"]
 
-# Between attempts at a record that may be at fault, with full jitter.
+# Seconds between attempts at a record that may be at fault, with full jitter.
 DELAY_FIRST_S = 0.2
 DELAY_MAX_S = 30.0
-# Between attempts while the record is not at fault: a partial outage or a lock may be short.
+# Seconds between attempts while the record is not at fault: a partial outage or a lock may be short.
 SYSTEMIC_MAX_S = 5.0
 
 TIMEOUT = "handler_timeout"
@@ -27,8 +27,8 @@ UNEXPECTED = "unexpected"
 ID_CONFLICT = "id_conflict"
 
 _OURS: tuple[tuple[type[BridgeError], FailureClass], ...] = ((PermanentError, "permanent"), (DecodeError, "poison"))
-# Exceptions of a handler whose service is away, untranslated; the first that fits. `TimeoutError`,
-# `ssl.SSLError` and `socket.gaierror` are `OSError`s.
+# Untranslated exceptions of a handler whose service is away; the first match applies. `TimeoutError`, `ssl.SSLError`
+# and `socket.gaierror` are `OSError`s.
 _SYSTEMIC: tuple[tuple[type[Exception], str], ...] = (
     (TimeoutError, "timeout"),
     (ssl.SSLError, "tls"),
@@ -44,12 +44,12 @@ class Failure(NamedTuple):
     """A failure, safe to log."""
 
     cls: FailureClass
-    code: str  # constant of the error's class; never a value of an event
-    blameless: bool = False  # not the record's fault: no attempt is counted
+    code: str  # constant code; never a value of an event
+    blameless: bool = False  # not the record's fault: the attempt does not count
 
 
 class Waits(NamedTuple):
-    """Try the record again after a while."""
+    """Retry the record after a delay."""
 
     delay_s: float
 
@@ -60,31 +60,31 @@ class Park:
 
     failure: Failure
     attempts: int
-    raised: str = ""  # as `raised_at` returns it; empty if no attempt failed
+    raised: str = ""  # as of `raised_at`; empty if no attempt failed
 
 
 @dataclass(slots=True)
 class Tries:
     """The attempts at one record."""
 
-    attempt: int = 0  # attempts made, without blameless ones
+    attempt: int = 0  # attempts, except those where the record was not at fault
     failures: int = 0  # all failed attempts
     charged: int = 0  # failures that count towards parking
-    # `Circuit.passes` at the last failure that could be the record's or the sink's; None before one.
+    # `Circuit.passes` at the last failure of record or sink; None before one.
     passes: int | None = None
-    # The handler was called in the last attempt and has not returned: what failed may be the record's fault.
+    # In the last attempt the handler was called and did not return: the failure may be the record's fault.
     calling: bool = False
-    asked: bool = False  # the handler has returned, and may have called its sink
-    # The handler has raised a `TransientError`; one that comes of its statements is the database's.
+    asked: bool = False  # the handler returned, and may have called its sink
+    # The handler raised a `TransientError` itself; one from its statements is the database's.
     refused: bool = False
 
 
 class HandlerExitError(Exception):
-    """A handler raised `SystemExit`, or a library panicked; the original is the cause."""
+    """A handler raised `SystemExit` or a similar exception, which is the cause."""
 
 
 def classify(exc: BaseException) -> Failure:
-    """Return the class of an exception, and a code that holds no value."""
+    """Return the class of an exception, and a code that contains no values."""
     exc = at_fault(exc)
     if isinstance(exc, TransientError):
         return Failure("systemic" if exc.systemic else "transient", exc.code, exc.blameless)
@@ -97,10 +97,10 @@ def classify(exc: BaseException) -> Failure:
 
 
 def raised_at(exc: BaseException, handle: Callable[..., Any] | None) -> str:
-    """Return the type of an exception and where it comes from, as `KeyError at refill_desk.consumer:31`.
+    """Return type and origin of an exception, as `KeyError at refill_desk.consumer:31`.
 
-    That is the innermost line of the handler's own package, or of any if none of that package was running. The text of
-    an exception is left out: it may hold values of the event.
+    The origin is the innermost frame of the handler's own package, if any, else of any. The text of the exception is
+    left out: it may contain values of the event.
     """
     exc = at_fault(exc)
     frames = [(str(frame.f_globals.get("__name__")), line) for frame, line in traceback.walk_tb(exc.__traceback__)]
@@ -112,7 +112,7 @@ def raised_at(exc: BaseException, handle: Callable[..., Any] | None) -> str:
 
 
 def at_fault(exc: BaseException) -> BaseException:
-    """Return the exception of a handler; of a task group, the one that blames the record most."""
+    """Return the exception of a handler; of a task group, the one most likely caused by the record."""
     if isinstance(exc, HandlerExitError):
         exc = exc.__cause__ or exc
     while isinstance(exc, BaseExceptionGroup):
@@ -121,5 +121,5 @@ def at_fault(exc: BaseException) -> BaseException:
 
 
 def delay_s(attempt: int, *, spread: Spread, first_s: float = DELAY_FIRST_S, max_s: float = DELAY_MAX_S) -> float:
-    """Draw the delay after an attempt, anywhere from `first_s` up to a ceiling that doubles."""
+    """Return a random delay after an attempt, from `first_s` up to a ceiling that doubles."""
     return backoff_s(attempt, first_s=2 * first_s, max_s=max_s, least_s=first_s, spread=spread)

@@ -1,4 +1,4 @@
-"""A consumer group seen from outside, running or not: members, offsets, first records; sets and removes offsets."""
+"""View a consumer group from outside, running or not: members, offsets, first records; set or remove offsets."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
@@ -21,12 +21,12 @@ from consumers.runtime.transport import Bounds
 
 _Answer = TypeVar("_Answer")
 
-# For the whole view; each request has a bound of its own.
+# Seconds for the whole view; each request has its own timeout.
 GROUPS_S = 60.0
-# For the first record of each partition.
+# Seconds to read the first record of each partition.
 RECORDS_S = 15.0
 POLL_S = 0.5
-# Between two requests to a coordinator that is being made or moved.
+# Seconds between two requests to a coordinator that is being created or moved.
 AGAIN_S = 0.2
 
 # States of a group without members; `Dead` is also the state of a group that does not exist.
@@ -41,7 +41,7 @@ class GroupState(NamedTuple):
 
     @property
     def live(self) -> bool:
-        """True while a process is a member or joins."""
+        """True while a process is a member or is joining."""
         return self.state not in _WITHOUT_MEMBERS
 
 
@@ -60,15 +60,15 @@ async def open_group(connection: KafkaConnection, group: str, topics: Sequence[s
             **options,
             group_id=group,
             enable_auto_commit=False,
-            auto_offset_reset="none",  # the others skip or repeat silently
-            isolation_level="read_committed",  # as the members
+            auto_offset_reset="none",  # other policies skip or repeat silently
+            isolation_level="read_committed",  # as for the members
             metadata_max_age_ms=METADATA_MAX_AGE_MS,
         )
         stack.push_async_callback(end_consumer, consumer)
         try:
             async with asyncio.timeout(GROUPS_S):
                 await _log_in(admin, consumer, connection=connection, options=options)
-                await consumer._client.force_metadata_update()  # noqa: SLF001 - the bootstrap answer names no topics
+                await consumer._client.force_metadata_update()  # noqa: SLF001 - the bootstrap answer contains no topics
                 places = places_of(consumer, topics)
                 consumer.assign(places)
                 yield GroupView(consumer, admin, group, [Place(*place) for place in places])
@@ -93,7 +93,7 @@ class GroupView:
     """State and offsets of one group, without joining it."""
 
     def __init__(self, consumer: Any, admin: Any, group: str, places: Sequence[Place]) -> None:
-        """Use started clients; the consumer is assigned `places` and is not a member."""
+        """The clients are started; the consumer is assigned `places` and is not a member."""
         self.unreadable: dict[Place, int] = {}  # offsets of batches that `first_records` could not read
         self._consumer = consumer
         self._fetch_buffer = FetchBuffer(consumer)
@@ -106,11 +106,11 @@ class GroupView:
         return str((await self._admin.describe_cluster())["cluster_id"])
 
     async def state(self) -> GroupState:
-        """Return the state of the group; waits for a coordinator that is being made."""
+        """Return the state of the group; waits for a coordinator that is being created."""
         return await self._until_answered(self._state)
 
     async def refuse_members(self, *, session_s: float) -> None:
-        """Refuse (`ConfigError`) a group that has a member, or had one that was killed less than `session_s` ago."""
+        """Raise `ConfigError` if the group has a member, or had one that was killed less than `session_s` ago."""
         state = await self.state()
         if state.live:
             raise ConfigError(
@@ -123,7 +123,7 @@ class GroupView:
             try:
                 return await ask()
             except KafkaError as exc:
-                # The first group of a cluster waits until the topic of offsets exists; the block has its bound.
+                # The first group of a cluster waits until the offsets topic exists; the view's timeout bounds this.
                 if not exc.retriable:
                     raise
             await asyncio.sleep(AGAIN_S)
@@ -137,18 +137,18 @@ class GroupView:
         return GroupState(state, len(members))
 
     async def bounds(self) -> dict[Place, Bounds]:
-        """Return where the logs start and end."""
+        """Return the start and end offsets of the logs."""
         asked = list(map(_partition, self.places))
         starts = await self._consumer.beginning_offsets(asked)
         ends = await self._consumer.end_offsets(asked)
         return {place: Bounds(starts[place], ends[place]) for place in self.places}
 
     async def committed(self) -> dict[Place, int | None]:
-        """Return the group's offsets in Kafka; None where it has none."""
+        """Return the group's offsets in Kafka; None for a partition without one."""
         return {place: await self._consumer.committed(_partition(place)) for place in self.places}
 
     async def offsets_at(self, timestamp_ms: int) -> dict[Place, int | None]:
-        """Return the first offset with a record of that time or later; None where there is none."""
+        """Return the first offset with a record of that time or later; None for a partition without one."""
         asked = {_partition(place): max(0, timestamp_ms) for place in self.places}  # no record is older
         found = await self._consumer.offsets_for_times(asked)
         return {Place(*place): None if at is None else int(at.offset) for place, at in found.items()}
@@ -172,10 +172,10 @@ class GroupView:
             raise for_code(error_code)
 
     async def first_records(self, offsets: Mapping[Place, int]) -> dict[Place, ConsumedRecord | None]:
-        """Return the first record at or after each offset; None where there is none up to the end of the log.
+        """Return the first record at or after each offset; None if there is none up to the end of the log.
 
-        A partition is missing if its record did not come within `RECORDS_S`, or lies in a batch that cannot be read
-        (see `unreadable`).
+        A partition is missing if its record did not arrive within `RECORDS_S`, or is in an unreadable batch (see
+        `unreadable`).
         """
         found: dict[Place, ConsumedRecord | None] = {}
         for place, offset in offsets.items():
@@ -187,7 +187,7 @@ class GroupView:
                 break
             found |= await self._first(left)
             for place in left:
-                # Transaction markers and aborted records may be all there is.
+                # Only transaction markers and aborted records may be left.
                 if place not in found and await self._consumer.position(_partition(place)) >= ends[place].end:
                     found[place] = None
         return found

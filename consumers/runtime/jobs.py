@@ -1,4 +1,4 @@
-"""Run a consumer's periodic jobs: each once a period in its group, in whichever process is due first."""
+"""Run a consumer's periodic jobs: each once a period per group, in the process that is first."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from bridge.runtime.logging import log, trail
 from consumers.api import PeriodicJob
 from consumers.postgres.pool import Database
 
-# The row is locked until the job has ended; a job that fails rolls it back, and is due again. So is one that ran in the
-# future: the server's clock was set back.
+# The row is locked until the job has ended; a failed job rolls it back, and is due again. A job that ran in the future
+# is also due, since the server's clock was set back.
 _IS_OURS = """
 insert into drx_consumer.job as j (grp, number, ran_at) values ($1, $2, now())
 on conflict (grp, number) do update set ran_at = now()
@@ -26,7 +26,7 @@ _TRY_LOCK = "select pg_try_advisory_xact_lock(hashtextextended($1, 0))"
 
 @dataclass(eq=False, repr=False)
 class Jobs:
-    """A worker that runs jobs; one that fails is tried again after its period."""
+    """A worker that runs jobs; a failed one is retried after its period."""
 
     jobs: Sequence[PeriodicJob]
     _: KW_ONLY
@@ -36,7 +36,7 @@ class Jobs:
     resource: object = None  # for those that want it
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Run every job at once and then at its period, until `stop` is set."""
+        """Run every job immediately and then once a period, until `stop` is set."""
         tasks = [asyncio.create_task(self._repeat(number, job, stop)) for number, job in enumerate(self.jobs)]
         await stop.wait()
         await asyncio.gather(*tasks)
@@ -50,7 +50,7 @@ class Jobs:
                 log.warning("worker.job_failed", group=self.group, code=exc.code)
             except TimeoutError:
                 log.warning("worker.job_failed", group=self.group, code="timeout")
-            except Exception as exc:  # noqa: BLE001 - a team's own code; its texts carry values
+            except Exception as exc:  # noqa: BLE001 - third-party code, whose exceptions contain values
                 log.error("worker.job_failed", group=self.group, code="bug", where=trail(exc))
             await pause(stop, job.every_s)
 

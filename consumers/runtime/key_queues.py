@@ -1,13 +1,13 @@
-"""Handle keys side by side, and the records of each key one by one, in order.
+"""Handle several keys concurrently, and the records of each key one by one, in order.
 
-`put` appends a record to the queue of its key. Workers take the queues that are ready, the one that has waited longest
-first, and try the first record of each. It is applied, found to be a duplicate, skipped or parked; or its queue is
-ready again after a delay. An attempt takes a *lane*; a key that waits for its next attempt holds neither lane nor
-worker, and neither does one that the open circuit holds back.
+`put` appends a record to the queue of its key. Workers take ready queues, the longest waiting first, and try the first
+record of each. It is applied, skipped, parked or found to be a duplicate; or its queue is ready again after a delay. An
+attempt occupies a *lane*; a key that waits for its next attempt or for the open circuit occupies neither lane nor
+worker.
 
-Where the handler works inside the settling transaction, effects and progress are committed together. Where it does not,
-the inbox is read before the handler is called, and its record is settled after it has returned. Each is done for many
-keys in one transaction (`rounds`): the more keys are in progress, the fewer transactions a record costs.
+If the handler works inside the settling transaction, effects and progress are committed together. Otherwise the inbox
+is read before the handler is called, and the record is settled after it returned. Both are done for many keys in one
+transaction (`rounds`): the more keys are in progress, the fewer transactions per record.
 """
 
 import asyncio
@@ -30,32 +30,32 @@ from consumers.runtime.settling import STOPS, ConflictError, LiveError, Settling
 from consumers.runtime.sorting import Learner, Sorted, UnknownTypeError
 from consumers.runtime.tasks import Tasks
 
-# Rounds of settling at a time, of all partitions; each is of one. With one more, a commit is on its way while the next
-# transaction is prepared; with twelve, each would hold a record or two, and a record would cost twice the CPU time.
+# Concurrent rounds of settling, each of one partition. With two, a commit is in flight while the next transaction is
+# prepared; with twelve, each would have a record or two, and a record would take twice the CPU time.
 ROUNDS_MAX = 2
-# Records for each lane that are handled and not settled yet: enough that lanes do not wait for a database whose commit
-# takes as long as a request. A process that dies has their effects repeated, and those of what the lanes have in hand.
+# Records per lane that are handled and not settled yet: enough that lanes do not wait for a database whose commit takes
+# as long as a request. If the process dies, their effects are repeated, and those in progress in the lanes.
 HANDLED_PER_LANE = 4
 
 
 class Step(Enum):
-    """The next step of a key after its turn, unless it `Waits`."""
+    """The next step of a key queue after its turn, unless it `Waits`."""
 
     NEXT = auto()
     """Its first record is settled or parked."""
     AGAIN = auto()
-    """Nothing was done about its first record."""
+    """Nothing was done for its first record."""
     HELD = auto()
-    """The circuit is open, and wakes it."""
+    """The circuit is open, and will wake it."""
     LEARN = auto()
-    """The schema of its first record is to be learned."""
+    """The schema of its first record must be fetched."""
 
 
 class KeyQueues:
     """The key queues of all partitions; their workers must run (`begin`)."""
 
     def __init__(self, settling: Settling, *, learner: Learner, lanes: int, tasks: Tasks) -> None:
-        """Handle as many keys at a time as there are `lanes`; workers and rounds run among `tasks`."""
+        """Handle at most `lanes` keys at a time; workers and rounds run in `tasks`."""
         self._settling = settling
         self._learner = learner
         self._tasks = tasks
@@ -63,8 +63,8 @@ class KeyQueues:
         self._workers = lanes if settling.consumer.transactional else lanes * (1 + HANDLED_PER_LANE)
         self._ready: asyncio.Queue[KeyQueue] = asyncio.Queue()
         self._slots = asyncio.Semaphore(ROUNDS_MAX)
-        # A round looks up only one of several equal events. The second would count as a duplicate of one that is not
-        # settled yet; if that one is never applied, the event would be lost.
+        # Equal events are not looked up in the same round: the second would count as a duplicate of one that is not
+        # settled yet, and be lost if that one is never applied.
         self._looks: Rounds[Sorted, InboxState] = Rounds(
             self._look,
             name=lambda event: event.inbox[:2],
@@ -84,21 +84,21 @@ class KeyQueues:
         self._queue(partition, key_text(record)).records.append(record)
 
     def release(self, partition: Partition, key: str) -> None:
-        """Let a key's parked records go first; a request that stands is found again, and only its start is progress."""
+        """Handle a key's parked records first; a pending request is found again, and only its start is progress."""
         queue = self._queue(partition, key)
         if not queue.releasing:
             queue.releasing = True
             partition.moved()
 
     def set_aside(self, partition: Partition, key: str) -> None:
-        """Have the records of a key parked, also while the circuit is open: that needs no call of the sink."""
+        """Park the records of a key, even while the circuit is open, since that does not call the sink."""
         partition.claim.parked.add(key)
         queue = partition.queues.get(key)
         if queue is not None:
             self._wake(queue)
 
     def release_due(self, partition: Partition) -> None:
-        """Begin the releases that were requested; never while a batch is in hand, which may hold records of the key."""
+        """Begin requested releases, but not during a batch, which may contain records of the key."""
         for key in partition.releases & partition.claim.parked:
             self.release(partition, key)
         partition.releases.clear()
@@ -111,7 +111,7 @@ class KeyQueues:
         return queue
 
     async def _work(self) -> None:
-        """Try the first record of one queue after the other; raises what the process cannot outlive."""
+        """Try the first record of one queue after another; raises if the process must end."""
         task: asyncio.Task[None] = asyncio.current_task()  # type: ignore[assignment]  # there is one
         while True:
             queue = await self._ready.get()
@@ -127,7 +127,7 @@ class KeyQueues:
             self._go_on(queue, step)
 
     def _go_on(self, queue: KeyQueue, step: Step | Waits) -> None:
-        """Take the next step of a queue, unless it is empty."""
+        """Do the next step of a queue, unless it is empty."""
         partition = queue.partition
         if step is Step.NEXT:
             queue.end_first()
@@ -145,7 +145,7 @@ class KeyQueues:
             self._ready.put_nowait(queue)
 
     def _wake(self, queue: KeyQueue) -> bool:
-        """Make a queue ready that the circuit holds back; False if it is not, or cannot use a trial."""
+        """Make a queue ready that waits for the circuit; False if it does not wait, or cannot use a trial."""
         if not queue.held:
             return False
         queue.held = False
@@ -164,7 +164,7 @@ class KeyQueues:
                 return Step.AGAIN
             if queue.releasing and queue.parked is None:
                 return await self._begin_release(queue)
-            # Kept apart: a partition that is stopped meanwhile drops the other records.
+            # Kept separately: a partition that is stopped meanwhile drops the other records.
             queue.first = queue.records[0] if queue.parked is None else queue.parked
             return await self._attempt(queue)
         except STOPS as exc:
@@ -174,7 +174,7 @@ class KeyQueues:
             self._leave(queue)
 
     def _leave(self, queue: KeyQueue) -> None:
-        """Free the lane if it is still held: the sink is called no more in this turn."""
+        """Release the lane if still held: the sink is not called again in this turn."""
         self._settling.circuit.ended(queue)
         if queue.has_lane:
             queue.has_lane = False
@@ -186,7 +186,7 @@ class KeyQueues:
         self._go_on(queue, Step.AGAIN)
 
     async def _begin_release(self, queue: KeyQueue) -> Step | Waits:
-        """Take the first parked record of the key; there is none once the key is live, or one has failed again."""
+        """Take the first parked record of the key; none if the key is not parked any more, or a record failed again."""
         try:
             queue.parked = await self._settling.to_release(queue.partition, queue.key)
         except WithdrawnError:
@@ -199,7 +199,7 @@ class KeyQueues:
         return Step.AGAIN
 
     async def _attempt(self, queue: KeyQueue) -> Step | Waits:
-        """Settle or park the first record, if that can be done now."""
+        """Settle or park the first record, if possible now."""
         tries = queue.tries
         tries.attempt += 1
         tries.calling = False
@@ -208,14 +208,14 @@ class KeyQueues:
         except (*STOPS, UnknownTypeError):
             raise
         except WithdrawnError:
-            return Step.NEXT  # what is to be released now is asked again
-        except Exception as exc:  # noqa: BLE001 - whatever a handler raises is judged
+            return Step.NEXT  # the record to release is read again
+        except Exception as exc:  # noqa: BLE001 - any exception of a handler is classified
             verdict = self._settling.on_failure(queue, exc)
             if isinstance(verdict, Waits):
                 return verdict
             await self._park(queue, verdict)
             return Step.NEXT
-        if step is not Step.NEXT:  # nothing was tried
+        if step is not Step.NEXT:  # no attempt was made
             tries.attempt -= 1
         return step
 
@@ -269,7 +269,7 @@ class KeyQueues:
         return Step.NEXT
 
     async def _look(self, events: Sequence[Sorted]) -> Sequence[InboxState]:
-        """Ask the inbox whether events were handled before; another process may handle them meanwhile."""
+        """Look up in the inbox whether events were handled before; another process may still handle them."""
         return await self._settling.ledger.look([event.inbox for event in events])
 
     def _rounds_of(self, partition: Partition) -> Rounds[Work, None]:

@@ -1,17 +1,17 @@
-"""The progress of a group, kept in PostgreSQL together with the effects of its handlers: exactly once.
+"""The progress of a group, stored in PostgreSQL together with the effects of its handlers: exactly once.
 
-`progress` has a row per partition. Everything below `next_offset` is settled; records settled at or above it (lanes
-finish out of order) are listed in `settled` and pruned when `next_offset` has passed them. `inbox` has a row per event
-whose effects are done.
+`progress` has a row per partition. All records below `next_offset` are settled; records settled at or above it (lanes
+finish out of order) are listed in `settled`, and pruned once `next_offset` has passed them. `inbox` has a row per event
+that was applied.
 
 A process claims a partition before it reads it: the claim gives the row a new `epoch`. One transaction then settles
 records: `admit` (which events are new?), the effects of the handlers, `settle` (move `next_offset`). Both fail if the
-epoch is not ours, because another process has claimed the partition. They also fail if the row is older than what this
-process has committed: a database that was restored, or failed over, has lost commits. `admit` fails before a handler
-sends out what it has made of lost facts; `settle` rolls back the effects of a process that lost the partition
-meanwhile. Batches call `fence` first (also: is `next_offset` where we think?), which locks the row, so that no work is
-done on a batch that is already lost. Lanes would only wait for each other at that lock. This needs READ COMMITTED,
-where a statement that waited for another transaction looks again.
+epoch is not ours, because another process has claimed the partition. They also fail if the row is older than the last
+commit of this process: a restored or failed-over database has lost commits. `admit` fails before a handler sends out
+data from lost facts; `settle` rolls back the effects of a process that lost the partition meanwhile. Batches call
+`fence` first, which checks `next_offset` and locks the row, so that no work is done on a batch that is already lost.
+Lanes do not, since they would wait for each other at that lock. This needs READ COMMITTED, where a statement that
+waited for another transaction reads again.
 """
 
 import asyncio
@@ -52,8 +52,8 @@ select from drx_consumer.progress
 where grp = $1 and topic = $2 and part = $3 and epoch = $4 and coalesce(next_offset <= $5, true)
 for no key update
 """
-# In the order of the index: two partitions that meet in several ids wait for each other instead of locking up. Only
-# ids that were there before are returned, nearly always none, and a row of nulls if the partition is not ours.
+# In the order of the index, so that two partitions with several common ids wait for each other instead of deadlocking.
+# Returns only ids that existed before, nearly always none, and a row of nulls if the partition is not ours.
 _ADMIT = """
 with ours as (
   select from drx_consumer.progress
@@ -80,7 +80,7 @@ with moved as (
   update drx_consumer.progress as p set
     next_offset = greatest($5, p.next_offset),
     last_event_id = case when $5 <= p.next_offset then p.last_event_id else $6 end,
-    -- Later at each commit, also where the clock was set back: it tells whether one was lost. So under one epoch
+    -- Later at each commit, even if the clock was set back: shows whether a commit was lost. So under one epoch
     -- nothing else may set it.
     updated_at = greatest(clock_timestamp(), p.updated_at + interval '1 microsecond')
   where grp = $1 and topic = $2 and part = $3 and epoch = $4 and ($8::timestamptz is null or p.updated_at >= $8)
@@ -111,16 +111,16 @@ class Claim:
     """The state of a partition when this process claims it; `parked` and `updated_at` are kept up to date."""
 
     epoch: int
-    next_offset: int | None  # everything below is settled; None when nothing is known of the partition
+    next_offset: int | None  # all records below are settled; None if the partition is unknown
     last_event_id: str | None  # `stored_text` of the `ce_id` of the record before `next_offset`, if there was one
     cluster_id: str | None  # the Kafka cluster that the offsets belong to
-    settled: frozenset[int]  # offsets at or above `next_offset` that are settled
+    settled: frozenset[int]  # settled offsets at or above `next_offset`
     parked: set[str]  # parked keys, in text form
-    updated_at: datetime  # as this process has found or committed it last
+    updated_at: datetime  # as last read or committed by this process
 
 
 class Inbox(NamedTuple):
-    """Identity of an event. The digest of its body, in hex, distinguishes a repeat from another event with this id."""
+    """Identity of an event. The hex digest of its body distinguishes a repeat from another event with this id."""
 
     source: str
     event_id: str
@@ -128,7 +128,7 @@ class Inbox(NamedTuple):
 
 
 class FencedError(BridgeError):
-    """Another process has claimed the partition, or commits of this one were lost: the transaction is rolled back."""
+    """Another process has claimed the partition, or commits of this one were lost; the transaction is rolled back."""
 
     code = "fenced"
 
@@ -137,10 +137,10 @@ class Settlement:
     """One transaction that settles records of a partition."""
 
     def __init__(self, connection: Connection, *, group: str, place: Place, epoch: int, known: datetime | None) -> None:
-        self.connection = connection  # inside the transaction; handed to handlers
+        self.connection = connection  # inside the transaction; passed to handlers
         self.group = group
         self.place = place
-        # Records that handlers have published; put into the outbox at the end of the transaction.
+        # Records published by handlers; written to the outbox at the end of the transaction.
         self.outgoing: list[Outgoing] = []
         self._where = (group, place.topic, place.partition, epoch)
         self._known = known
@@ -151,13 +151,13 @@ class Settlement:
             raise FencedError
 
     async def admit(self, entries: Sequence[Inbox]) -> list[InboxState]:
-        """Put events into the inbox; return for each whether it is `fresh`, so that its effects are still to be done.
+        """Insert events into the inbox; return for each whether it is `fresh`, so that it must be applied.
 
-        Waits for another transaction that has admitted the same event and not ended. A rollback takes the events
-        out of the inbox again.
+        Waits for another transaction that has admitted the same event. A rollback removes the events from the inbox.
 
         Raises:
-            FencedError: The partition is not ours, or commits were lost; locks nothing, so it may be so afterwards.
+            FencedError: The partition is not ours, or commits were lost; without a lock, so this may also happen
+                afterwards.
         """
         if not entries:
             return []
@@ -166,15 +166,15 @@ class Settlement:
         known = {(source, event_id) for source, event_id in rows}
         if (None, None) in known:
             raise FencedError
-        # A statement of its own: it sees what another transaction has committed while the first one waited.
+        # A separate statement, which sees commits of other transactions that the first one waited for.
         before = await _digests(self.connection, self.group, columns) if known else {}
         return _states(wanted, first | before, first.keys() - known)
 
     async def settle(self, *, next_offset: int, last_event_id: str | None, above: Sequence[int]) -> datetime:
-        """Move progress up to `next_offset`, never back; store what is settled `above` it, and what was published.
+        """Advance progress to `next_offset`, never back; store offsets settled `above` it, and published records.
 
-        `last_event_id` is the `ce_id` of the record at `next_offset` - 1, or None if there is no such record. The
-        `updated_at` that this commits is returned. `FencedError` as of `admit`.
+        `last_event_id` is the `ce_id` of the record at `next_offset` - 1, or None if there is no such record. Returns
+        the committed `updated_at`. Raises `FencedError` like `admit`.
         """
         if self.outgoing:
             columns = [list(column) for column in zip(*self.outgoing, strict=True)]
@@ -193,17 +193,17 @@ class Ledger:
     """Claims the partitions of one group and opens the transactions that settle their records."""
 
     def __init__(self, database: Database, *, group: str, cluster_id: str) -> None:
-        """Note new partitions as those of Kafka cluster `cluster_id`."""
+        """`cluster_id` is the Kafka cluster recorded for new partitions."""
         self._database = database
         self._group = group
         self._cluster_id = cluster_id
-        self.published = asyncio.Event()  # set when something new is in the outbox
+        self.published = asyncio.Event()  # set when the outbox has new records
 
     async def claim(self, place: Place) -> Claim:
-        """Claim a partition, so that its former owner's transactions fail; `TransientError` while one holds the row."""
+        """Claim a partition, so that its former owner's transactions fail; `TransientError` while one locks the row."""
         async with self._database.transaction() as connection:
             row = await connection.fetchrow(_CLAIM, self._group, *place, self._cluster_id)
-            # A statement of its own: it sees what the owner before us has committed while the claim waited.
+            # A separate statement, which sees commits of the former owner that the claim waited for.
             standing = await connection.fetchrow(_STANDING, self._group, *place)
         return Claim(settled=frozenset(standing["settled"]), parked=set(standing["parked"]), **dict(row))
 
@@ -211,7 +211,7 @@ class Ledger:
     async def begin(self, place: Place, epoch: int, known: datetime | None = None) -> AsyncIterator[Settlement]:
         """Open the transaction that settles records of `place`; see `Database.transaction` for its errors.
 
-        `known` is the latest `updated_at` that this claim has committed.
+        `known` is the latest `updated_at` committed by this claim.
         """
         async with self._database.transaction(calls_services=True) as connection:
             settlement = Settlement(connection, group=self._group, place=place, epoch=epoch, known=known)
@@ -228,7 +228,7 @@ class Ledger:
         return _states(wanted, first | before, set(first.keys() - before.keys()))
 
     async def ping(self) -> None:
-        """Write a row and roll it back: a server that is full, or has become a standby, refuses it."""
+        """Write a row and roll it back, which a full server or a standby refuses."""
         with suppress(_UndoneError):
             async with self._database.transaction() as connection:
                 await connection.execute(_PING, self._group)
@@ -246,12 +246,12 @@ async def _digests(source: Connection | Database, group: str, columns: _Columns)
 
 
 def digest_bytes(body_sha256: str) -> bytes:
-    """Return a digest as it is stored; empty for what is none, as in a foreign record."""
+    """Return a digest as stored; empty if invalid, as in a foreign record."""
     return bytes.fromhex(body_sha256) if _SHA256.fullmatch(body_sha256) else b""
 
 
 def _distinct(entries: Sequence[Inbox]) -> tuple[Sequence[Inbox], dict[tuple[str, ...], str], _Columns]:
-    """Return the entries as they are stored, the digest of the first of each event, and the columns of those."""
+    """Return the entries as stored, the digest of the first entry of each event, and the columns of those."""
     wanted = entries if _are_stored_texts(entries) else [Inbox(*map(stored_text, entry)) for entry in entries]
     first: dict[tuple[str, ...], str] = {}
     for entry in wanted:
@@ -261,7 +261,7 @@ def _distinct(entries: Sequence[Inbox]) -> tuple[Sequence[Inbox], dict[tuple[str
 
 
 def _are_stored_texts(entries: Sequence[Inbox]) -> bool:
-    """Whether `stored_text` would surely change none of them; all at once, since they are thousands a second."""
+    """Return whether `stored_text` certainly changes none of them; all at once, for thousands a second."""
     texts = list(map("".join, entries))
     return max(map(len, texts)) * 4 <= TEXT_MAX_BYTES and "\0" not in "".join(texts)
 
@@ -269,7 +269,7 @@ def _are_stored_texts(entries: Sequence[Inbox]) -> bool:
 def _states(
     entries: Sequence[Inbox], digests: Mapping[tuple[str, ...], str], fresh: set[tuple[str, ...]]
 ) -> list[InboxState]:
-    """Judge each event; of several equal ones only the first is fresh, and the others are compared with `digests`."""
+    """Return the state of each event; of several equal ones only the first is fresh, others are compared by digest."""
     if len(fresh) == len(entries):  # nearly always
         return ["fresh"] * len(entries)
     states: list[InboxState] = []

@@ -1,4 +1,4 @@
-"""A member of a consumer group: claims partitions, reads them, commits what is settled, and leaves in order.
+"""A member of a consumer group: claims partitions, reads them, commits offsets, and leaves.
 
 Records go to the `Processor`. A partition passes through these states:
 
@@ -6,23 +6,22 @@ Records go to the `Processor`. A partition passes through these states:
                     │            │           │
                     └────────────┴───────────┴──▶ stopped, until an operator acts
 
-- Assigned: the rebalance listener gives the partition a new generation. It does nothing else, because records flow
-  before the client has run the listener to its end: a seek in `on_partitions_assigned` came after 40 of 74 records.
-- Claimed: a task takes the partition in PostgreSQL, which fences its former owner, and decides by what is settled and
-  by the bounds of the log where reading starts (`decide_start`). The start of a new partition is settled progress, too.
-- Compared: the record before that offset is read first. If its event id is not the one that was settled last, the
-  topic was recreated or truncated.
-- Reading: records are offered to the processor. A partition without room is left out of the poll; one that is halted
-  (nothing of it is settled until an operator acts) is paused. One whose claim was overtaken by another process is
-  claimed again.
-- Draining: a rebalance or a stop takes the partition. It is ours until what is in flight is settled and committed.
+- Assigned: the rebalance listener gives the partition a new generation. It does nothing else, because the client
+  returns records before the listener has ended: a seek in `on_partitions_assigned` came after 40 of 74 records.
+- Claimed: a task claims the partition in PostgreSQL, which fences its former owner, and decides by progress and the
+  bounds of the log where reading starts (`decide_start`). The start of a new partition is stored as progress.
+- Compared: the record before that offset is read first. If its event id is not the one settled last, the topic was
+  recreated or truncated.
+- Reading: records are offered to the processor. A partition whose window is full is left out of the poll; a halted one
+  (nothing is settled until an operator acts) is paused. One that another process has claimed is claimed again.
+- Draining: a rebalance or a stop revokes the partition. It is ours until records in flight are settled and committed.
 
-One task alone polls, seeks, pauses and resumes, and it is never cancelled inside a poll (see `transport`). A batch
-that was fetched for an earlier generation of its partition is dropped.
+Only one task polls, seeks, pauses and resumes, and it is never cancelled inside a poll (see `transport`). A batch that
+was fetched for an earlier generation of its partition is dropped.
 
-The group's offsets in Kafka only follow PostgreSQL, where the truth is, and are never read: a database that was
-restored is behind them. They are sent only for partitions that are ours at that moment, since the broker accepts the
-commit of a former owner, which would rewind the new one.
+PostgreSQL has the authoritative progress; the group's offsets in Kafka only follow it and are never read, since a
+restored database is behind them. They are committed only for partitions that are ours at that moment, since the broker
+accepts the commit of a former owner, which would rewind the new one.
 """
 
 import asyncio
@@ -47,27 +46,28 @@ from consumers.runtime.offset_commits import OffsetCommits
 from consumers.runtime.processor import Processor
 from consumers.runtime.transport import Bounds, GroupTransport, TransportError
 
-# One poll without records: how late a halt, a rebalance or the stop is noticed.
+# Seconds of one poll without records: how late a halt, a rebalance or the stop is noticed.
 POLL_S = 0.1
-# The same while a partition has no room or is being claimed, which may be over in milliseconds.
+# The same while a partition's window is full or it is being claimed, which may end within milliseconds.
 SHORT_POLL_S = 0.01
-# Seconds to wait after a failed poll, so that a lasting failure makes no busy loop.
+# Seconds to wait after a failed poll, to avoid a busy loop.
 FAILED_POLL_S = 0.25
 
-# Between two attempts at a claim.
+# Seconds between two attempts at a claim.
 CLAIM_RETRY_FIRST_S = 0.2
 CLAIM_RETRY_MAX_S = 10.0
-# Right after a failover a new leader may report an end of the log below what consumers have read already.
+# Seconds; right after a failover, a new leader may report an end of the log below what consumers have read.
 BEYOND_END_LOOKS = 10
 BEYOND_END_S = 1.0
 
-# Others see our lag by these commits. A late one loses nothing: PostgreSQL knows what is settled.
+# Seconds between commits, which show the group's lag in Kafka. A late one loses nothing, as PostgreSQL has the
+# progress.
 COMMIT_PERIOD_S = 1.0
-# Seconds in which a drain notices its own time-out.
+# Seconds for a drain to notice its own timeout.
 DRAIN_MARGIN_S = 1.0
 
 WATCH_PERIOD_S = 1.0
-# The event loop is late if the watch has not run for this long.
+# Seconds without a run of the watch after which the event loop counts as blocked.
 LOOP_LATE_S = 10.0
 
 _Sleep = Callable[[float], Awaitable[None]]
@@ -76,16 +76,16 @@ _Answer = TypeVar("_Answer")
 
 @dataclass(frozen=True, slots=True)
 class WatchLimits:
-    """Bounds of the watch."""
+    """Time limits of the watch."""
 
-    look_s: float = 5.0  # between two requests for the ends of the logs
-    # Without any answer to them the client is replaced; above the session time-out, so that little is lost.
+    look_s: float = 5.0  # seconds seconds between two requests for the ends of the logs
+    # Without any answer for this long, the client is replaced; above the session timeout, so that little is lost.
     silent_s: float = 60.0
-    # The same without an answer for one partition. Mostly it has no leader, and a new client would not help; but the
-    # connection to its leader may be dead, and aiokafka keeps such a connection for long.
+    # The same for one partition. Usually it has no leader, and a new client would not help; but the connection to its
+    # leader may be dead, and aiokafka keeps such a connection for long.
     partly_silent_s: float = 300.0
-    join_s: float = 180.0  # the same for a join that does not end; above the rebalance time-out
-    poll_s: float = 60.0  # without a poll the process is not live; far above what any poll takes
+    join_s: float = 180.0  # the same for a join that does not end; above the rebalance timeout
+    poll_s: float = 60.0  # without a poll for this long, the process is not live; far above any poll's duration
 
 
 LIMITS = WatchLimits()
@@ -93,21 +93,21 @@ LIMITS = WatchLimits()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Membership:
-    """The parts that all members of this process share."""
+    """The parts shared by all members of this process."""
 
     name: str  # id of the group
-    consumer: str  # name by which `drx-consumer` knows it, for hints
-    processor: Processor  # takes the records; outlives the members
+    consumer: str  # its name for `drx-consumer`, for hints
+    processor: Processor  # processes the records; outlives the members
     metrics: ConsumerMetrics
-    policy: StartPolicy  # where a partition begins that the group has never read
-    begun: Collection[str] = ()  # topics in which the group has a position
-    drain_s: float = 30.0  # for what is in flight at a stop and at a rebalance; well below the rebalance time-out
+    policy: StartPolicy  # start of a partition that the group has never read
+    begun: Collection[str] = ()  # topics in which the group has an offset
+    drain_s: float = 30.0  # seconds for records in flight at a stop or rebalance; well below the rebalance timeout
     limits: WatchLimits = LIMITS
     sleep: _Sleep = asyncio.sleep  # between two attempts at a claim
 
 
 class PartitionLag:
-    """How far one partition is behind, in offsets and time; all below `next_offset`, as observed last, is settled."""
+    """The lag of one partition, in offsets and time; all records below `next_offset` are settled."""
 
     def __init__(self, offset: int) -> None:
         self.next_offset = self._offered_to = offset
@@ -116,12 +116,12 @@ class PartitionLag:
         self._stamps: deque[tuple[int, int]] = deque()
 
     def offered(self, records: Sequence[ConsumedRecord]) -> None:
-        """Note what was offered to the processor."""
+        """Note records offered to the processor."""
         self._stamps.append((records[0].offset, records[0].timestamp_ms))
         self._offered_to = records[-1].offset + 1
 
     def observe(self, next_offset: int) -> None:
-        """Note what is settled."""
+        """Note the settled offset."""
         self.next_offset = next_offset
         while self._stamps and (self._stamps[1][0] if len(self._stamps) > 1 else self._offered_to) <= next_offset:
             self._stamps.popleft()
@@ -129,8 +129,8 @@ class PartitionLag:
     def behind(self, end: int, *, position: int | None, now: float, now_ms: float) -> tuple[int, float]:
         """Return the number of unsettled records, and the age in seconds of the oldest.
 
-        While none of them was read yet, the age is how long it is known that there are some. Between the last record
-        and `position` there are transaction markers and aborted transactions only.
+        While none of them has been read yet, the age counts from when they were first known. Between the last record
+        and `position` there are only transaction markers and aborted transactions.
         """
         settled_to = self.next_offset
         seen = settled_to if position is None or settled_to < self._offered_to else max(settled_to, position)
@@ -146,14 +146,14 @@ class PartitionLag:
 
 @dataclass(slots=True, eq=False)
 class AssignedPartition:
-    """One generation of a partition, an object of its own: from its assignment until it is revoked or claimed again."""
+    """One generation of a partition: from its assignment until it is revoked or claimed again."""
 
     place: Place
-    claim: asyncio.Task[Start | Stopped] | None = None  # the task that finds out where to start
-    comparing: Start | None = None  # where to start, until the record before it was compared
-    lag: PartitionLag | None = None  # how far it is behind; None before reading starts
-    halted: bool = False  # true while it is paused because nothing of it can be settled
-    stopped: str = ""  # code, once it is certain that it cannot be read
+    claim: asyncio.Task[Start | Stopped] | None = None  # the task that claims it
+    comparing: Start | None = None  # where to start, until the previous record was compared
+    lag: PartitionLag | None = None  # its lag; None before reading starts
+    halted: bool = False  # true while paused because nothing can be settled
+    stopped: str = ""  # code, once it cannot be read
 
     @property
     def reading(self) -> bool:
@@ -162,17 +162,17 @@ class AssignedPartition:
 
     @property
     def progressing(self) -> bool:
-        """Whether it is read and nothing keeps it from being settled."""
+        """Whether it is read and can be settled."""
         return self.reading and not self.halted and not self.stopped
 
     @property
     def fetched(self) -> bool:
-        """Whether its records are wanted from Kafka, to offer or to compare."""
+        """Whether its records are fetched from Kafka, to offer or to compare."""
         return (self.reading or self.comparing is not None) and not self.halted and not self.stopped
 
 
 class Member:
-    """One client from joining the group to leaving it."""
+    """One client, from joining the group to leaving it."""
 
     def __init__(self, transport: GroupTransport, membership: Membership) -> None:
         self.started = False  # true once the client has found the cluster
@@ -212,7 +212,7 @@ class Member:
         return "ok"
 
     def ready(self) -> str:
-        """Return `ok` once joined, also without a partition; else the code of what is not read."""
+        """Return `ok` once joined, even without a partition; else the code why a partition is not read."""
         if not self._joined:
             return "joining"
         if self._refused:
@@ -226,7 +226,7 @@ class Member:
         return "ok" if all(each.progressing for each in self._assigned.values()) else "degraded"
 
     def stopped(self, code: str) -> int:
-        """Return how many partitions are stopped for that reason."""
+        """Return the number of partitions stopped with this code."""
         return sum(each.stopped == code for each in self._assigned.values())
 
     async def run(self) -> None:
@@ -255,7 +255,7 @@ class Member:
             await self._transport.stop()
 
     async def _noting(self, work: Coroutine[Any, Any, None]) -> None:
-        """Keep a failure of a task for the poll task, which then raises it."""
+        """Store the failure of a task for the poll task, which raises it."""
         try:
             await work
         except Exception as exc:  # noqa: BLE001 - see above
@@ -264,14 +264,14 @@ class Member:
     async def revoked(self, places: frozenset[Place]) -> None:
         """Drain and commit; until this returns the partitions are ours."""
         self._joining_since = time.monotonic()
-        # The client would swallow what is raised here.
+        # The client would swallow an exception raised here.
         await self._noting(self._give_back(places))
 
     def assigned(self, places: frozenset[Place]) -> None:
         """Give each partition a new generation; the poll task does the rest."""
         self._joining_since = None
         self._joined = True
-        self._forget(self._take_away(list(self._assigned)))  # nothing, unless the client has left `revoked` out
+        self._forget(self._take_away(list(self._assigned)))  # does nothing unless the client omitted `revoked`
         self._assigned = {place: AssignedPartition(place) for place in places}
         self._metrics.consumer_rebalances.labels(self._metrics.service, "assigned").inc()
         log.info("worker.assigned", group=self._group, partitions=len(places))
@@ -281,9 +281,9 @@ class Member:
         outcome = "ok"
         try:
             # A stop waits for the drain of a rebalance, which the client would cancel after a second. A rebalance waits
-            # for that of a stop, since the partitions are ours until then.
+            # for the drain of a stop, since the partitions are ours until then.
             async with self._giving_back:
-                with contextlib.suppress(TimeoutError):  # what is still in flight fails at its fence
+                with contextlib.suppress(TimeoutError):  # records still in flight fail at their fence
                     async with asyncio.timeout(self._of.drain_s + DRAIN_MARGIN_S):
                         await self._processor.drain([each.place for each in ours], timeout_s=self._of.drain_s)
                 outcome = await self._commits.commit(lambda: self._settled(ours))
@@ -295,7 +295,7 @@ class Member:
             log.info("worker.revoked", group=self._group, partitions=len(ours), code=outcome)
 
     def _take_away(self, places: Collection[Place]) -> list[AssignedPartition]:
-        """Stop reading these, so that a batch being fetched is dropped; return the ones that were assigned."""
+        """Stop reading these, so that a batch being fetched is dropped; return those that were assigned."""
         ours = [self._assigned.pop(place) for place in places if place in self._assigned]
         for each in ours:
             if each.claim is not None:
@@ -316,7 +316,7 @@ class Member:
         return [*self._assigned.values(), *self._draining]
 
     async def _read(self) -> None:
-        """Poll once, and offer what was fetched for the present generation of its partition."""
+        """Poll once, and offer records fetched for the current generation of their partition."""
         self._advance()
         fetched = [each for each in self._assigned.values() if each.fetched]
         asked = {each.place: each for each in fetched if not each.reading or self._processor.room(each.place)}
@@ -335,7 +335,7 @@ class Member:
                 self._offer(asked[place], records)
 
     def _advance(self) -> None:
-        """Take each partition to its next state, if it may go there."""
+        """Move each partition to its next state, if possible."""
         for each in list(self._assigned.values()):
             if each.claim is None:
                 self._transport.pause([each.place])
@@ -357,7 +357,7 @@ class Member:
             (self._transport.pause if halted else self._transport.resume)([partition.place])
 
     def _claim_again(self, place: Place) -> None:
-        """Begin a new generation; work in flight of the old one is void."""
+        """Begin a new generation; work in flight of the old one is discarded."""
         self._forget(self._take_away([place]))
         self._assigned[place] = AssignedPartition(place)
 
@@ -393,7 +393,7 @@ class Member:
             self._processor.offer(partition.place, records)
 
     def _stop(self, partition: AssignedPartition, code: str, offset: int | None = None) -> None:
-        """Read this partition no more; the others go on."""
+        """Stop reading this partition; the others continue."""
         partition.stopped = code
         partition.comparing = None
         self._transport.pause([partition.place])
@@ -406,7 +406,7 @@ class Member:
     async def _poll_failed(self, exc: TransportError, asked: Mapping[Place, AssignedPartition]) -> None:
         """Handle a failed poll, or raise; a failure of a former generation of its partition is ignored."""
         ours = [place for place in exc.places & self._assigned.keys() if self._assigned[place] is asked.get(place)]
-        if exc.code == "offset_out_of_range":  # expired or truncated while we read: the next claim decides which
+        if exc.code == "offset_out_of_range":  # expired or truncated during reading: the next claim decides which
             for place in ours:
                 self._claim_again(place)
         elif exc.code == "batch_unreadable":
@@ -415,7 +415,7 @@ class Member:
         elif exc.code == "refused":
             self._refused = True
         elif ours or not exc.places:
-            # `offset_missing`: Kafka has lost the group's offsets; ours are committed on the way out.
+            # `offset_missing`: Kafka has lost the group's offsets; ours are committed when leaving.
             raise exc
         await asyncio.sleep(FAILED_POLL_S)
 
@@ -423,12 +423,12 @@ class Member:
         start = partition.comparing
         if start is None:
             self._stop(partition, "batch_unreadable", offset)
-        else:  # a batch of settled records: it proves nothing, and nothing of it is needed
+        else:  # a batch of settled records, which is not needed
             self._transport.seek(partition.place, start.offset)
             self._start(partition, start)
 
     async def _claim(self, place: Place) -> Start | Stopped:
-        """Claim a partition in PostgreSQL, then look at its log; retry both until they answer."""
+        """Claim a partition in PostgreSQL, then query its log; retry both until they answer."""
         adoption = await self._until_answered(lambda: self._processor.adopt(place))
         hit("between_claim_and_seek")
         for _ in range(BEYOND_END_LOOKS):
@@ -460,7 +460,7 @@ class Member:
         return {place: offset for place, offset in reading if offset is not None}
 
     async def _watch(self) -> None:
-        """Notice what aiokafka does not report: no poll, no answer, no progress of a partition."""
+        """Detect failures that aiokafka does not report: no poll, no answer, no progress of a partition."""
         looked_at = -math.inf
         while not self._finishing.is_set():
             self.tick()
@@ -470,7 +470,7 @@ class Member:
             await pause(self._finishing, WATCH_PERIOD_S)
 
     def tick(self) -> None:
-        """Note that the loop runs, and what is settled of each partition."""
+        """Note that the event loop runs, and the settled offset of each partition."""
         self._ticked_at = now = time.monotonic()
         for each in self._ours():
             next_offset = self._processor.next_offset(each.place)
@@ -480,13 +480,13 @@ class Member:
             raise TransportError("no_answer")
 
     async def _report_lag(self) -> None:
-        """Ask where the logs end, and report the lag."""
-        # Also for partitions that are being claimed, whose claim would never end on a client without answers.
+        """Request the ends of the logs, and report the lag."""
+        # Also for partitions being claimed, since a claim would never end on a client without answers.
         answers = await self._ask_bounds(self._transport.assigned())
         now = time.monotonic()
         self._note_silence(answers, now)
         for each in self._ours():
-            bounds = answers.get(each.place)  # assigned since we asked
+            bounds = answers.get(each.place)  # assigned since the request
             if each.lag is not None and bounds is not None:
                 position = self._transport.position(each.place)
                 end = max(bounds.end, self._transport.high_watermark(each.place) or 0)
@@ -495,25 +495,24 @@ class Member:
                     gauge.labels(self._metrics.service, *each.place).set(value)
 
     def _note_silence(self, answers: Mapping[Place, Bounds | None], now: float) -> None:
-        # Counted from the first question without an answer: a process that was frozen has heard nothing for long, and
-        # lost nothing yet.
+        # Counted from the first unanswered request: a paused process has had no answer for long, but lost nothing yet.
         self._silent_since = {at: self._silent_since.get(at, now) for at, bounds in answers.items() if bounds is None}
         since = sorted(self._silent_since.values())
         all_for_s = now - since[-1] if since and len(since) == len(answers) else 0.0
         one_for_s = now - since[0] if since else 0.0
-        # A session that was lost may be worth a wait, but not with a password that has been replaced.
+        # A lost session may recover, but not with a password that has been replaced.
         if all_for_s > 0 and self._transport.outdated():
             raise TransportError("no_answer")
         if all_for_s > self._of.limits.silent_s or one_for_s > self._of.limits.partly_silent_s:
             raise TransportError("no_answer")
 
     async def _ask_bounds(self, places: Collection[Place]) -> dict[Place, Bounds | None]:
-        """Ask one question each: asked together, a partition without a leader would leave all without an answer.
+        """Send one request per partition: in a joint one, a partition without a leader would leave all unanswered.
 
-        While nothing had an answer only one is asked, which any will do: the client connects ten times a second for it.
+        While there was no answer, only one partition is asked: the client connects ten times a second for each.
         """
         if places and self._silent_since.keys() == set(places):
-            one = random.choice(list(places))  # noqa: S311 - no secret; the same one may have no leader for long
+            one = random.choice(list(places))  # noqa: S311 - not for security; a fixed one may have no leader for long
             if await self._bounds(one) is None:
                 return dict.fromkeys(places)
         return dict(zip(places, await asyncio.gather(*map(self._bounds, places)), strict=True))

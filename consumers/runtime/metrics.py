@@ -1,6 +1,6 @@
-"""Every metric of a consumer process, with closed label sets; one registry per process.
+"""All metrics of a consumer process, with closed label sets; one registry per process.
 
-`Tally` counts what became of records, and logs those that need attention.
+`Tally` counts outcomes of records, and logs those that need attention.
 """
 
 import logging
@@ -19,14 +19,15 @@ from consumers.runtime.failure import Failure, FailureClass
 from consumers.runtime.sorting import Skip, Sorted
 
 RecordOutcome = Literal["applied", "duplicate", "stale", "skipped", "parked", "retry"]
-"""`duplicate`: its event was settled before. `stale`: the record itself was, by an earlier owner. `skipped`: of a
-type that this release does not know, and the consumer skips those. After `retry` the record goes on."""
-# Between two lines about a sink that fails.
+"""`duplicate`: its event was settled before. `stale`: the record was, by an earlier owner. `skipped`: of a type unknown
+to this release. `retry` is not final.
+"""
+# Seconds between two lines about a failing sink.
 SINK_LOG_S = 60.0
 
 
 class ConsumerMetrics(Metrics):
-    """The metrics of `drx-consumer run`, with the group as `service`; those without another label begin at once."""
+    """The metrics of `drx-consumer run`, labelled with the group as `service`."""
 
     consumer_records = counter("Records, by outcome", "topic", "outcome")
     consumer_last_applied = gauge(
@@ -69,18 +70,18 @@ class ConsumerMetrics(Metrics):
         super().__init__(registry, service=service)
         self.service = service
         self.consumer_start.set(time.time())
-        # Without a series until there is a member: `ConsumerStuck` fires for a process that waits at its start.
+        # No series until there is a member, so that `ConsumerStuck` fires for a process that waits at startup.
         text, labels = "Time since the last poll returned", ("service",)
         self.poll_age = Gauge("poll_age_seconds", text, labels, namespace=NAMESPACE, registry=registry)
 
 
 class Tally:
-    """Counts for one consumer; a number of records at a time where there may be thousands a second."""
+    """Counts for one consumer; several records at a time, since there may be thousands a second."""
 
     def __init__(
         self, metrics: ConsumerMetrics, *, group: str, topics: Iterable[str], tracing: Tracing | None = None
     ) -> None:
-        """Count into `metrics`; all series exist from the start, so that `rate` sees the first of each."""
+        """All series exist from the start, so that `rate` sees the first increment."""
         self._metrics = metrics
         self._group = group
         self._tracing = tracing
@@ -107,13 +108,13 @@ class Tally:
         counter.inc(records)
 
     def passed_over(self, topic: str, skips: Iterable[object]) -> None:
-        """Count, among skipped records, those of types that this release does not know."""
+        """Count skipped records of types that this release does not know."""
         unknown = sum(each is Skip.UNKNOWN for each in skips)
         if unknown:
             self.count(topic, "skipped", unknown)
 
     def applied(self, records: Sequence[Sorted]) -> None:
-        """Count records of one topic whose effects are there, and how old they are."""
+        """Count applied records of one topic, and observe their age."""
         if not records:
             return
         now = time.time()
@@ -131,11 +132,11 @@ class Tally:
                 log.debug("record.applied", event_type=each.event.type, **self._where(each.record))
 
     def conflicted(self, record: ConsumedRecord) -> None:
-        """Count an id that came with another body; its source is a configured name, so the label is bounded."""
+        """Count an id that came with another body; sources are configured names, so the label is bounded."""
         self._metrics.id_conflicts.labels(self._metrics.service, record.header("ce_source")).inc()
 
     def retried(self, record: ConsumedRecord, failure: Failure, *, attempt: int, first: bool) -> None:
-        """Count and log a record that is tried again; if the sink is at fault, log its `first` failure."""
+        """Count and log a record that is retried; if the sink is at fault, log only the record's `first` failure."""
         if failure.cls == "systemic":
             self.sink_failed(failure.code, first=first, **self._where(record))
         else:
@@ -143,14 +144,14 @@ class Tally:
             log.warning("record.retried", code=failure.code, attempts=attempt, **self._where(record))
 
     def sink_failed(self, code: str, *, first: bool = False, **where: Any) -> None:
-        """Log a failure of the sink: the `first` of a record, and of all others one a minute."""
+        """Log a failure of the sink: the `first` of a record, and of the others one a minute."""
         now = time.monotonic()
         if first or now >= self._sink_due:
             self._sink_due = now + SINK_LOG_S
             log.warning("worker.sink_failed", code=code, **{"group": self._group, **where})
 
     def retried_batch(self, topic: str, records: int, *, code: str) -> None:
-        """Count and log records that are tried again together, none of them being at fault."""
+        """Count and log records that are retried together, with none at fault."""
         self.count(topic, "retry", records)
         log.warning("worker.batch_retried", code=code, records=records, topic=topic, group=self._group)
 
@@ -163,7 +164,7 @@ class Tally:
         )
 
     def bug(self, exc: BaseException, place: Place, *, offset: int | None) -> None:
-        """Count an exception outside the tree of errors, and log where it came from: places only."""
+        """Count an exception that is not a `BridgeError`, and log its code locations only."""
         self._metrics.consumer_bugs.inc()
         at = {"group": self._group, "topic": place.topic, "partition": place.partition, "offset": offset}
         log.error("worker.handler_bug", where=trail(exc), **at)

@@ -28,11 +28,11 @@ class OffsetCommits:
         """Commit the next offset of each partition; return `ok`, or a code for which the next commit makes up."""
         try:
             async with asyncio.timeout(COMMIT_S), self._committing:
-                # Only now: more may be settled, and partitions been taken, while another commit was out.
+                # Read only now: more may have been settled, and partitions revoked, during another commit.
                 outcome = await self._send(settled())
         except TimeoutError:
             outcome = "no_answer"
-        if outcome not in {"ok", self._outcome}:  # once, not once a period
+        if outcome not in {"ok", self._outcome}:  # logged once, not once a period
             log.warning("worker.commit_failed", group=self._group, code=outcome)
         self._outcome = outcome
         return outcome

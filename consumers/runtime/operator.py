@@ -1,8 +1,8 @@
-"""Operations on a group: decide about parked keys, show and set its offsets, forget it.
+"""Operations on a group: decide about parked keys, show and set offsets, forget the group.
 
-Each decision is one transaction, under the lock of the key, with a row in `audit`. A parked record is settled already
-(below `next_offset`, or in `settled`), so no decision touches progress. Skipped and dropped events go into the inbox: a
-repetition of one is a duplicate, whenever it comes.
+Each decision is one transaction, under the lock of the key, with a row in `audit`. A parked record is already settled
+(below `next_offset`, or in `settled`), so decisions do not change progress. Skipped and dropped events are added to the
+inbox, so that any later repeat is a duplicate.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -16,7 +16,7 @@ from consumers.postgres.pool import Connection, Database
 from consumers.runtime.ledger import digest_bytes
 from consumers.runtime.parking import Filters
 
-# Rows deleted at a time: takes a second at most, far below the time-out of a statement.
+# Rows deleted at a time: takes at most a second, far below the statement timeout.
 FORGET_ROWS = 10_000
 
 _CHOOSE = """
@@ -31,7 +31,7 @@ update drx_consumer.parked_key as k set release_requested_by = $2,
 from unnest($4::text[], $5::int[], $6::text[]) with ordinality as wanted (topic, part, key, place)
 where k.grp = $1 and (k.topic, k.part, k.key) = (wanted.topic, wanted.part, wanted.key)
 """
-# Another producer may have written a key to several partitions; its records have no order among those.
+# Another producer may have written a key to several partitions; its records have no order across those.
 _LOCK_KEY = """
 select from drx_consumer.parked_key where grp = $1 and topic = $2 and key = $3 and ($4::int is null or part = $4)
 order by part for update
@@ -107,7 +107,7 @@ _UNSETTLE = """
 delete from drx_consumer.settled
 where grp = $1 and (topic, part) in (select * from unnest($2::text[], $3::int[]))
 """
-# With a new epoch, so that a process that still reads is fenced, claims again and goes on from here.
+# With a new epoch, so that a process that still reads is fenced, claims again and continues from here.
 _SET_OFFSETS = """
 insert into drx_consumer.progress as p (grp, topic, part, next_offset, cluster_id)
 select $1, *, $5 from unnest($2::text[], $3::int[], $4::bigint[])
@@ -150,7 +150,7 @@ with gone as (
 
 
 class By(NamedTuple):
-    """Who acts and why; in a dry run, nothing is done."""
+    """Who acts and why; in a dry run, nothing is changed."""
 
     actor: str
     reason: str = ""
@@ -168,7 +168,7 @@ class Decision(NamedTuple):
     event_id: str | None = None
     body_sha256: str | None = None
     code: str | None = None  # why it was parked
-    # Whether the event went into the inbox: not if an equal id was there, or it has none.
+    # Whether the event was added to the inbox: not if the id was there, or it has none.
     inbox_written: bool | None = None
 
 
@@ -188,7 +188,7 @@ class Progress(NamedTuple):
 async def request_release(
     database: Database, group: str, filters: Filters, *, per_second: float | None = None, by: By
 ) -> list[Decision]:
-    """Request the release of parked keys by the filters, oldest first, `per_second` at most; owners carry it out."""
+    """Request the release of parked keys by filters, oldest first, at most `per_second`; owners carry it out."""
     interval = timedelta(seconds=1 / per_second if per_second else 0)
     async with database.transaction() as connection:
         choose = _CHOOSE if by.dry_run else _CHOOSE + " for update"
@@ -207,8 +207,8 @@ async def park(
 ) -> list[Decision]:
     """Park a key by hand: its records wait in order, unhandled, until it is released; withdraws a release.
 
-    Without a `partition` it is the one that Kafka's default partitioner gives the key. `ConfigError` if the key is
-    parked already, or its partition is not known.
+    The default `partition` is the one of Kafka's default partitioner. Raises `ConfigError` if the key is already
+    parked, or its partition is unknown.
     """
     async with database.transaction() as connection:
         if partition is None:
@@ -233,10 +233,10 @@ async def give_up(
     partition: int | None = None,
     by: By,
 ) -> list[Decision]:
-    """Give up one record of a key, or all of them in every partition unless one is named.
+    """Discard one parked record of a key, or all of them, in every partition unless one is named.
 
-    What is behind one record stays parked; a key without any is live again. `ConfigError` if no such record or key is
-    parked, or several partitions have the record.
+    Later records stay parked; a key without records is no longer parked. Raises `ConfigError` if no such record or key
+    is parked, or several partitions have the record.
     """
     which = (topic, key, partition, offset)
     async with database.transaction() as connection:
@@ -244,7 +244,7 @@ async def give_up(
             await connection.fetch(_LOCK_KEY, group, topic, key, partition)
         rows = await connection.fetch(_EVENTS, group, *which)
         decisions = [Decision(topic, row["part"], key, *tuple(row)[1:]) for row in rows]
-        if not decisions and offset is None:  # parked by hand, and no record has come since
+        if not decisions and offset is None:  # parked by hand, without records since
             rows = await connection.fetch(_EMPTY, group, topic, key, partition)
             decisions = [Decision(topic, row["part"], key, code=row["code"]) for row in rows]
         if not decisions:
@@ -263,7 +263,7 @@ async def give_up(
 
 
 async def resume(database: Database, group: str, by: By) -> list[Decision]:
-    """Close the open park breaker of a group: its processes go on, and what was parked before no longer counts."""
+    """Close the park limit of a group: its processes continue, and keys parked before no longer count."""
     async with database.transaction() as connection:
         if await connection.fetchrow(_LOCK_BREAKER, group) is None:
             raise ConfigError("the park limit is not open")
@@ -274,13 +274,13 @@ async def resume(database: Database, group: str, by: By) -> list[Decision]:
 
 
 async def opened_at(database: Database, group: str) -> datetime | None:
-    """Return when the park breaker of a group opened; None while it is closed."""
+    """Return when the park limit of a group opened; None while closed."""
     since: datetime | None = await database.fetchval(_OPENED_AT, group)
     return since
 
 
 async def audit(connection: Connection, group: str, verb: str, decisions: Sequence[Decision], by: By) -> None:
-    """Write decisions to the audit, in the transaction that carries them out."""
+    """Write decisions to the audit table, in the transaction that carries them out."""
     columns = [list(column) for column in zip(*decisions, strict=True)]
     if columns:
         await connection.execute(_AUDIT, group, verb, by.actor, by.reason, *columns)
@@ -293,7 +293,7 @@ async def standings(database: Database, group: str, topics: Collection[str]) -> 
 
 
 async def lock_progress(connection: Connection, group: str, topics: Collection[str]) -> None:
-    """Make processes that settle or claim partitions of the group wait until the transaction ends."""
+    """Lock the group's progress against settling and claims until the transaction ends."""
     await connection.fetch(_LOCK, group, list(topics))
 
 
@@ -307,7 +307,7 @@ async def parked_from(connection: Connection, group: str, offsets: Mapping[Place
 async def set_offsets(
     connection: Connection, group: str, offsets: Mapping[Place, int], *, cluster_id: str, move: bool, by: By
 ) -> dict[Place, int]:
-    """Set where a group goes on, without `move` only where nothing is set, and return that; its inbox stays."""
+    """Set a group's offsets, without `move` only missing ones, and return those set; the inbox is unchanged."""
     places = sorted(offsets)
     columns = [at.topic for at in places], [at.partition for at in places]
     if move:
@@ -320,21 +320,21 @@ async def set_offsets(
 
 
 async def has_past(database: Database, group: str) -> bool:
-    """Return whether a group has progress, or an inbox, which would make events duplicates."""
+    """Return whether a group has progress, or an inbox, in which events would be duplicates."""
     if not await database.fetchval("select to_regclass('drx_consumer.inbox') is not null"):
         return False
     return bool(await database.fetchval(_ANY, group))
 
 
 async def forgotten_since(database: Database, group: str, schema: str) -> bool:
-    """Return whether a group was forgotten after the tables of its schema, which must exist, were made."""
+    """Return whether a group was forgotten after the tables of its schema, which must exist, were created."""
     if not await database.fetchval("select to_regclass('drx_consumer.audit') is not null"):
         return False
     return bool(await database.fetchval(_FORGOTTEN_SINCE.format(schema=schema), group))
 
 
 async def forget_group(database: Database, group: str, by: By) -> dict[str, int]:
-    """Delete all rows of a group but its audit; return how many there were, by table."""
+    """Delete all rows of a group except its audit; return their number by table."""
     async with database.transaction() as connection:
         forgotten: dict[str, int] = dict(await connection.fetchrow(_COUNT, group))
         if by.dry_run:
@@ -355,7 +355,7 @@ async def _partition(connection: Connection, group: str, topic: str, key: str) -
 
 
 async def _into_inbox(connection: Connection, group: str, decisions: list[Decision]) -> list[Decision]:
-    """Insert the events that are to be; return which were: another partition may have inserted an equal one."""
+    """Insert events into the inbox; return those inserted, since another partition may have inserted an equal one."""
     wanted = [each for each in decisions if each.inbox_written]
     columns = (
         [each.source for each in wanted],
