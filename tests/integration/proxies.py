@@ -31,18 +31,6 @@ backend bridge
 """
 # A client that has finished sending still gets its answer, as from HAProxy.
 _NGINX = """\
-daemon off;
-worker_processes 1;
-pid {directory}/nginx.pid;
-error_log {directory}/nginx.log;
-events {{ worker_connections 512; }}
-http {{
-    access_log off;
-    client_body_temp_path {directory}/body;
-    proxy_temp_path {directory}/proxy;
-    fastcgi_temp_path {directory}/fastcgi;
-    uwsgi_temp_path {directory}/uwsgi;
-    scgi_temp_path {directory}/scgi;
     client_header_timeout 5s;
     client_body_timeout 5s;
     upstream bridge {{ server {host}:{server}; keepalive 8; }}
@@ -55,29 +43,54 @@ http {{
             proxy_ignore_client_abort on;
         }}
     }}
+"""
+POOLING = {"haproxy": _HAPROXY, "nginx": _NGINX}
+# What stands around the `http` block of nginx.
+_AROUND_NGINX = """\
+daemon off;
+worker_processes 1;
+pid {directory}/nginx.pid;
+error_log {directory}/nginx.log;
+events {{ worker_connections 512; }}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+{text}
 }}
 """
-COMMANDS = {
-    "haproxy": (_HAPROXY, ("-db", "-f", "{config}")),
-    "nginx": (_NGINX, ("-e", "{directory}/start.log", "-p", "{directory}", "-c", "{config}")),
+_COMMANDS = {
+    "haproxy": ("{text}", ("-db", "-f", "{config}")),
+    "nginx": (_AROUND_NGINX, ("-e", "{directory}/start.log", "-p", "{directory}", "-c", "{config}")),
 }
 
 
 @contextmanager
 def proxying(name: str, server: int, directory: Path) -> Iterator[int]:
     """Run one of them before a port of this host, and yield its own; skip where it is not installed."""
+    port = free_port()
+    with serving(name, POOLING[name].format(host=HOST, port=port, server=server), port, directory):
+        yield port
+
+
+@contextmanager
+def serving(name: str, text: str, port: int, directory: Path) -> Iterator[None]:
+    """Run one of them with a configuration, for nginx its `http` block, by which it listens on `port`."""
     program = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
         pytest.skip(f"{name} is not installed: `make fault-tools` as root on a Debian, or install it by hand")
-    text, arguments = COMMANDS[name]
-    port, config = free_port(), directory / f"{name}.conf"
-    config.write_text(text.format(host=HOST, port=port, server=server, directory=directory))
+    around, arguments = _COMMANDS[name]
+    config = directory / f"{name}.conf"
+    config.write_text(around.format(text=text, directory=directory))
     command = [program, *(each.format(config=config, directory=directory) for each in arguments)]
     with (directory / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603 - a fixed program
         try:
             until(lambda: listens(port), what=name)
-            yield port
+            yield
         finally:
             process.terminate()
             process.wait()

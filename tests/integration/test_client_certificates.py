@@ -1,8 +1,6 @@
 """The recipes for client certificates, as the page has them, before a real ingress."""
 
-import os
 import re
-import shutil
 import ssl
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -19,9 +17,7 @@ from bridge.proof.schemes.presets import configure
 from tests.builders import a_body
 from tests.certificates import Authority
 from tests.component.test_ingress import a_source, running
-from tests.integration.proxies import COMMANDS
-from tests.integration.service_process import until
-from tests.ports import listens
+from tests.integration.proxies import serving
 
 PAGE = (Path(__file__).parents[2] / "docs" / "client-certificates.md").read_text(encoding="utf-8")
 JSON = {"content-type": "application/json"}
@@ -32,48 +28,20 @@ defaults
     timeout connect 5s
     timeout client 5s
     timeout server 5s
-{recipe}"""
-NGINX = """
-daemon off;
-pid {directory}/nginx.pid;
-error_log {directory}/nginx.log;
-events {{ }}
-http {{
-    access_log off;
-    client_body_temp_path {directory}/body;
-    proxy_temp_path {directory}/proxy;
-    fastcgi_temp_path {directory}/fastcgi;
-    uwsgi_temp_path {directory}/uwsgi;
-    scgi_temp_path {directory}/scgi;
-    {recipe}
-}}
 """
-AROUND = {"haproxy": (HAPROXY, "sha256"), "nginx": (NGINX, "sha1")}
+AROUND = {"haproxy": (HAPROXY, "sha256"), "nginx": ("", "sha1")}
 
 
 @contextmanager
 def proxying(name: str, directory: Path, *, bridge: int) -> Iterator[int]:
     """Run the recipe of the page; skip where the proxy is not installed."""
-    program = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
-    if program is None:
-        pytest.skip(f"{name} is not installed: `make fault-tools` as root on a Debian, or install it by hand")
     found = re.search(rf"```{name}\n(.*?)```", PAGE, re.DOTALL)
     assert found is not None
     port = free_port()
     recipe = found[1].replace("/etc/proxy", str(directory)).replace("127.0.0.1:8080", f"{HOST}:{bridge}")
     recipe = recipe.replace("bind :443", f"bind {HOST}:{port}").replace("listen 443", f"listen {HOST}:{port}")
-    recipe = recipe.replace("/webhooks/acme", "/webhooks/drx")
-    config = directory / "proxy.conf"
-    config.write_text(AROUND[name][0].format(recipe=recipe, directory=directory))
-    arguments = [each.format(config=config, directory=directory) for each in COMMANDS[name][1]]
-    with (directory / "proxy.log").open("wb") as log:
-        process = subprocess.Popen([program, *arguments], stdout=log, stderr=log)  # noqa: S603 - a fixed program
-        try:
-            until(lambda: listens(port), what=name)
-            yield port
-        finally:
-            process.terminate()
-            process.wait()
+    with serving(name, AROUND[name][0] + recipe.replace("/webhooks/acme", "/webhooks/drx"), port, directory):
+        yield port
 
 
 def a_client(authority: Authority, pair: tuple[Path, Path] | None) -> ssl.SSLContext:

@@ -13,7 +13,7 @@ from bridge.runtime.http import Request
 from tests.builders import signed_headers
 from tests.component.test_ingress import Ingress, request_bytes, running
 from tests.component.test_raw_http import played
-from tests.integration.proxies import COMMANDS, proxying
+from tests.integration.proxies import POOLING, proxying
 from tests.raw_http import RawCase, a_delivery, raw_cases, statuses
 
 # What comes after a case, each on a connection of its own: anything left behind on a connection between proxy and
@@ -64,7 +64,7 @@ def directory() -> Iterator[Path]:
         yield Path(path)
 
 
-@pytest.mark.parametrize("proxy", COMMANDS)
+@pytest.mark.parametrize("proxy", POOLING)
 async def test_no_request_is_read_that_the_proxy_did_not_send(
     proxy: str, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
