@@ -2,7 +2,8 @@
 
 A case is played on a connection of its own whose sending side is then closed. In what it sends, `<<name>>` stands for
 what `_words` says, and `<<text*n>>` for a text n times. `answers` lists the sequences of status codes that are allowed,
-one of which must be all that comes back until the server closes; `taken` says how many deliveries are published.
+one of which must be all that comes back until the server closes; `code` is that of the last, where it is given, and
+`taken` says how many deliveries are published.
 """
 
 import re
@@ -27,6 +28,7 @@ class RawCase:
     parts: tuple[str, ...]
     answers: tuple[str, ...]
     taken: tuple[int, ...]
+    code: str = ""
 
     def pieces(self) -> list[bytes]:
         words = _words(self.name)
@@ -49,6 +51,7 @@ def raw_cases(*files: str) -> list[RawCase]:
                         (send,) if isinstance(send, str) else tuple(send),
                         tuple(case["answers"]),
                         (taken,) if isinstance(taken, int) else tuple(taken),
+                        case.get("code", ""),
                     )
                 )
     return found

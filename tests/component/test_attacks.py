@@ -10,7 +10,6 @@ import pytest
 
 from bridge.dev.ports import HOST
 from bridge.mapping import drx_standard
-from bridge.runtime.http import AHEAD_MAX
 from tests.builders import a_body, signed_headers
 from tests.component.test_ingress import BODY_MAX, Ingress, a_source, genuine, request_bytes, running
 from tests.waiting import until
@@ -101,23 +100,6 @@ async def test_a_client_that_never_reads_is_not_answered_into_memory() -> None:
         assert peak <= UNREAD_MAX
         assert ingress.ended("unread_answer") == 1
         assert (await ingress.post())[0] == 200
-
-
-async def test_little_of_what_is_sent_ahead_is_parsed_and_all_is_answered_in_order() -> None:
-    async with running() as ingress:
-        ingress.publisher.gate.clear()
-        requests = genuine() * 100
-        async with attacking(ingress, requests) as (reader,):
-            await ingress.publisher.waiting.wait()
-            await until(lambda: ingress.server.held_bytes > 0)
-            assert max(each.ahead for each in ingress.server.connections) <= AHEAD_MAX + 1
-
-            ingress.publisher.gate.set()
-            answers = [await reader.readuntil(b"}") for _ in range(100)]
-            await until(lambda: ingress.server.held_bytes == 0)
-
-    assert b'"accepted"' in answers[0]
-    assert all(b'"duplicate"' in answer for answer in answers[1:])
 
 
 async def test_the_oldest_of_too_many_strangers_makes_room() -> None:

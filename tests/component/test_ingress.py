@@ -374,31 +374,6 @@ async def test_a_bug_after_an_event_is_durable_parks_nothing_and_is_counted(
     assert ingress.metrics.registry.get_sample_value("drxbridge_http_requests_total", labels) == 1
 
 
-@pytest.mark.parametrize(
-    ("path", "change", "status", "code"),
-    [
-        ("/webhooks/nobody", {}, 404, "unknown_source"),
-        ("/webhooks/drx", {"webhook-signature": "v1,AAAA"}, 401, "signature_mismatch"),
-        ("/webhooks/drx", {"webhook-timestamp": "+1"}, 401, "timestamp_malformed"),
-        ("/webhooks/drx", {"content-type": "application/x-www-form-urlencoded"}, 415, "content_type"),
-        ("/webhooks/drx", {"content-type": "application/json; charset=latin-1"}, 415, "content_type"),
-        ("/webhooks/drx", {"content-encoding": "gzip"}, 415, "content_encoding"),
-        ("/", {}, 404, "not_found"),
-        ("/webhooks/", {}, 404, "not_found"),
-        ("/webhooks/drx/more", {}, 404, "not_found"),
-    ],
-)
-async def test_refuses_before_verification_with_a_constant_body(
-    ingress: Ingress, path: str, change: dict[str, str], status: int, code: str
-) -> None:
-    body = a_body()
-
-    answer = await ingress.post(body, path=path, headers=signed_headers(body) | change)
-
-    assert answer == (status, {"outcome": "refused", "code": code})
-    assert ingress.publisher.published == []
-
-
 async def test_is_full_when_the_bound_is_in_flight_and_recovers() -> None:
     async with running(count_max=1) as ingress:
         ingress.publisher.gate.clear()

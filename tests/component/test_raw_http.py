@@ -49,6 +49,7 @@ async def test_raw_http(case: RawCase, capfd: pytest.CaptureFixture[str]) -> Non
         await until(lambda: ingress.admission.count == 0 and not ingress.server.held_bytes)
 
     assert " ".join(str(code) for code, _ in answers) in case.answers
+    assert not case.code or json.loads(answers[-1][1])["code"] == case.code
     assert all(body == b"" or json.loads(body)["outcome"] for _, body in answers)
     assert MARKER not in received
     assert MARKER.decode() not in "".join(capfd.readouterr())
