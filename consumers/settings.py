@@ -1,4 +1,4 @@
-"""Every knob of a consumer process: environment `CONSUMER_<SECTION>__<NAME>` over the file `CONSUMER_CONFIG` names."""
+"""All settings of a consumer process: environment `CONSUMER_<SECTION>__<NAME>` over the file in `CONSUMER_CONFIG`."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,14 +16,14 @@ from bridge.runtime.findings import Finding, failures
 from bridge.settings import PROCESS_RISKS, Brokers, CommaList, LogSettings, Management, of
 
 PREFIX = "CONSUMER_"
-# A name is a group id, a metric label and, in capitals, part of a variable's name.
+# A name is a group id, a metric label and, in capitals, part of a variable name.
 NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
-# Time that the end of a process may take in addition to its waits, if the grace period allows it.
+# Seconds of shutdown beyond the configured waits, if the grace period allows it.
 MARGIN_S = 5.0
 
 
 def _text(value: object) -> object:
-    """Take TOML's numbers, switches and lists of texts as the text that a variable would hold."""
+    """Convert TOML numbers, booleans and lists of texts to the text that a variable would have."""
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
         return ",".join(value)
     if isinstance(value, bool):
@@ -42,7 +42,7 @@ class MemberSettings(Brokers):
         45.0, description="a member without heartbeats for this long is removed"
     )
     offset_reset: Literal["none", "earliest", "latest"] = Field(
-        "none", description="where a group without offsets begins; none: as `drx-consumer init` has set"
+        "none", description="where a group without offsets begins; none: as set by `drx-consumer init`"
     )
     accept_cluster_id: str | None = Field(
         None, description="Kafka cluster to which stored offsets belong as well; remove it afterwards"
@@ -80,24 +80,24 @@ class Postgres(Section):
 
 
 class ConsumerShutdownSettings(Section):
-    """The time limit of a stop."""
+    """The time limit of shutdown."""
 
-    # A rebalance drains as well: `workers_s` is then less than the 90 s of `Timing.rebalance_s`.
+    # A rebalance also drains, so `workers_s` must be less than the 90 s of `Timing.rebalance_s`.
     grace_s: Annotated[float, Field(gt=0, le=110)] = Field(45.0, description="terminationGracePeriodSeconds of the pod")
 
     @property
     def drain_s(self) -> float:
-        """Seconds for records in flight to be settled: 30 of 45."""
+        """Seconds to settle records in flight: 30 of 45."""
         return self.grace_s * 2 / 3
 
     @property
     def workers_s(self) -> float:
-        """Seconds for records in flight to be settled and committed: 35 of 45, 5 of them for the last commit."""
+        """Seconds to settle and commit records in flight: 35 of 45, 5 of them for the last commit."""
         return self.grace_s * 7 / 9
 
     @property
     def overdue_s(self) -> float:
-        """Seconds after which a stop is ended, whatever hangs: after its own waits, before the pod is killed."""
+        """Seconds after which the process exits even if something hangs: after its own waits, before the kill."""
         return max(self.grace_s - MARGIN_S, self.grace_s * 8 / 9)
 
 
@@ -123,7 +123,7 @@ class ConsumerSettings(FileSettings):
 
 
 def check_settings(settings: ConsumerSettings) -> Iterator[Finding]:
-    """Yield what is found about the settings of every consumer; nothing is opened but files."""
+    """Yield findings about the settings of any consumer; only files are opened."""
     yield from failures("postgres", settings.postgres.address)
     yield from check_process(settings.kafka, settings.log, settings.accept, prefix=PREFIX)
 
@@ -144,6 +144,6 @@ def section(consumer: str) -> str:
 
 
 def load_settings(consumers: Iterable[str]) -> ConsumerSettings:
-    """Read the configuration once; every one of the installed `consumers` may have its section in it."""
+    """Read the configuration; each of the installed `consumers` may have a section."""
     sections: dict[str, Any] = {section(name): (OptionTexts, Field({})) for name in consumers}
     return read_settings(create_model("InstalledSettings", __base__=ConsumerSettings, **sections))

@@ -1,6 +1,6 @@
-"""Test a consumer without a broker: make events of any type, run the real runtime, look at what came of them.
+"""Test a consumer without a broker: create events of any type, run the real runtime, and check the outcomes.
 
-A handler can be called by itself, too: with `a_context`, and `Statements` in the place of a database.
+A handler can also be called directly, with `a_context`, and `Statements` instead of a database.
 
     async def test_a_renewal_is_noted_once() -> None:
         renewal = an_event("renewal.requested", key="rx_1")
@@ -10,9 +10,9 @@ A handler can be called by itself, too: with `a_context`, and `Statements` in th
             assert await desk.fetch("select event_type from refill_desk.noted") == [("renewal.requested",)]
             assert (desk.count("applied"), desk.count("duplicate")) == (1, 1)
 
-Only Kafka is left out. Records are encoded and decoded as in production, and the runtime is that of `drx-consumer run`.
-Its database is a real PostgreSQL, started once per test process and emptied for each `running`. Pauses between attempts
-are a twentieth of the usual ones. It needs the extra `drx-bridge[dev]`.
+Only Kafka is replaced. Records are encoded and decoded as in production, and the runtime is that of `drx-consumer run`.
+The database is a real PostgreSQL, started once per test process and emptied for each `running`. Delays between attempts
+are a twentieth of the usual ones. Needs the extra `drx-bridge[dev]`.
 """
 
 import asyncio
@@ -63,7 +63,8 @@ from consumers.runtime.start_checks import prepare
 
 WHEN = datetime(2026, 9, 14, 15, 9, 26, tzinfo=UTC)
 SOURCE = "drx"
-# A record is settled in milliseconds, and five attempts take a second: longer means that a handler hangs, or its sink.
+# Seconds. A record is settled in milliseconds, and five attempts take one second; longer means a hanging handler or
+# sink.
 SETTLED_S = 15.0
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"  # the example of W3C Trace Context
 _POLL_S = 0.01
@@ -79,20 +80,20 @@ _PLAIN: Mapping[Any, object] = {
     dict[str, str]: {},
 }
 _numbers = count(1)
-# DSNs of databases in which no consumer runs.
+# DSNs of databases that are not in use.
 _idle: list[str] = []
 
 
-def an_event(event_type: str, *, key: str = "rx_1", id: str = "", at: datetime = WHEN, **fields: object) -> Event:  # noqa: A002 - the word that handlers know
-    """Return a valid event of a type; what is required and not given gets a plain value.
+def an_event(event_type: str, *, key: str = "rx_1", id: str = "", at: datetime = WHEN, **fields: object) -> Event:  # noqa: A002 - as handlers name it
+    """Return a valid event of a type; required fields that are not given get plain values.
 
     Args:
         event_type: Such as `renewal.requested`.
-        key: Record key; the prescription id, but for `prescriber.enrollment_changed` and `system.ping`.
+        key: Record key; the prescription id, except for `prescriber.enrollment_changed` and `system.ping`.
         id: Event id; a new one unless given.
         at: When it happened and was received, aware UTC.
-        fields: Fields of the record by their names in the schema; a record within it as a mapping. A word that an enum
-            does not know comes as the bridge writes it: `shipment_status="UNKNOWN"`, `raw_shipment_status="lost"`.
+        fields: Fields of the record by their names in the schema; a nested record as a mapping. An unknown enum word is
+            given as the bridge writes it: `shipment_status="UNKNOWN"`, `raw_shipment_status="lost"`.
 
     Raises:
         ValueError: There is no such type, or a field that does not fit it (`pydantic.ValidationError`).
@@ -109,7 +110,7 @@ def an_event(event_type: str, *, key: str = "rx_1", id: str = "", at: datetime =
         "source": SOURCE,
         "environment": "sandbox",
         "account_id": "acct_1",
-        # Its key, and what native DRx makes that of.
+        # The record key, and the field of native DRx that it comes from.
         **({"prescriber": {"id": key}} if event_type == "prescriber.enrollment_changed" else {}),
         "prescription_id": None if event_type in {"prescriber.enrollment_changed", "system.ping"} else key,
     }
@@ -125,7 +126,7 @@ def an_event(event_type: str, *, key: str = "rx_1", id: str = "", at: datetime =
 
 
 class Statements:
-    """A stand-in for `Context.connection` when a handler is called alone: keeps its statements, executes none."""
+    """Replaces `Context.connection` when a handler is called directly: keeps its statements, executes none."""
 
     def __init__(self) -> None:
         self.executed: list[tuple[str, tuple[object, ...]]] = []
@@ -137,13 +138,13 @@ class Statements:
 
 
 def a_context(connection: object = None, *, attempt: int = 1, resource: object = None) -> Context:
-    """Return a context for calling a handler alone."""
+    """Return a context for calling a handler directly."""
     place = {"group": "test", "topic": "test", "partition": 0, "offset": 0, "ordinal": "test:0"}
     return Context(**place, attempt=attempt, connection=connection, resource=resource, traceparent=TRACEPARENT)  # type: ignore[arg-type]  # of two types
 
 
 class Attempt(NamedTuple):
-    """One attempt at an event: `attempt` counts from 1, and stays while the service that is called is away."""
+    """One attempt at an event: `attempt` counts from 1, and does not increase while the called service is away."""
 
     event_id: str
     attempt: int
@@ -151,10 +152,10 @@ class Attempt(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """A record that is set aside: the first of its key has the code of its failure, those behind it `key_parked`.
+    """A parked record: the first of its key has the code of its failure, later ones `key_parked`.
 
-    Attributes:
-        raised: What the handler raised and where, such as `KeyError at refill_desk.consumer:31`; not compared.
+    Attributes: raised: Exception of the handler and its origin, such as `KeyError at refill_desk.consumer:31`; not
+        compared.
     """
 
     key: str
@@ -165,12 +166,11 @@ class Parked:
 
 @dataclass(slots=True)
 class Running:
-    """A consumer at work on one partition of each of its topics.
+    """A running consumer with one partition of each of its topics.
 
-    What waits raises `TimeoutError` after `SETTLED_S`.
+    Methods that wait raise `TimeoutError` after `SETTLED_S`.
 
-    Attributes:
-        calls: Every call of the handler, in order; those that failed because a service was away too.
+    Attributes: calls: Every call of the handler, in order, including those that failed because a service was away.
         registry: Metrics of the process, the consumer's own included.
     """
 
@@ -184,19 +184,19 @@ class Running:
     _ends: dict[Place, int]
 
     async def feed(self, *events: Event) -> None:
-        """Give records to the consumer and return when each is applied, a duplicate, skipped or parked."""
+        """Offer records to the consumer and wait until each is applied, a duplicate, skipped or parked."""
         self.offer(*events)
         await self.settled()
 
     def offer(self, *events: Event) -> None:
-        """Give records to the consumer, each at the next offset of its topic."""
+        """Offer records to the consumer, each at the next offset of its topic."""
         for event in events:
             place = self._place(event)
             offset, self._ends[place] = self._ends[place], self._ends[place] + 1
             self._processor.offer(place, [_record(event, place, offset)])
 
     async def settled(self) -> None:
-        """Return when everything that was given is settled."""
+        """Wait until all offered records are settled."""
         async with asyncio.timeout(SETTLED_S):
             while any(self._processor.next_offset(place) != end for place, end in self._ends.items()):
                 if self._work.done():
@@ -204,7 +204,7 @@ class Running:
                 await asyncio.sleep(_POLL_S)
 
     async def release(self, key: str) -> None:
-        """Release a parked key as an operator does; return when it is live again, or parked again."""
+        """Release a parked key as an operator does; wait until it is no longer parked, or parked again."""
         asked = parking.Filters(keys=[key])
         await operator.request_release(self._database, self._consumer.group, asked, by=By("consumers.testing"))
         async with asyncio.timeout(SETTLED_S):
@@ -216,7 +216,7 @@ class Running:
                 await asyncio.sleep(_POLL_S)
 
     async def parked(self) -> list[Parked]:
-        """Return the records that are set aside, in order."""
+        """Return the parked records, in order."""
         query = """
 select key, event_id, code, coalesce(raised, '') from drx_consumer.parked_event
 where grp = $1 order by topic, part, "offset"
@@ -224,7 +224,7 @@ where grp = $1 order by topic, part, "offset"
         return [Parked(*row) for row in await self.fetch(query, self._consumer.group)]
 
     def count(self, outcome: str) -> int:
-        """Return how many records are `applied`, `duplicate` or `parked`; `retry` counts attempts that failed.
+        """Return the number of records `applied`, `duplicate` or `parked`; `retry` counts failed attempts.
 
         A call that fails because the service is away (`TransientError(systemic=True)`, 503, a time-out) does not count:
         see `calls`.
@@ -237,7 +237,7 @@ where grp = $1 order by topic, part, "offset"
         )
 
     async def published(self) -> list[Outgoing]:
-        """Return what handlers have published, in order, without the runtime's own header; none of it is in Kafka."""
+        """Return the records published by handlers, in order, without the runtime's own header; none is in Kafka."""
         query = """
 select topic, key, value, (headers - $2::text)::text from drx_consumer.outbox where grp = $1 order by id
 """
@@ -266,7 +266,7 @@ async def running(
     *,
     options: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Running]:
-    """Run a consumer, or what its entry point builds from `options`, on an empty database with its tables made."""
+    """Run a consumer, or the one that its entry point builds from `options`, on an empty database with its tables."""
     if options and not takes_setup(consumer):
         raise ConfigError("options are for a function of a Setup that builds the consumer; this one takes none")
     registry = CollectorRegistry()
@@ -284,7 +284,7 @@ async def running(
             decoder=await stack.enter_async_context(open_decoder(RegistryAddress())),
             metrics=ConsumerMetrics(registry, service=built.group),
             resource=resource,
-            spread=lambda low, high: low / 20,  # noqa: ARG005 - as little as a delay may be
+            spread=lambda low, high: low / 20,  # noqa: ARG005 - the smallest delay
             release_poll_s=2 * _POLL_S,
         )
         stop = asyncio.Event()
@@ -304,7 +304,7 @@ async def running(
 
 
 def _watched(consumer: Consumer, calls: list[Attempt]) -> Consumer:
-    """Return the consumer with a handler that notes each attempt and then calls the real one."""
+    """Return the consumer with a handler that records each attempt and then calls the real one."""
     handle: Any = consumer.handle
     if handle is None:
         raise ConfigError(f"consumer {consumer.name!r} has no handler")
@@ -340,7 +340,7 @@ def _record(event: Event, place: Place, offset: int) -> ConsumedRecord:
 
 
 def _fitting(model: type[ContractRecord], given: Mapping[str, object]) -> dict[str, object]:
-    """Return `given` with a plain value for every field that is required and not given."""
+    """Return `given` with a plain value for every required field that is missing."""
     hints = get_type_hints(model)
     fields: dict[str, object] = dict(given)
     for name, info in model.model_fields.items():
@@ -365,7 +365,7 @@ def _plain(kind: Any, name: str) -> object:
 
 
 def _bare(hint: Any) -> Any:
-    """Return the type itself of an annotation that also has a size, a PHI class or `None`."""
+    """Return the type of an annotation without size, PHI class and `None`."""
     if get_origin(hint) in {Union, types.UnionType}:
         return _bare(next(each for each in get_args(hint) if each is not types.NoneType))
     return hint
@@ -373,7 +373,7 @@ def _bare(hint: Any) -> Any:
 
 @asynccontextmanager
 async def _empty_database() -> AsyncIterator[Database]:
-    """Open a database that holds nothing, another one for each consumer that runs at the same time."""
+    """Open an empty database, a different one for each consumer that runs at the same time."""
     dsn = _idle.pop() if _idle else await _another_database()
     try:
         async with open_database(dsn, size=_POOL_SIZE, application_name=_APPLICATION) as database:
@@ -402,7 +402,7 @@ def _codec() -> Codec:
 
 @cache
 def _server() -> PostgresServer:
-    """Start the database of this process; it ends with it."""
+    """Start the database server of this process; it ends with the process."""
     directory = Path(tempfile.mkdtemp(prefix="drx-consumer-"))
     server = PostgresServer(
         directory / "postgres",

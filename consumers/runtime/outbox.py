@@ -1,9 +1,9 @@
-"""Publish records of handlers: stored in the transaction that settles their event, then written to Kafka in order.
+"""Publish records of handlers: stored by the transaction that settles their event, then written to Kafka in order.
 
-A handler's `context.publish` puts a row into `drx_consumer.outbox` in the transaction that settles its event: exactly
-once, and not at all when that is rolled back. The process that owns the partition the event was read from writes its
-rows to Kafka in the order of their ids, and deletes what all in-sync replicas have. So each is written at least once,
-and in order for the events of one key. A repeat has the same `drx_outbox` header, which `context.publish` gives.
+A handler's `context.publish` inserts a row into `drx_consumer.outbox` in the transaction that settles its event:
+exactly once, and not at all if that is rolled back. The process that owns the event's partition writes the rows to
+Kafka in the order of their ids, and deletes those that all in-sync replicas have. So each record is written at least
+once, and in order for events of one key. A repeat has the same `drx_outbox` header, set by `context.publish`.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ from consumers.postgres.pool import Database
 from consumers.runtime.metrics import ConsumerMetrics
 from consumers.runtime.partition import Partitions
 
-# Rows of one turn; a few batches of a producer.
+# Rows read at a time: a few producer batches.
 ROWS = 500
-# Seconds between two looks without news from handlers: for rows of an earlier owner, and for missing topics.
+# Seconds between two queries without new records: for rows of an earlier owner, and for missing topics.
 POLL_S = 1.0
 
 _WAITING = """
@@ -42,13 +42,13 @@ from drx_consumer.outbox where grp = $1
 
 
 class OutboxProducer(Protocol):
-    """Writes to Kafka, as the ingress does."""
+    """Writes to Kafka like the ingress."""
 
     def partitions(self, topic: str) -> int | None:
-        """Return how many partitions a topic has; None while that is not known."""
+        """Return the number of partitions of a topic; None while unknown."""
 
     async def write(self, topic: str, partition: int, records: Sequence[Record]) -> int:
-        """Write as many records as one batch holds; return how many all replicas have, or raise `NotDurableError`."""
+        """Write the records that fit one batch; return how many all replicas have, or raise `NotDurableError`."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -63,7 +63,7 @@ class Outbox:
     _reason: tuple[str, str] | None = None
 
     async def work(self, partitions: Partitions) -> None:
-        """Write until cancelled; rows that Kafka does not take are retried."""
+        """Write until cancelled; rows that Kafka does not accept are retried."""
         while True:
             self.published.clear()
             with suppress(TransientError):  # settling meets the same outage, and logs it
@@ -73,8 +73,8 @@ class Outbox:
                     await self.published.wait()
 
     async def _write_waiting(self, partitions: Partitions) -> None:
-        """Write the oldest rows, until there are no more that can be written now."""
-        stuck: dict[str, str] = {}  # by topic, why it takes nothing: the rows of others are looked for without it
+        """Write the oldest rows, until no more can be written now."""
+        stuck: dict[str, str] = {}  # by topic, why it accepts nothing; excluded from the next query
         while True:
             were_stuck = len(stuck)
             found = await self._waiting([each.place for each in partitions.opened()], list(stuck))
@@ -93,7 +93,7 @@ class Outbox:
                     stuck[topic] = exc.code
             if len(found) < ROWS:
                 break
-            if stuck and len(stuck) == were_stuck:  # others are written for long: try these again meanwhile
+            if stuck and len(stuck) == were_stuck:  # writing others takes long: retry these meanwhile
                 self._report_stuck(stuck)
                 stuck.clear()
         self._report_stuck(stuck)
@@ -102,7 +102,7 @@ class Outbox:
         self._report(min(((code, topic) for topic, code in stuck.items()), default=None))
 
     async def _waiting(self, places: Sequence[Place], stuck: Sequence[str]) -> Sequence[Mapping[str, Any]]:
-        """Return the oldest rows of other topics than `stuck`, and report how many there are of all."""
+        """Return the oldest rows of topics other than `stuck`, and report the number of all rows."""
         async with self.database.transaction() as connection:
             columns = [each.topic for each in places], [each.partition for each in places]
             found: Sequence[Mapping[str, Any]] = await connection.fetch(_WAITING, self.group, *columns, stuck, ROWS)
@@ -120,7 +120,7 @@ class Outbox:
             self.metrics.outbox_published.labels(self.metrics.service, topic).inc(written)
 
     def _report(self, reason: tuple[str, str] | None) -> None:
-        """Log why a topic waits, once until it is another, and when there is no reason any more."""
+        """Log the reason why a topic waits when it changes or ends."""
         if reason == self._reason:
             return
         self._reason = reason
@@ -133,6 +133,6 @@ class Outbox:
 def _record(row: Mapping[str, Any], partitions: int) -> Record:
     key, headers = row["key"], json.loads(row["headers"])
     named = [(name, text.encode()) for name, text in headers.items()]
-    # Records without a key have no order, so any partition will do.
+    # Records without a key have no order, so any partition is right.
     number = row["id"] % partitions if key is None else partition(key, partitions)
     return Record(row["topic"], number, key, row["value"], named, int(row["published_at"] * 1000))

@@ -1,10 +1,10 @@
-"""Stop a group that parks too much: all its processes, also after a restart, until an operator resumes it.
+"""Stop all processes of a group that parks too much, even after a restart, until an operator resumes it.
 
 A bad release must not park a whole topic. A process that exited instead would park as much again after each restart,
-and metrics would not show the stop. Operators know the limit as the park breaker (`drxbridge_park_breaker_open`, alert
-`ConsumerStuck`). Each process counts what it parks; that the limit was exceeded is committed in
-`drx_consumer.park_breaker`, which all processes of the group poll. A partition that is stopped by a full parking lot
-stops alone, and goes on when there is room.
+and metrics would not show the stop. Its metric is `drxbridge_park_breaker_open`, its alert `ConsumerStuck`. Each
+process counts the records that it parks; that the limit was exceeded is committed to `drx_consumer.park_breaker`, which
+all processes of the group poll. A partition whose limit of parked records is reached stops separately, and continues
+once there is room.
 """
 
 import asyncio
@@ -20,8 +20,8 @@ from consumers.runtime.metrics import ConsumerMetrics
 from consumers.runtime.parking import ParkingFullError, StoppedError
 from consumers.runtime.partition import Partition, Partitions
 
-# A tenth of the last two hundred: a few bad records park their keys; a bad release parks 20, and the 21st stops the
-# group.
+# A tenth of the last two hundred records: a few bad records park their keys; a bad release parks 20, and the 21st stops
+# the group.
 LAST_RECORDS = 200
 PARKED_MAX_PERCENT = 10
 
@@ -40,10 +40,10 @@ class ParkLimitError(StoppedError):
 
 
 class ParkCounter:
-    """Counts how many of the last records were parked; what is appended behind a parked key does not count."""
+    """Counts how many of the last records were parked; later records of a parked key do not count."""
 
     def __init__(self, *, last: int = LAST_RECORDS, percent: float = PARKED_MAX_PERCENT) -> None:
-        """Allow `percent` % of the `last` records, and as many while fewer were counted."""
+        """Allow `percent` % of the `last` records, and the same number while fewer were counted."""
         self._last: deque[bool] = deque(maxlen=last)
         self._parked = 0
         self._reserved = 0
@@ -51,7 +51,7 @@ class ParkCounter:
 
     @property
     def left(self) -> int:
-        """How many more may be parked now."""
+        """Number of records that may still be parked."""
         return max(0, self._max - self._parked - self._reserved)
 
     @contextmanager
@@ -72,8 +72,8 @@ class ParkCounter:
         self._parked = 0
 
     def note(self, *, parked: int = 0, other: int = 0) -> None:
-        """Count settled records, those parked last: if in doubt, too many count as parked."""
-        if not parked and not self._parked:  # nearly always; the thousands of a batch at once
+        """Count settled records, parked ones last: if in doubt, too many count as parked."""
+        if not parked and not self._parked:  # nearly always; thousands of a batch at once
             self._last.extend((False,) * other)
             return
         for each in (False,) * other + (True,) * parked:
@@ -84,7 +84,7 @@ class ParkCounter:
 
 
 class ParkLimit:
-    """Stops partitions, and resumes them when the reason is gone; `work` must run for that."""
+    """Stops partitions, and resumes them once the reason is gone; needs a running `work`."""
 
     def __init__(
         self,
@@ -97,13 +97,13 @@ class ParkLimit:
         poll_s: float,
     ) -> None:
         """Poll the group's state every `poll_s`."""
-        self.counter = counter  # counts what this process parks
+        self.counter = counter  # counts records parked by this process
         self._partitions = partitions
         self._database = database
         self._group = group
         self._gauge = metrics.park_breaker_open
         self._poll_s = poll_s
-        # The limit was exceeded here, and that is not committed yet.
+        # The limit was exceeded in this process, which is not committed yet.
         self._uncommitted = False
         self._wake = asyncio.Event()
         self._set(exceeded=False)
@@ -114,7 +114,7 @@ class ParkLimit:
             self._set(exceeded=True)
 
     def stop(self, partition: Partition, why: StoppedError) -> None:
-        """Settle nothing of a partition any more; too much parked stops all of them, here and in the whole group."""
+        """Stop settling a partition; if too much is parked, stop all partitions of the whole group."""
         if not isinstance(why, ParkLimitError):
             self._partitions.stop(partition, why)
         elif not self._exceeded:
@@ -124,13 +124,13 @@ class ParkLimit:
             self._wake.set()
 
     def stops(self, partition: Partition) -> bool:
-        """Stop a partition that was claimed just now, if the limit is exceeded; return whether it is."""
+        """Stop a newly claimed partition if the limit is exceeded; return whether it is."""
         if self._exceeded:
             self._partitions.stop(partition, ParkLimitError())
         return self._exceeded
 
     def renew(self, partition: Partition) -> None:
-        """Let a stopped partition be claimed again, if its reason is gone and no record is in progress."""
+        """Have a stopped partition claimed again if its reason is gone and no record is in progress."""
         if not (self._exceeded or partition.busy or partition.gone):
             self._partitions.renew(partition)
 

@@ -1,12 +1,12 @@
 """Parking: a record that cannot be settled is stored in PostgreSQL, and its key waits until it is released, in order.
 
-`parked_key` has a row per key and partition, `parked_event` the whole records of it. `park` stores a record that
-failed, `append` each later one of its key, both in the `Settlement` that moves progress past it. The row of the key is
-the lock of everything that concerns the key. Under that lock alone its owner releases record by record (`head`, the
-effects, `release`), and operators decide (`operator`). When the last record is released the key is live again.
+`parked_key` has a row per key and partition, `parked_event` its complete records. `park` stores a failed record,
+`append` each later one of its key, both in the `Settlement` that moves progress past it. The row of the key is the lock
+for all operations on the key. Under that lock, its owner releases record by record (`head`, the effects, `release`),
+and operators decide (`operator`). Once the last record is released, the key is no longer parked.
 
-A key is kept as text that names it (`key_text`), since operators and SQL handle it. Where too much is parked,
-`ParkingFullError` rolls the transaction back.
+A key is stored as text (`key_text`), for operators and SQL. If too much is parked, `ParkingFullError` rolls the
+transaction back.
 """
 
 import hashlib
@@ -23,15 +23,15 @@ from consumers.postgres.pool import Connection, Database
 from consumers.postgres.text import TEXT_MAX_BYTES, stored_text
 from consumers.runtime.ledger import Settlement
 
-# A bad day should park a hundred keys, and a prescription has far fewer than a thousand events: beyond these limits
-# something else is wrong, and the partition stops.
+# Keys of a group and events of a key. A bad day may park a hundred keys, and a prescription has far fewer than a
+# thousand events: beyond these limits something else is wrong, and the partition stops.
 KEYS_MAX = 10_000
 EVENTS_OF_KEY_MAX = 1_000
 
-# For people to read.
+# Maximum length, for people to read.
 LIST_MAX = 1_000
 
-# Waits for an operator who is deleting the key, and then inserts instead of updating.
+# Waits while an operator deletes the key, and then inserts instead of updating.
 _PARK_KEY = """
 insert into drx_consumer.parked_key as k (grp, topic, key, part, class, code, attempts)
 values ($1, $2, $3, $4, $5, $6, $7)
@@ -116,7 +116,7 @@ class Why(NamedTuple):
 
     cls: str  # class of the failure, or `behind` if it only waits for an earlier record of its key
     code: str
-    attempts: int  # how often its handler was tried, releases included
+    attempts: int  # attempts, including those of releases
     raised: str = ""  # as in `failure.Park`
 
 
@@ -137,25 +137,25 @@ class StoppedError(BridgeError):
 
 
 class ParkingFullError(StoppedError):
-    """A limit is reached: the partition stops until there is room, since nothing is dropped."""
+    """A limit is reached: the partition stops until there is room, since records are never dropped."""
 
     code = "parking_full"
-    # Without the key: it is health information.
+    # Without the key, which is health information.
     command = "drx-consumer parked retry {name} KEY --topic {topic}; parked list {name} names the keys"
 
     def __init__(self, key: str | None = None) -> None:
         super().__init__(self.code)
-        self.key = key  # in text form, if it has too many events; None if the group has too many keys
+        self.key = key  # the key with too many events, in text form; None if the group has too many keys
 
 
 class WithdrawnError(Exception):
-    """A key is parked, and its release is not requested any more."""
+    """A key is parked, and its release is no longer requested."""
 
 
 def key_text(record: ConsumedRecord) -> str:
-    """Return the key of a record as text: itself where it is text, else an escaped form.
+    """Return the key of a record as text: unchanged if it is text, else escaped.
 
-    Records without a key have no order, so each has a text of its own.
+    Records without a key have no order, so each gets a unique text.
     """
     key = record.key
     if key is None:
@@ -179,7 +179,7 @@ async def park(settlement: Settlement, record: ConsumedRecord, why: Why) -> None
 
 
 async def append(settlement: Settlement, record: ConsumedRecord) -> bool:
-    """Park a record behind the others of its key; False, with nothing done, if the key is no longer parked."""
+    """Park a record after the others of its key; False, with nothing done, if the key is no longer parked."""
     key = key_text(record)
     if await _lock(settlement, key) is None:
         return False
@@ -188,10 +188,10 @@ async def append(settlement: Settlement, record: ConsumedRecord) -> bool:
 
 
 async def head(settlement: Settlement, key: str, *, asked: bool = False) -> ConsumedRecord | None:
-    """Lock a key, given in text form, and return its first record; None if the key is live.
+    """Lock a key, given in text form, and return its first record; None if the key is not parked.
 
-    A key that was parked by hand, and of which no record has come since, becomes live by this. `WithdrawnError` if its
-    release must be `asked` for, and is not any more.
+    A key that was parked by hand, without records since, is then no longer parked. Raises `WithdrawnError` if the
+    release must be `asked` for and no longer is.
     """
     locked = await _lock(settlement, key)
     if locked is None:
@@ -208,14 +208,14 @@ async def head(settlement: Settlement, key: str, *, asked: bool = False) -> Cons
 
 
 async def release(settlement: Settlement, record: ConsumedRecord) -> bool:
-    """Remove the record that `head` returned, its effects being done; True if the key is live again."""
+    """Remove the applied record that `head` returned; True if the key is no longer parked."""
     connection, place = settlement.connection, (settlement.group, *settlement.place)
     await connection.execute(_RELEASE_EVENT, *place, record.offset)
     return bool(await connection.fetchval(_RELEASE_KEY, *place, key_text(record)))
 
 
 async def park_again(settlement: Settlement, record: ConsumedRecord, why: Why) -> None:
-    """Leave the record that `head` returned parked, having failed again; its key waits for another request.
+    """Keep the record that `head` returned parked after another failure; its key waits for another request.
 
     The attempts are those of this release only.
     """
@@ -235,14 +235,14 @@ async def by_hand(database: Database, group: str, places: Collection[Place]) -> 
 
 
 async def has_room(connection: Connection, group: str, place: Place, full: ParkingFullError) -> bool:
-    """Whether the limit that a record of `place` met is no longer reached."""
+    """Return whether there is room again below the limit that stopped `place`."""
     if full.key is None:
         return int(await connection.fetchval(_COUNT_KEYS, group)) < KEYS_MAX
     return int(await connection.fetchval(_COUNT_EVENTS, group, *place, full.key)) < EVENTS_OF_KEY_MAX
 
 
 async def census(database: Database, group: str) -> tuple[int, int, float]:
-    """Return how many keys and events a group has parked, and the age of the oldest key; 0 without one."""
+    """Return the number of parked keys and events of a group, and the age in seconds of the oldest key (or 0)."""
     ((keys, events, oldest_age_s),) = await database.fetch(_CENSUS, group)
     return keys, events, oldest_age_s
 

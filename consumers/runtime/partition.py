@@ -1,8 +1,8 @@
 """The partitions of this process: the claim, the window of records, and the queues of unsettled ones.
 
-A record enters the `window` and stays until everything below it is settled. Until it is handled it waits in the
+A record enters the `window` and stays until all records below it are settled. Until it is handled it waits in the
 `backlog` or in the queue of its key. A partition that is claimed again is a new `Partition`; work in progress on the
-old one is void (`gone`).
+old one is discarded (`gone`).
 """
 
 import asyncio
@@ -20,11 +20,11 @@ from consumers.runtime.metrics import Tally
 from consumers.runtime.parking import StoppedError
 from consumers.runtime.window import Window
 
-# Records settled above one that is being retried are kept as offset and id, at most 4 MB per partition. Other keys
+# While a record is retried, settled records above it are kept as offset and id, at most 4 MB per partition. Other keys
 # continue for this many windows of records.
 SETTLED_WINDOWS = 16
-# A partition counts as waiting when no record has been settled or released for so long. A record that fails is tried
-# five times, with pauses of 30 s at most, and ten times at a sink in a brown-out.
+# Seconds without a settled or released record after which a partition counts as waiting. A failing record is tried five
+# times, with pauses of at most 30 s, and ten times while the sink partly fails.
 WAITS_S = 300.0
 
 
@@ -35,83 +35,81 @@ class KeyQueue:
     partition: "Partition"
     key: str  # in text form
     records: deque[ConsumedRecord] = field(default_factory=deque)
-    releasing: bool = False  # true while the parked records of the key go first
-    parked: ConsumedRecord | None = None  # the parked record that is being released
-    first: ConsumedRecord = field(init=False)  # the record that the present attempt is for
+    releasing: bool = False  # true while the parked records of the key are handled first
+    parked: ConsumedRecord | None = None  # the parked record being released
+    first: ConsumedRecord = field(init=False)  # the record of the current attempt
     tries: Tries = field(default_factory=Tries)  # the attempts at `first`
     unreadable: Failure | None = None  # why `first` cannot be read, if the registry does not know its schema
-    has_lane: bool = False  # an attempt is under way and holds a lane
+    has_lane: bool = False  # an attempt is in progress and holds a lane
     held: bool = False  # it waits for the circuit
     task: asyncio.Task[None] | None = None  # the worker's task during an attempt
 
     def end_first(self) -> None:
-        """Go on to the next record."""
-        if self.parked is None and self.records:  # a partition that was stopped has none
+        """Remove the first record, to continue with the next."""
+        if self.parked is None and self.records:  # a stopped partition has none
             self.records.popleft()
         self.parked = self.unreadable = None
         self.tries = Tries()
 
     def cancel(self) -> None:
-        """Give up what is in hand of it; its partition is void, which the task itself may have found."""
+        """Cancel its attempt in progress, unless called by that task itself; its partition is void."""
         if self.task is not None and self.task is not asyncio.current_task():
             self.task.cancel()
 
     def was_cancelled(self, task: asyncio.Task[None]) -> bool:
-        """Whether a task that was cancelled may go on with others, since only this queue was given up."""
+        """Return whether a cancelled task may continue with other queues, since only this one was given up."""
         return self.partition.gone and not task.uncancel()
 
 
 class Partition:
-    """A partition as it was claimed.
+    """A claimed partition.
 
-    Attributes:
-        draining: No more records are to be handled.
-        gone: The partition is void.
+    Attributes: draining: No more records may be handled. gone: The partition is void.
     """
 
     def __init__(self, place: Place, claim: Claim) -> None:
         self.place = place
-        self.claim = claim  # written by `settling` alone
+        self.claim = claim  # changed only by `settling`
         self.window = Window(claim.next_offset or 0)  # replaced when reading starts (`open`)
         self.opened = False
-        self.backlog: deque[ConsumedRecord] = deque()  # records that no batch and no key queue has taken yet
+        self.backlog: deque[ConsumedRecord] = deque()  # records not yet in a batch or key queue
         self.queues: dict[str, KeyQueue] = {}  # by key in text form; later records of these keys wait there
-        self.releases: set[str] = set()  # keys, in text form, whose release was requested and has not begun
+        self.releases: set[str] = set()  # keys, in text form, with a requested release that has not begun
         self.driver: asyncio.Task[None] | None = None  # settles the backlog in batches
-        self.wake = asyncio.Event()  # makes the driver look again
+        self.wake = asyncio.Event()  # wakes the driver
         self.draining = self.gone = False
-        self.stopped: StoppedError | None = None  # why nothing of it is settled any more; None while it runs
+        self.stopped: StoppedError | None = None  # why settling was stopped; None while it runs
         self._in_hand = 0
         self._idle = asyncio.Event()
         self._moved_at = 0.0
 
     @property
     def may_start(self) -> bool:
-        """Whether records may still be handled: it is not drained, stopped or gone."""
+        """Whether records may be handled: it is not draining, stopped or gone."""
         return not (self.draining or self.gone or self.stopped)
 
     @property
     def busy(self) -> bool:
-        """Whether a batch or a record is in hand."""
+        """Whether a batch or a record is in progress."""
         return self._in_hand > 0
 
     def open(self, offset: int) -> None:
         """Expect records from `offset` on."""
         claim = self.claim
         last_event_id = claim.last_event_id if offset == claim.next_offset else None
-        # Where reading starts is written also if no record comes: a backup must know it.
+        # The start is written even without records, so that backups contain it.
         self.window = Window(offset, last_event_id=last_event_id, settled=claim.settled, written=claim.next_offset)
         self.opened = True
 
     def take(self, record: ConsumedRecord, *, now: float) -> bool:
-        """Take a record into the window; False when it was settled before."""
+        """Take a record into the window; False if it was settled before."""
         if not self.window.unsettled:
             self._moved_at = now
         return self.window.take(record, now=now)
 
     @contextmanager
     def in_hand(self) -> Iterator[None]:
-        """Note that a batch or a record is in hand: a drain waits for its end."""
+        """Mark a batch or record as in progress: a drain waits for its end."""
         self._in_hand += 1
         try:
             yield
@@ -121,7 +119,7 @@ class Partition:
                 self._idle.set()
 
     async def idle(self) -> None:
-        """Wait until nothing is in hand."""
+        """Wait until no batch or record is in progress."""
         while self._in_hand and not self.gone:
             self._idle.clear()
             await self._idle.wait()
@@ -132,12 +130,12 @@ class Partition:
         self.wake.set()
 
     def waits(self, now: float) -> bool:
-        """Whether records are in hand, and none was settled or released for `WAITS_S` although nothing stops them."""
+        """Return whether unsettled records have made no progress for `WAITS_S` though the partition is not stopped."""
         waiting = self.window.unsettled or any(queue.releasing for queue in self.queues.values())
         return bool(waiting) and not self.stopped and now - self._moved_at > WAITS_S
 
     async def woken(self) -> None:
-        """Wait until something has changed: a record came or was settled, or no more may be handled."""
+        """Wait for a change: a record came or was settled, or no more may be handled."""
         self.wake.clear()
         await self.wake.wait()
 
@@ -171,7 +169,7 @@ class Partitions:
         self._consumer = consumer
         self._tally = tally
         self._held: dict[Place, Partition] = {}
-        # To be adopted again: claimed by another, or resumed by ourselves after a stop.
+        # Places to adopt again: claimed by another process, or resumed after a stop.
         self._fenced: set[Place] = set()
         self._none_left = asyncio.Event()
         self._none_left.set()
@@ -188,11 +186,11 @@ class Partitions:
         return list(self._held.values())
 
     def opened(self) -> list[Partition]:
-        """Return the partitions whose records are expected."""
+        """Return the partitions that have been opened for reading."""
         return [partition for partition in self._held.values() if partition.opened and not partition.gone]
 
     def room(self, place: Place) -> bool:
-        """Whether more of a place may be taken in now."""
+        """Return whether more records of a place may be taken now."""
         partition = self._held.get(place)
         if partition is None or partition.window.unsettled >= self._window_records:
             return False
@@ -200,11 +198,11 @@ class Partitions:
 
     @property
     def full(self) -> bool:
-        """Whether all partitions together hold as many bytes as a process takes in."""
+        """Return whether all partitions together have reached the byte limit."""
         return sum(each.window.size for each in self._held.values() if not each.stopped) >= self._window_bytes
 
     def next_offset(self, place: Place) -> int | None:
-        """Return the offset below which everything of a place is settled; None before its records are expected."""
+        """Return the offset below which all records of a place are settled; None before it was opened."""
         partition = self._held.get(place)
         return partition.window.next_offset if partition is not None and partition.opened else None
 
@@ -227,17 +225,17 @@ class Partitions:
             self._none_left.set()
 
     def close(self) -> None:
-        """Settle nothing any more; how far each is settled stays known until it is forgotten."""
+        """Stop settling; positions stay known until the partitions are forgotten."""
         for partition in self._held.values():
             partition.close()
 
     async def forgotten(self, stop: asyncio.Event) -> None:
-        """Wait, after `stop`, until the reader has drained, committed and forgotten all."""
+        """Wait, after `stop`, until the reader has drained, committed and forgotten all partitions."""
         await stop.wait()
         await self._none_left.wait()
 
     def is_fenced(self, place: Place) -> bool:
-        """Whether the place is to be adopted again: it was claimed since, or we resume it ourselves (`renew`)."""
+        """Return whether the place must be adopted again: another process claimed it, or it is resumed (`renew`)."""
         return place in self._fenced
 
     def fence(self, partition: Partition) -> None:
@@ -250,7 +248,7 @@ class Partitions:
         self.renew(partition)
 
     def renew(self, partition: Partition) -> None:
-        """Drop a partition that is to be claimed again."""
+        """Drop a partition, to be claimed again."""
         partition.close()
         if self._held.get(partition.place) is partition:
             self._fenced.add(partition.place)

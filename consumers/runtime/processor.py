@@ -1,11 +1,11 @@
-"""Settle the records of this member's partitions: what the subscriber offers is applied, skipped, retried or parked.
+"""Settle the records of this member's partitions: records offered by the subscriber are applied, skipped or parked.
 
-A record goes this way:
+The path of a record:
 
-1. `Processor.offer` takes it into the window of its partition. One that was settled before ends there.
-2. With `Lanes`, one that its header shows to be unwanted is settled at once, and any other goes to the queue of its key
-   (`key_queues`). With `Batches` it waits in the backlog for the next batch (`batches`); what fails there goes to the
-   queue of its key as well.
+1. `Processor.offer` takes it into the window of its partition, unless it was settled before.
+2. With `Lanes`, a record whose header shows that it is not handled is settled at once; any other goes to the queue of
+  its key (`key_queues`). With `Batches` it waits in the backlog for the next batch (`batches`); records of failed
+  batches also go to the queues of their keys.
 3. It is decoded (`sorting`). `Settling.settle` runs the handler, writes effects and progress, and settles the record in
    the window. Then the subscriber commits the window's `next_offset`.
 4. If the handler fails, `Settling.on_failure` decides on a retry or on parking.
@@ -41,23 +41,23 @@ from consumers.runtime.settling import STOPS, Settling
 from consumers.runtime.sorting import Learner, Sorter
 from consumers.runtime.tasks import Tasks
 
-# How soon an operator sees that a release has begun.
+# Seconds between two queries for requested releases.
 RELEASE_POLL_S = 1.0
-# Beside batches, this many keys are handled one by one at a time; with the batches in hand (3) they fit a pool of 8.
+# With batches, this many keys are handled one by one at a time; with three batches in progress they fit a pool of 8.
 RETRY_LANES = 4
-# Progress over records that nobody wanted is written this often; to lose it costs a repeated skip.
+# Seconds between writes of progress over skipped records; losing it only repeats the skip.
 PROGRESS_S = 1.0
 # Seconds to write progress over skipped records at a drain; a row takes milliseconds.
 LAST_PROGRESS_S = 1.0
-# Seconds in which cancelled tasks may free their connections at the end.
+# Seconds for cancelled tasks to release their connections at the end.
 END_S = 10.0
 OBSERVE_S = 1.0
-# Counting what is parked is a query; alarms on it look back minutes.
+# Seconds between two counts of parked records, each a query; alerts on it use minutes.
 PARKED_EVERY = 15
 
 
 class Processor:
-    """Settles what a member offers: each partition is adopted, started, offered records, and at last forgotten."""
+    """Settles records offered by a member: a partition is adopted, started, offered records, and finally forgotten."""
 
     def __init__(
         self,
@@ -75,10 +75,10 @@ class Processor:
         spread: Spread = random.uniform,
         release_poll_s: float = RELEASE_POLL_S,
     ) -> None:
-        """Compose the parts.
+        """Build the parts.
 
-        `producer` writes what handlers publish; without one that stays in the outbox. `spread` draws delays. Requests
-        of operators are looked for every `release_poll_s`.
+        `producer` writes records published by handlers; without it they stay in the outbox. `spread` randomises delays.
+        Requests of operators are queried every `release_poll_s`.
         """
         self._consumer = consumer
         self._database = database
@@ -131,7 +131,7 @@ class Processor:
         """Claim a partition; work on an earlier claim of it is void."""
         await self._park_limit.look()
         partition = await self._partitions.adopt(place)
-        # A release goes first: in a full lot one more record would stop the partition again.
+        # A release goes first: if the parking limit is reached, one more record would stop the partition again.
         partition.releases.update(key for _, key in await self._settling.requested([partition]))
         return Adoption(partition.claim.next_offset, partition.claim.last_event_id)
 
@@ -146,7 +146,7 @@ class Processor:
             partition.driver = self._tasks.start(self._drive(partition, self._batches))
 
     def offer(self, place: Place, records: Sequence[ConsumedRecord]) -> None:
-        """Take records; those settled by an earlier owner, and unwanted ones, are settled at once."""
+        """Take records; those settled by an earlier owner, and those not handled, are settled at once."""
         partition = self._partitions.find(place)
         if partition is None or not partition.may_start:
             return
@@ -174,7 +174,7 @@ class Processor:
         return self._partitions.room(place)
 
     def halted(self, place: Place) -> bool:
-        """Whether nothing of a partition is settled until an operator acts."""
+        """Whether a partition is stopped until an operator acts."""
         partition = self._partitions.find(place)
         return partition is not None and bool(partition.stopped)
 
@@ -183,21 +183,21 @@ class Processor:
         return self._park_limit.standing()
 
     def waiting(self) -> str:
-        """Return `ok`, or `degraded` while nothing of a partition could be settled or released for long."""
+        """Return `ok`, or `degraded` while a partition has made no progress for long."""
         now = asyncio.get_running_loop().time()
         waits = self._circuit.closed and any(partition.waits(now) for partition in self._partitions.opened())
         return "degraded" if waits else "ok"
 
     def fenced(self, place: Place) -> bool:
-        """Whether the partition is to be forgotten and adopted again: claimed since, or resumed after a stop."""
+        """Whether the partition must be forgotten and adopted again: claimed by another, or resumed after a stop."""
         return self._partitions.is_fenced(place)
 
     def next_offset(self, place: Place) -> int | None:
-        """Return the offset below which everything is settled."""
+        """Return the offset below which all records are settled."""
         return self._partitions.next_offset(place)
 
     async def drain(self, places: Collection[Place], *, timeout_s: float) -> None:
-        """Start no new record of these; return when those in hand are settled, or given up at the end of the time."""
+        """Start no new record of these; return when those in progress are settled, or given up after `timeout_s`."""
         drained = await self._partitions.drain(places, timeout_s=timeout_s)
         with contextlib.suppress(TimeoutError):  # the next owner then skips some records again
             async with asyncio.timeout(LAST_PROGRESS_S):
@@ -208,7 +208,7 @@ class Processor:
         self._partitions.forget(places)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Settle what is offered; after `stop` until every partition is forgotten. Raises what a task has raised."""
+        """Settle offered records; after `stop`, until every partition is forgotten. Raises if a task fails."""
         self._key_queues.begin()
         self._tasks.start(self._circuit.work())
         self._tasks.start(self._park_limit.work())
@@ -249,7 +249,7 @@ class Processor:
                     self._begin_release(partition, key)
 
     def _begin_release(self, partition: Partition, key: str) -> None:
-        if partition.stopped:  # it may be this key that leaves no room
+        if partition.stopped:  # this key may be the one that fills the parking limit
             self._park_limit.renew(partition)
         elif self._batches is None:
             self._key_queues.release(partition, key)
@@ -258,7 +258,7 @@ class Processor:
             partition.wake.set()
 
     async def _observe(self) -> None:
-        """Report once in a while what is in flight and what is parked."""
+        """Periodically report records in flight and parked records."""
         metrics = self._metrics
         for looks in itertools.count():
             if looks % PARKED_EVERY == 0:
@@ -277,7 +277,7 @@ class Processor:
         try:
             counted = await parking.census(self._database, self._consumer.group)
         except TransientError:
-            return  # the last figures stay; settling logs that the database is away
+            return  # keep the last figures; settling logs that the database is away
         metrics = self._metrics
         for gauge, value in zip(
             (metrics.parked_keys, metrics.parked_events, metrics.parked_oldest_age), counted, strict=True
@@ -286,7 +286,7 @@ class Processor:
 
 
 async def _ping(consumer: Consumer, ledger: Ledger, resource: Any) -> None:
-    """Ping the database and what handlers write to."""
+    """Ping the database and the sink of handlers."""
     await ledger.ping()
     if consumer.ping is not None:
         await consumer.ping(resource)

@@ -1,4 +1,4 @@
-"""Do for many at once what each would wait for alone: what comes while a round is on makes the next one."""
+"""Answer many callers with one request: callers that arrive during a round form the next one."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
@@ -27,7 +27,7 @@ class Rounds(Generic[Item, _Answer]):
         tasks: Tasks,
         slots: asyncio.Semaphore,
     ) -> None:
-        """Ask by `ask`, about one item of a `name` in a round, while a slot is held; none is held between attempts."""
+        """`ask` answers a round, with at most one item per `name`, in one of `slots`; retries release their slot."""
         self._ask = ask
         self._name = name
         self._back_off = back_off
@@ -37,7 +37,7 @@ class Rounds(Generic[Item, _Answer]):
         self._running = False
 
     async def ask(self, item: Item) -> _Answer:
-        """Return the answer about an item; raises what is raised about it alone, and `FencedError`."""
+        """Return the answer for an item; raises the item's own failures, and `FencedError`."""
         future: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if not self._running:
@@ -64,21 +64,21 @@ class Rounds(Generic[Item, _Answer]):
             self._running = False
 
     def _take(self) -> list[Waiting[Item, _Answer]]:
-        """Take those that still wait, one of each name."""
+        """Take the waiting callers, one of each name."""
         first: dict[Hashable, Waiting[Item, _Answer]] = {}
         waiting = [each for each in self._waiting if not each[1].done()]
         self._waiting = [each for each in waiting if first.setdefault(self._name(each[0]), each) is not each]
         return list(first.values())
 
     async def _round(self, taken: Sequence[Waiting[Item, _Answer]]) -> None:
-        """Ask about items together; when one of them is at fault, about each by itself."""
+        """Ask about items together; if one of them fails, about each separately."""
         if not taken:
             return
         try:
             answers = await self._ask([item for item, _ in taken])
         except (TransientError, OSError):
             raise
-        except Exception as exc:  # noqa: BLE001 - those who wait judge it
+        except Exception as exc:  # noqa: BLE001 - the callers classify it
             if len(taken) > 1 and not isinstance(exc, FencedError):
                 for each in taken:
                     await self._round([each])

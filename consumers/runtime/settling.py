@@ -1,12 +1,12 @@
-"""Settle records: one by one, in batches or when parked ones are released, inside a transaction or not.
+"""Settle records: one by one, in batches or by release of parked ones, with handlers in the transaction or not.
 
-`Settling.settle` takes a `Work`. In one transaction it admits the events to the inbox, runs the handler for those that
-are new, releases or appends parked records, and moves progress. Then the records are settled in the window. Where the
-handler does not work inside the transaction it was called before (`call`), and the work has what it published.
+`Settling.settle` takes a `Work`. In one transaction it admits the events to the inbox, runs the handler for new ones,
+releases or appends parked records, and advances progress. Then the records are settled in the window. A handler that
+does not work inside the transaction was called before (`call`), and the work has its published records.
 
 `on_failure` classifies a failed attempt, and `park` parks a record. Joint failures are handled elsewhere: a batch is
-retried or taken apart (`batches`), a round is split (`rounds`). Methods that write raise `FencedError` if another
-process has claimed the partition, and `TransientError` if the database is away or refuses this attempt.
+retried or split (`batches`), a round is split (`rounds`). Methods that write raise `FencedError` if another process has
+claimed the partition, and `TransientError` if the database is away or refuses this attempt.
 """
 
 import asyncio
@@ -69,13 +69,13 @@ class Work:
     """Records of one partition that one transaction settles."""
 
     events: list[Sorted] = field(default_factory=list)  # for the handler, in order
-    skipped: list[tuple[ConsumedRecord, Skip]] = field(default_factory=list)  # settled without a call of the handler
+    skipped: list[tuple[ConsumedRecord, Skip]] = field(default_factory=list)  # settled without calling the handler
     # Records of parked keys, in order; they are parked as well.
     behind: list[ConsumedRecord] = field(default_factory=list)
-    # The parked record that is being released; `events` then holds only its event.
+    # The parked record being released; `events` then has only its event.
     parked: ConsumedRecord | None = None
-    # None if the handler runs inside the transaction. Otherwise it has run, and this maps the offset of each handled
-    # event to what it published.
+    # None if the handler runs inside the transaction; else maps the offset of each handled event to its published
+    # records.
     handled: dict[int, Sequence[Outgoing]] | None = None
 
     def __len__(self) -> int:
@@ -92,7 +92,7 @@ class Work:
 
     @property
     def offsets(self) -> frozenset[int]:
-        """Offsets that it settles; none for a parked record, which was settled when it was parked."""
+        """Offsets to settle; none for a parked record, which was settled when it was parked."""
         return frozenset() if self.parked is not None else frozenset(record.offset for record in self._every)
 
     def add(self, record: ConsumedRecord, ready: Sorted | Skip) -> None:
@@ -123,12 +123,12 @@ class Settling:
     tally: Tally
     partitions: Partitions
     park_limit: ParkLimit
-    spread: Spread = random.uniform  # draws delays; another one in tests
-    resource: Any = None  # what `Consumer.around` yielded
+    spread: Spread = random.uniform  # randomises delays; replaced in tests
+    resource: Any = None  # resource of `Consumer.around`
     tracing: Tracing | None = None
 
     async def call(self, events: Sequence[Sorted], tries: Tries, connection: Any = None) -> list[Outgoing]:
-        """Run the handler; return what it publishes."""
+        """Run the handler; return the records it publishes."""
         tries.calling = True
         try:
             with self._span("handle", events):
@@ -145,11 +145,11 @@ class Settling:
     async def settle(self, partition: Partition, work: Work, tries: Tries) -> None:
         """Settle all records of `work`, or none.
 
-        `LiveError`: a key is no longer parked. `WithdrawnError`: the release of the parked record was withdrawn.
-        `ConflictError`: an id came with another body. `ParkingFullError`: too many records of a key are parked.
+        Raises `LiveError` if a key is no longer parked, `WithdrawnError` if the release was withdrawn, `ConflictError`
+        if an id came with another body, `ParkingFullError` if too many records of a key are parked.
         """
         offsets = work.offsets
-        if not (work.events or work.behind or work.parked):  # nothing needs to be written at once
+        if not (work.events or work.behind or work.parked):  # nothing has to be written now
             partition.window.settle(offsets)
             partition.moved()
             self.tally.passed_over(partition.place.topic, (skip for _, skip in work.skipped))
@@ -173,15 +173,15 @@ class Settling:
             if work.parked is not None:
                 await parking.release(settlement, work.parked)
                 hit("while_releasing")
-        # A batch of repeats asks the database alone, which is the sink where a consumer has no other.
+        # A batch of repeats only queries the database, which is the sink of a consumer without another.
         if inside and (tries.asked if fresh else self.consumer.ping is None):
             self.circuit.passed()
-        for event in conflicts:  # handled under two keys at the same moment
+        for event in conflicts:  # handled under two keys at the same time
             self.tally.conflicted(event.record)
         self._count(partition, work, applied)
 
     async def _hold(self, partition: Partition, work: Work, settlement: Settlement) -> None:
-        """Lock the rows that the work depends on: of the partition if it has many records, and of parked keys."""
+        """Lock the rows that the work depends on: the partition's if it has many records, and those of parked keys."""
         if work.handled is None and len(work) > 1:
             await settlement.fence(min(work.offsets))
         for record in work.behind:
@@ -214,7 +214,7 @@ class Settling:
         events: Sequence[Sorted] = (),
         effects: bool = False,
     ) -> AsyncIterator[Settlement]:
-        """Open a transaction that settles `offsets` at its end, and then in the window; `effects`: it runs handlers."""
+        """Open a transaction that settles `offsets` at its end, then in the window; `effects` if it runs handlers."""
         hit("before_fence")
         claim, window = partition.claim, partition.window
         with self._span("settle", events):
@@ -238,7 +238,7 @@ class Settling:
         return self.tracing.consume(name, group=self.consumer.group, topic=topic, partition=partition, events=sent)
 
     async def write_progress(self, partitions: Iterable[Partition]) -> None:
-        """Write progress over skipped records, which needed no transaction."""
+        """Write progress over skipped records, which had no transaction."""
         for partition in partitions:
             if partition.gone or not partition.opened or partition.window.written == partition.window.next_offset:
                 continue
@@ -253,10 +253,10 @@ class Settling:
                 return  # settling meets the same failure, and logs it
 
     def on_failure(self, queue: KeyQueue, exc: Exception) -> Waits | Park:
-        """Decide about the first record of a queue after a failed attempt.
+        """Decide whether to retry or park the first record of a queue after a failed attempt.
 
         An attempt is not counted if our own statements failed, or if every record would have failed. A failure that may
-        be the sink's is charged to the record only if calls of other keys have passed since its last attempt.
+        be the sink's counts against the record only if calls of other keys succeeded since its last attempt.
         """
         failure, record, tries = classify(exc), queue.first, queue.tries
         if failure.cls in {"systemic", "transient"}:
@@ -277,7 +277,7 @@ class Settling:
             self.circuit.failed(code=failure.code, first=not own or tries.failures == 1)
         if not own or failure.cls == "systemic":
             tries.attempt -= 1
-            # Many keys that are tried again together must not keep an overloaded sink from recovering.
+            # Many keys retried together must not keep an overloaded sink from recovering.
             return delay_s(tries.failures, spread=self.spread, max_s=DELAY_MAX_S if own else SYSTEMIC_MAX_S)
         tries.charged += self.circuit.passes != tries.passes
         tries.passes = self.circuit.passes
@@ -288,7 +288,7 @@ class Settling:
     ) -> None:
         """Park the key of a record, or leave it parked if it was being `released`; retry while the database is down.
 
-        With `ParkLimitError` (too much was parked already) and `ParkingFullError`, nothing was written.
+        After `ParkLimitError` or `ParkingFullError` (too much is parked already), nothing was written.
         """
         key, failure, offset = key_text(record), verdict.failure, frozenset((record.offset,))
         why = Why(failure.cls, failure.code, verdict.attempts, verdict.raised)
@@ -299,13 +299,13 @@ class Settling:
                     await parking.park(settlement, record, why)
                 else:
                     head = await parking.head(settlement, key)
-                    if head is None or head.offset != record.offset:  # an operator has skipped or dropped it meanwhile
+                    if head is None or head.offset != record.offset:  # an operator skipped or dropped it meanwhile
                         return False
                     await parking.park_again(settlement, record, why)
                 hit("while_parking")
             return True
 
-        # Only another producer writes records without a key, so they do not show a bad release.
+        # Only other producers write records without a key, so they do not indicate a bad release.
         counted = record.key is not None and not released
         counter = self.park_limit.counter
         with counter.room() if counted else nullcontext():
@@ -318,7 +318,7 @@ class Settling:
         self.tally.parked(record, failure, attempts=verdict.attempts)
 
     async def to_release(self, partition: Partition, key: str) -> ConsumedRecord | None:
-        """Return the first parked record of a key, None if it is live; `WithdrawnError` if no release is requested."""
+        """Return the first parked record of a key, None if not parked; `WithdrawnError` if no release is requested."""
         async with self.transaction(partition) as settlement:
             head = await parking.head(settlement, key, asked=True)
         if head is None:
@@ -341,7 +341,7 @@ class Settling:
         return [(places[place], key) for place, key in rows if key in places[place].claim.parked]
 
     async def persist(self, write: Callable[[], Awaitable[_Written]]) -> _Written:
-        """Write a decision, with retries until it succeeds, so that an outage does not call the handler again."""
+        """Write a decision, retrying until it succeeds, so that an outage does not repeat the handler's call."""
         attempt = 0
         while True:
             try:
@@ -355,7 +355,7 @@ class Settling:
         await asyncio.sleep(self.delay_s(exc, attempt))
 
     def delay_s(self, exc: Exception, attempt: int) -> float:
-        """Note a failure of our own statement; return after how many seconds to try again."""
+        """Note a failure of our own statement; return the seconds until the next try."""
         failure = classify(exc)
         if failure.cls == "systemic":
             self.circuit.failed(code=failure.code)

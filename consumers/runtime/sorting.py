@@ -1,6 +1,6 @@
-"""Sort the records of a consumer: an event for its handler, one to skip, or one that cannot be read.
+"""Sort the records of a consumer: events for its handler, records to skip, and unreadable ones.
 
-`Sorter` decides without I/O. Where the schema of a record is not known, `Learner` asks the registry.
+`Sorter` decides without I/O. If the schema of a record is unknown, `Learner` asks the registry.
 """
 
 import asyncio
@@ -25,32 +25,32 @@ from consumers.runtime.ledger import Inbox
 
 KNOWN_TYPES = frozenset({*EVENT_MODELS, UNRECOGNIZED_TYPE})
 
-# A producer may be ahead of the registry's replicas: that a schema is unknown counts after this.
+# Seconds after which a schema counts as unknown, since a producer may be ahead of the registry's replicas.
 UNKNOWN_GRACE_S = 60.0
-# Between two requests for the schema of a record, doubled each time.
+# Seconds between two requests for the schema of a record, doubled each time.
 AGAIN_FIRST_S = 1.0
 AGAIN_MAX_S = 15.0
-# Requests at a time: a registry answers in milliseconds, and a flood of made-up ids must not become one of requests.
+# Concurrent requests: a registry answers in milliseconds, and a flood of invalid ids must not overload it.
 ASKING_MAX = 4
 
 
 class UnknownTypeError(BridgeError):
-    """A record of a type that this release does not know, of a consumer whose `unknown` is `fail`."""
+    """A record of a type unknown to this release, for a consumer whose `unknown` is `fail`."""
 
     code = "unknown_type"
 
 
 class Skip(Enum):
-    """Why a record is settled without a call of the handler."""
+    """Why a record is settled without calling the handler."""
 
     UNWANTED = auto()
     """The consumer does not handle its type."""
     UNKNOWN = auto()
-    """The consumer handles its type, which this release does not know, and skips such records."""
+    """The consumer's patterns match its type, which this release does not know, and it skips such records."""
 
 
 class Sorted(NamedTuple):
-    """A record that the handler wants, as an event."""
+    """A record for the handler, as an event."""
 
     record: ConsumedRecord
     event: Event
@@ -61,7 +61,7 @@ class Sorted(NamedTuple):
 
 
 class Sorter:
-    """Sorts the records of one consumer; one that its header shows to be unwanted is never decoded."""
+    """Sorts the records of one consumer; a record that its header already excludes is not decoded."""
 
     def __init__(self, consumer: Consumer, decoder: EventDecoder) -> None:
         self._consumer = consumer
@@ -69,15 +69,15 @@ class Sorter:
         self._skips: dict[bytes, Skip | None] = {}
 
     def skips(self, record: ConsumedRecord) -> Skip | None:
-        """Return why a record is skipped, as far as its header alone shows."""
+        """Return why a record is skipped, if its header already shows it."""
         for name, content in reversed(record.headers):
             if name == "ce_type":
                 return self._skips_type(content)
         return None
 
     def sort(self, record: ConsumedRecord) -> Sorted | Failure | Skip:
-        """Return the event, or why there is none."""
-        headers = dict(record.headers)  # the last of a name counts, as in `identity_of`
+        """Return the event, or why the handler does not get it."""
+        headers = dict(record.headers)  # the last header of a name is used, as in `identity_of`
         content = headers.get("ce_type")
         skip = None if content is None else self._skips_type(content)
         if skip is not None:
@@ -99,7 +99,7 @@ class Sorter:
         return Sorted(record, event, Inbox(event.source, event.id, digest), ordinal, traceparent, origin)
 
     def _skips_type(self, content: bytes) -> Skip | None:
-        """Match each known type once; foreign types are not remembered, since their number has no bound."""
+        """Match each known type once; foreign types are not cached, since their number is unbounded."""
         try:
             return self._skips[content]
         except KeyError:
@@ -118,7 +118,7 @@ class Sorter:
 
 
 class Learner:
-    """Asks the registry for the schema of a record that is not known, while the key of the record waits."""
+    """Fetches unknown schemas of records from the registry, while the keys of the records wait."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class Learner:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """Ask by `decoder`; `clock` counts seconds."""
+        """`decoder` asks the registry; `clock` counts seconds."""
         self._decoder = decoder
         self._clock = clock
         self._sleep = sleep
@@ -135,7 +135,7 @@ class Learner:
         self._answers = True
 
     async def learn(self, record: ConsumedRecord) -> Failure | None:
-        """Return once the schema of a record is known; or why it cannot be read, once that is certain."""
+        """Return once the schema of a record is known, or with the reason once it certainly cannot be read."""
         refused_at: float | None = None
         for times in itertools.count(1):
             try:

@@ -1,7 +1,7 @@
-"""Checks before a process joins its group: its tables fit the group, and its offsets are of this Kafka cluster.
+"""Checks before a process joins its group: its tables match the group, and its offsets are of this Kafka cluster.
 
-A refusal asks for an operator's decision; the message names the command or setting that overrides it. Whether
-an offset lies within its log is checked when its partition is claimed (`beginnings.decide_start`).
+A failed check needs an operator's decision; the message names the command or setting that overrides it. Whether an
+offset is within its log is checked when its partition is claimed (`beginnings.decide_start`).
 """
 
 from collections.abc import Iterable
@@ -28,11 +28,11 @@ async def check_start(
     accepted_cluster: str | None,
     begins_by_itself: bool,
 ) -> tuple[str, frozenset[str]]:
-    """Return the id of the Kafka cluster, and in which topics the group has a position, after all checks.
+    """After all checks, return the id of the Kafka cluster, and the topics in which the group has an offset.
 
-    An operator may accept a cluster for the stored offsets. A consumer that `begins_by_itself` makes its tables, and
-    needs no `init`. `ConfigError`: an operator must decide. `ReadError`, `AdminError` and `TransientError`: Kafka, the
-    database or the sink is away, or topics are missing.
+    An operator may accept a cluster for the stored offsets. A consumer that `begins_by_itself` creates its tables, and
+    needs no `init`. Raises `ConfigError` if an operator must decide; `ReadError`, `AdminError` or `TransientError` if
+    Kafka, the database or the sink is away, or topics are missing.
     """
     await check_tables(database, consumer)
     if begins_by_itself:
@@ -51,31 +51,31 @@ async def check_start(
 
 
 async def prepare(database: Database, consumer: Consumer) -> None:
-    """Let the consumer prepare its sink, once its tables exist; it may refuse with `ConfigError`."""
+    """Let the consumer prepare its sink, once its tables exist; it may raise `ConfigError`."""
     if consumer.prepare is not None:
         async with database.transaction(calls_services=True) as connection:
             await consumer.prepare(connection)
 
 
 async def check_tables(database: Database, consumer: Consumer) -> None:
-    """Check that the consumer's own tables fit the progress of its group.
+    """Check that the consumer's own tables match the progress of its group.
 
-    `ConfigError` if the tables were dropped and the group not forgotten, so that they would never get earlier events.
-    Also the other way round, when events would be applied to them twice.
+    Raises `ConfigError` if the tables were dropped but not the group's progress, so that earlier events would be
+    missing, or the progress but not the tables, so that events would be applied twice.
     """
     if misfit := await _tables_misfit(database, consumer):
         raise ConfigError(misfit)
 
 
 async def accept_tables(database: Database, consumer: Consumer, by: By) -> None:
-    """Write to the audit that tables which do not fit their group are used all the same; nothing if they fit."""
+    """Record in the audit table that mismatching tables are used anyway; do nothing if they match."""
     if await _tables_misfit(database, consumer):
         async with database.transaction() as connection:
             await audit(connection, consumer.group, "go_on", [Decision()], by)
 
 
 async def _tables_misfit(database: Database, consumer: Consumer) -> str:
-    """Return why the tables do not fit and what mends it; empty if they fit, or if the consumer has none."""
+    """Return why the tables do not match, with the remedy; empty if they match, or the consumer has none."""
     name, group, tables = consumer.name, consumer.group, consumer.tables
     if tables is None:
         return ""
@@ -98,7 +98,7 @@ async def _tables_misfit(database: Database, consumer: Consumer) -> str:
 
 
 def check_cluster(consumer: str, stored: Iterable[Progress], *, cluster_id: str, accepted: str | None) -> None:
-    """Refuse offsets of another Kafka cluster than this one, unless the operator accepts it as equal."""
+    """Refuse offsets of another Kafka cluster, unless the operator accepts it as equal."""
     foreign = sorted({each.cluster_id for each in stored if each.cluster_id not in {None, cluster_id}}, key=str)
     if foreign and accepted != cluster_id:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Keep this process a member of its group: a `Member` with one Kafka client, and another one when that fails."""
+"""Keep this process a member of its group: run a `Member` with one Kafka client, and replace it when it fails."""
 
 import asyncio
 import time
@@ -12,18 +12,18 @@ from consumers.runtime.beginnings import HINTS
 from consumers.runtime.member import Member, Membership
 from consumers.runtime.transport import GroupTransport, TransportError
 
-# Between two clients.
+# Seconds between two clients.
 CLIENT_RETRY_FIRST_S = 0.5
 CLIENT_RETRY_MAX_S = 10.0
-# A client that failed sooner had not recovered: the next one waits longer, since each costs the group a rebalance.
+# Seconds; if a client failed sooner, the next one waits longer, since each costs the group a rebalance.
 STEADY_S = 60.0
 
 
 class Subscriber:
-    """A worker that reads with one member after the other; see the top of the module."""
+    """A worker that reads with one member after another; see the module docstring."""
 
     def __init__(self, membership: Membership, *, open_transport: Callable[[], GroupTransport], address: str) -> None:
-        """Join by new transports; `address` of the brokers is for logs."""
+        """`open_transport` makes a new client; `address` of the brokers is for logs."""
         self._membership = membership
         self._metrics = metrics = membership.metrics
         self._open_transport = open_transport
@@ -39,7 +39,7 @@ class Subscriber:
         return "ok" if self._member is None else self._member.live()
 
     def ready(self) -> str:
-        """Return `ok` once joined, also without a partition; else the code of what is not read, or of what failed."""
+        """Return `ok` once joined, even without a partition; else a code of the failure or the unread partition."""
         if self._stopping:
             return "stopping"
         if self._member is None or not self._member.started:
@@ -52,7 +52,7 @@ class Subscriber:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Read until `stop` is set; then drain, commit and leave the group."""
-        failures = 1  # one that fails soon after the start waits as after a failure
+        failures = 1  # a failure soon after the start waits as after a failure
         while not stop.is_set():
             begun_at = time.monotonic()
             failure = await self._run_member(stop)
@@ -75,10 +75,10 @@ class Subscriber:
             await first_of({reading}, stop)
         finally:
             self._stopping = stop.is_set()
-            self._member = None  # from here on there is no poll, and the member's probes mean nothing
+            self._member = None  # from here on there are no polls, and the member's probes are meaningless
             member.finish()
             if not member.started:
-                reading.cancel()  # only a poll must not be cancelled, and there was none
+                reading.cancel()  # only a poll must not be cancelled, and none was in progress
             await asyncio.wait({reading})
             failure = None if reading.cancelled() else reading.exception()
             await member.leave()

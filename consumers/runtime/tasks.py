@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Tasks:
-    """Tasks of a worker that come and go; unlike in a `TaskGroup`, the failure of one cancels none of the others."""
+    """Dynamic tasks of a worker; unlike in a `TaskGroup`, the failure of one does not cancel the others."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -21,11 +21,11 @@ class Tasks:
         return task
 
     async def failed(self) -> None:
-        """Return when a task has failed."""
+        """Wait until a task has failed."""
         await self._failed.wait()
 
     def check(self) -> None:
-        """Raise what the first failed task raised."""
+        """Raise the exception of the first failed task."""
         if self._failure is not None:
             raise self._failure
 

@@ -1,8 +1,9 @@
-"""The aiokafka client of a group member: it returns records as bytes, and every wait has a bound.
+"""The aiokafka client of a group member: it returns records as bytes, and every wait has a time limit.
 
 aiokafka 0.14 disables its max-poll check after an exception or a cancellation inside `getmany`, and reads all
 partitions if none are given. It may never finish a commit, and leaves connections open if it is stopped in an outage.
-So `getmany` is only called when it cannot wait, and private parts of aiokafka are used; its version is pinned for that.
+So `getmany` is only called when it cannot wait, and private parts of aiokafka are used, for which its version is
+pinned.
 """
 
 import asyncio
@@ -30,14 +31,13 @@ FETCH_MAX_BYTES = 8 * 1024 * 1024
 PARTITION_FETCH_MAX_BYTES = 1024 * 1024
 # aiokafka has one fetch in flight per broker, and a partition that was just emptied waits for the next one.
 FETCH_WAIT_MS = 100
-# For a commit; the other requests are as small.
+# Milliseconds for a commit; other requests are as small.
 ANSWER_S = 5.0
-# A join is answered when all members have joined, so a request must be allowed to take longer than that.
+# A join is answered once all members have joined, so the request timeout must be longer than that.
 JOIN_MARGIN_S = 5.0
-# As Kafka's own clients: a member must be able to miss two heartbeats.
+# As in Kafka's own clients: a member may miss two heartbeats.
 HEARTBEATS = 3
-# A broker whose metadata lag behind the others' knows a new topic within a second; a topic that is missing for long
-# costs a request each time.
+# Seconds; brokers learn of a new topic within a second, and a missing topic costs a request each time.
 MISSING_TOPIC_S = 2.0
 
 _CODES = {
@@ -55,15 +55,15 @@ _CODES = {
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Time-outs of a group member, as Kafka defines them."""
+    """Timeouts of a group member, as Kafka defines them."""
 
     session_s: float = 45.0  # without a heartbeat for this long the broker removes a member
-    rebalance_s: float = 90.0  # for a member to give its partitions back and join again
+    rebalance_s: float = 90.0  # for a member to release its partitions and rejoin
     max_poll_s: float = 600.0  # without a poll for this long a member leaves the group
 
 
 class Bounds(NamedTuple):
-    """Offset of the first record that is still there, and the one after the last."""
+    """Offset of the first record in the log, and the one after the last."""
 
     start: int
     end: int
@@ -88,7 +88,7 @@ class TransportError(CodedError):
     retriable = True
 
     def __init__(self, code: str, places: Iterable[Place] = (), *, offset: int | None = None) -> None:
-        """Keep the constant `code`, the partitions at fault, and the `offset` that cannot be read."""
+        """Keep the constant `code`, the affected partitions, and the unreadable `offset`."""
         super().__init__(code)
         self.places = frozenset(places)
         self.offset = offset
@@ -101,14 +101,14 @@ class Rebalances(Protocol):
         """Drain and commit; within the rebalance timeout."""
 
     def assigned(self, places: frozenset[Place]) -> None:
-        """Note what is ours from now on; records may be polled before this returns, so nothing is sought here."""
+        """Note the newly assigned partitions; do not seek here, since records may be polled before this returns."""
 
 
 class MissingTopics:
-    """Refreshes a client's metadata while they lack a topic; aiokafka by itself would wait for `metadata_max_age_ms`.
+    """Refreshes a client's metadata while a topic is missing; aiokafka alone would wait for `metadata_max_age_ms`.
 
-    The leader of a group assigns what its own metadata know: nothing of a topic that the broker it asked has not heard
-    of yet, though others have.
+    The leader of a group assigns only topics in its own metadata, which may lack a topic that the broker it asked does
+    not know yet.
     """
 
     def __init__(self, client: Any, topics: Sequence[str], *, now: Callable[[], float] = time.monotonic) -> None:
@@ -118,7 +118,7 @@ class MissingTopics:
         self._look_at = now()
 
     def look(self) -> None:
-        """Start a refresh if a topic is missing and the last look is long enough ago; cheap, for every poll."""
+        """Start a refresh if a topic is missing and the last one is long enough ago; cheap enough for every poll."""
         now = self._now()
         if now >= self._look_at:
             self._look_at = now + MISSING_TOPIC_S
@@ -127,12 +127,12 @@ class MissingTopics:
 
 
 class GroupTransport:
-    """A member of a group; one task alone calls `poll`, `seek`, `pause` and `resume`, and is never cancelled there."""
+    """A member of a group; only one task calls `poll`, `seek`, `pause` and `resume`, and is never cancelled there."""
 
     def __init__(
         self, connection: KafkaConnection, *, group: str, topics: Sequence[str], timing: Timing = Timing()
     ) -> None:
-        """Join `group` for `topics` once started, which can be done once."""
+        """Join `group` for `topics` when started; can be started once."""
         self._connection = connection
         self._group = group
         self._topics = topics
@@ -148,7 +148,7 @@ class GroupTransport:
         self._credentials = self._connection.credentials()
         try:
             options = self._connection.options()
-        except ConfigError as exc:  # all could be used when the process began: one is being replaced
+        except ConfigError as exc:  # all were valid when the process began: one is being replaced
             raise TransportError(exc.code) from exc
         options["bootstrap_servers"] = await reachable(self._connection.servers)
         if not options["bootstrap_servers"]:
@@ -157,7 +157,7 @@ class GroupTransport:
         self._fetch_buffer = FetchBuffer(self._consumer)
         try:
             async with _answered(START_S):
-                # Without topics, so that it returns before the group has agreed: others may take long to join.
+                # Without topics, so that it returns before the rebalance ends: others may take long to join.
                 await self._consumer.start()
         except BaseException as exc:
             await self.stop()
@@ -165,10 +165,10 @@ class GroupTransport:
                 raise TransportError(refusal(options).code) from exc
             raise
         self._consumer.subscribe(list(self._topics), listener=_Listener(rebalances))
-        self._missing = MissingTopics(self._consumer._client, self._topics)  # noqa: SLF001 - it alone renews metadata
+        self._missing = MissingTopics(self._consumer._client, self._topics)  # noqa: SLF001 - the only refresher of metadata
 
     async def poll(self, places: Collection[Place], *, timeout_s: float) -> Mapping[Place, Sequence[ConsumedRecord]]:
-        """Return records of `places` alone, of none when it is empty; each call keeps this member in its group.
+        """Return records of `places` only, even if empty; each call keeps this member in its group.
 
         Raises:
             TransportError: `no_answer`, `offset_missing`, `offset_out_of_range`, `batch_unreadable`, `refused`.
@@ -181,10 +181,10 @@ class GroupTransport:
         return found
 
     async def _take(self, places: Collection[Place]) -> Mapping[Place, Sequence[ConsumedRecord]]:
-        """Return what is there without a wait, so that nothing can be cancelled inside `getmany`."""
-        subscription = self._consumer._subscription  # noqa: SLF001 - `getmany` waits for the group without a bound
+        """Return fetched records without waiting, so that `getmany` cannot be cancelled."""
+        subscription = self._consumer._subscription  # noqa: SLF001 - `getmany` waits for the group without a limit
         try:
-            # If either task has ended, no record ever comes, and aiokafka reports nothing.
+            # If either task has ended, records never arrive, and aiokafka does not report it.
             tasks = self._consumer._fetcher._fetch_task, self._consumer._client._sync_task  # noqa: SLF001 - as above
             if any(task.done() for task in tasks):
                 raise TransportError("no_answer")
@@ -199,19 +199,19 @@ class GroupTransport:
             raise _translated(exc) from exc
 
     def _rejoin_if_dead(self) -> None:
-        """Join again if a heartbeat was refused: its task has ended, and each poll would report the same refusal."""
+        """Rejoin if a heartbeat was refused: its task has ended, and each poll would report the same refusal."""
         coordinator = self._consumer._coordinator  # noqa: SLF001 - as above
         tasks = (coordinator._heartbeat_task, coordinator._commit_refresh_task)  # noqa: SLF001 - as above
         if any(task is not None and task.done() and not task.cancelled() and task.exception() for task in tasks):
             coordinator.request_rejoin()
 
     def position(self, place: Place) -> int | None:
-        """Return the next offset that will be read, past what no reader sees; None while that is not known."""
+        """Return the next offset to read, after records that readers do not see; None while unknown."""
         state = self._state(place)
         return state.position if state is not None and state.has_valid_position else None
 
     def high_watermark(self, place: Place) -> int | None:
-        """Return the end of the log as the last fetch saw it, also behind an open transaction; None before one."""
+        """Return the end of the log of the last fetch, including open transactions; None before the first."""
         state = self._state(place)
         return None if state is None else state.highwater
 
@@ -222,7 +222,7 @@ class GroupTransport:
         return self._consumer._subscription.subscription.assignment.state_value(partition)  # noqa: SLF001 - `position()` may wait
 
     def assigned(self) -> frozenset[Place]:
-        """Return what the group has given to this member."""
+        """Return the partitions assigned to this member."""
         return frozenset(Place(*each) for each in self._consumer.assignment())
 
     def seek(self, place: Place, offset: int) -> None:
@@ -231,7 +231,7 @@ class GroupTransport:
             self._consumer.seek(each, offset)
 
     def pause(self, places: Collection[Place]) -> None:
-        """Stop fetching; what was fetched and not polled is dropped and comes again."""
+        """Stop fetching; records fetched and not polled are dropped and fetched again."""
         self._consumer.pause(*self._ours(places))
 
     def resume(self, places: Collection[Place]) -> None:
@@ -239,13 +239,13 @@ class GroupTransport:
         self._consumer.resume(*self._ours(places))
 
     def _ours(self, places: Collection[Place]) -> list[Any]:
-        """Leave out what a rebalance took at this moment; the listener reports it."""
+        """Filter out partitions that a rebalance has just revoked; the listener reports them."""
         ours = self._consumer.assignment()
         return [TopicPartition(*place) for place in places if place in ours]
 
     async def commit(self, offsets: Mapping[Place, int]) -> None:
-        """Keep the next offsets in the group, within a bound; `TransportError`: `not_member`, `no_answer`."""
-        coordinator = self._consumer._coordinator  # noqa: SLF001 - `commit()` waits first, and then sends what is stale
+        """Commit the next offsets, within a time limit; `TransportError`: `not_member`, `no_answer`."""
+        coordinator = self._consumer._coordinator  # noqa: SLF001 - `commit()` waits first, and then sends stale offsets
         membership = (coordinator.generation, coordinator.member_id)
         async with _answered(ANSWER_S):
             await coordinator.ensure_coordinator_known()
@@ -258,7 +258,7 @@ class GroupTransport:
             )
 
     async def bounds(self, places: Collection[Place]) -> Mapping[Place, Bounds]:
-        """Return where the logs start and end, for readers: an open transaction is an end; raises `no_answer`."""
+        """Return start and end of the logs for readers, where an open transaction is the end; raises `no_answer`."""
         wanted = [TopicPartition(*place) for place in places]
         async with _answered(ANSWER_S):
             starts = await self._consumer.beginning_offsets(wanted)
@@ -266,11 +266,11 @@ class GroupTransport:
         return {place: Bounds(starts[place], ends[place]) for place in places}
 
     def outdated(self) -> bool:
-        """Whether another member would log in with other credentials, since their files were replaced."""
+        """Return whether the credential files were replaced, so that a new member would use others."""
         return self._connection.credentials() != self._credentials
 
     async def stop(self) -> None:
-        """Leave the group and close every connection, within a bound, also in an outage."""
+        """Leave the group and close every connection, within a time limit, even in an outage."""
         if self._consumer is None:
             return
         if self._ending is None:
@@ -295,9 +295,9 @@ def _build(options: dict[str, Any], *, group: str, timing: Timing) -> Any:
         client_id="drx-consumer",
         group_id=group,
         enable_auto_commit=False,
-        auto_offset_reset="none",  # the others skip or repeat silently
-        isolation_level="read_committed",  # aborted records are not there
-        # It keeps its assignment in its class, where the next client of this process must not find it.
+        auto_offset_reset="none",  # other policies skip or repeat silently
+        isolation_level="read_committed",  # aborted records are not returned
+        # aiokafka keeps the assignment in the class, where the next client of this process must not find it.
         partition_assignment_strategy=[type("Sticky", (StickyPartitionAssignor,), {})],
         session_timeout_ms=_ms(timing.session_s),
         heartbeat_interval_ms=_ms(min(3.0, timing.session_s / HEARTBEATS)),

@@ -1,4 +1,4 @@
-"""Which records of a partition are settled: what `next_offset` and the list of those settled above it follow from."""
+"""Which records of a partition are settled: determines `next_offset` and the offsets settled above it."""
 
 from collections import deque
 from collections.abc import Collection, Iterator
@@ -6,23 +6,22 @@ from typing import NamedTuple
 
 from bridge.kafka.transport import ConsumedRecord
 
-# Our own objects around key, value and headers, and the headers of a record of the contract, as `sys.getsizeof` counts
-# them.
+# Bytes per record of our own objects and of the contract's headers, by `sys.getsizeof`.
 OVERHEAD_BYTES = 2_048
 
 
 class Advance(NamedTuple):
-    """How far a partition is settled."""
+    """The settled position of a partition."""
 
-    next_offset: int  # everything below is settled, and the record just below, if there is one, was seen
-    last_event_id: str | None  # event id of the record just below, or None when it is not known or it has none
-    above: tuple[int, ...]  # of the offsets asked about, those at or above `next_offset`
+    next_offset: int  # all records below are settled, and the record just below, if any, was read
+    last_event_id: str | None  # event id of the record just below; None if unknown or absent
+    above: tuple[int, ...]  # settled offsets at or above `next_offset`, among those given
 
 
 class Window:
-    """The records of one partition from `next_offset` on, in order; a log has gaps, so no offset is taken for granted.
+    """The records of one partition from `next_offset` on, in order; offsets may have gaps.
 
-    A record leaves when everything below it has left: until then its offset and event id are kept, not its bytes.
+    A settled record is removed once all below it are settled: until then its offset and event id are kept.
     """
 
     def __init__(
@@ -33,38 +32,38 @@ class Window:
         settled: Collection[int] = (),
         written: int | None = None,
     ) -> None:
-        """Start at `next_offset`; `settled` are offsets above it that were settled by an owner before."""
-        self.next_offset = next_offset  # everything below is settled
+        """Start at `next_offset`; `settled` are offsets above it that a former owner settled."""
+        self.next_offset = next_offset  # all records below are settled
         self.last_event_id = last_event_id  # event id of the record just below `next_offset`
         self.written = written  # `next_offset` in the ledger; None if the ledger has none yet
-        self.size = 0  # bytes of the records that are not settled
+        self.size = 0  # bytes of unsettled records
         self._settled_before = {offset for offset in settled if offset >= next_offset}
         self._entries: deque[tuple[int, str]] = deque()  # offsets and event ids
-        self._open: dict[int, tuple[int, float]] = {}  # by offset, sizes and when they were taken in
+        self._open: dict[int, tuple[int, float]] = {}  # size and time of arrival, by offset
         self._end = next_offset
 
     @property
     def count(self) -> int:
-        """Records taken in that have not left, settled or not."""
+        """Number of records in the window, settled or not."""
         return len(self._entries)
 
     @property
     def unsettled(self) -> int:
-        """Records that are not settled."""
+        """Number of unsettled records."""
         return len(self._open)
 
     def take(self, record: ConsumedRecord, *, now: float) -> bool:
-        """Take a record in; False when there is nothing to do, as in `add`."""
+        """Add a record; False if there is nothing to do, as in `add`."""
         size = OVERHEAD_BYTES + len(record.value or b"") + len(record.key or b"")
         event_id = b""
-        for name, content in record.headers:  # of another producer they may be of any size
+        for name, content in record.headers:  # other producers' headers may have any size
             size += len(content)
             if name == "ce_id":
                 event_id = content
         return self.add(record.offset, size=size, event_id=event_id.decode("utf-8", "replace"), now=now)
 
     def add(self, offset: int, *, size: int, event_id: str, now: float) -> bool:
-        """Take a record in; False when there is nothing to do: taken in before, or settled by an owner before."""
+        """Add a record; False if it was added before, or settled by a former owner."""
         if offset < self._end:
             return False
         self._end = offset + 1
@@ -78,14 +77,14 @@ class Window:
         return True
 
     def preview(self, offsets: Collection[int]) -> Advance:
-        """Return how far it will be settled once `offsets` are; `above` are those of them that this does not reach."""
+        """Return the position once `offsets` are settled; `above` are those of them beyond it."""
         next_offset, last_event_id = self.next_offset, self.last_event_id
         for offset, event_id in self._reach(offsets):
             next_offset, last_event_id = offset + 1, event_id or None
         return Advance(next_offset, last_event_id, tuple(sorted(each for each in offsets if each >= next_offset)))
 
     def settle(self, offsets: Collection[int], *, advance: Advance | None = None) -> None:
-        """Settle records, ignoring those that have left; `advance` is what was written to the ledger with them."""
+        """Settle records, ignoring removed ones; `advance` was written to the ledger with them."""
         for offset in offsets:
             taken = self._open.pop(offset, None)
             if taken is not None:
@@ -95,7 +94,7 @@ class Window:
             self.written = max(self.written or 0, advance.next_offset)
 
     def oldest_age_s(self, now: float) -> float:
-        """Age of the oldest record that is not settled; 0 when there is none."""
+        """Return the age of the oldest unsettled record in seconds; 0 if there is none."""
         for _, taken_at in self._open.values():
             return now - taken_at
         return 0.0

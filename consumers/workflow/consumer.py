@@ -1,4 +1,4 @@
-"""Builds the consumer `workflow`, an entry point of the group `drx_bridge.consumers`."""
+"""Build the consumer `workflow`, an entry point of the group `drx_bridge.consumers`."""
 
 from functools import partial
 from importlib.resources import files
@@ -12,7 +12,7 @@ from consumers.workflow.temporal import TIMEOUT_S, Temporal, WorkflowMetrics, op
 from consumers.workflow.timers import BUDGET_S, Timers
 
 MIGRATIONS = files("consumers.workflow") / "migrations"
-# A call takes some milliseconds: eight at a time are several hundred a second.
+# Calls at a time; one takes some milliseconds, so eight give several hundred a second.
 LANES = 8
 # Added to the handler's timeout: a call times out first, so that the server counts as unavailable.
 _MARGIN_S = 5.0

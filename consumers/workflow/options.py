@@ -1,4 +1,4 @@
-"""The settings of `workflow`: `CONSUMER_WORKFLOW__<KEY>`; each is described in `README.md` beside this."""
+"""The settings of `workflow`: `CONSUMER_WORKFLOW__<KEY>`, described in its `README.md`."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -49,7 +49,7 @@ class WorkflowOptions(EndpointOptions):
         return self
 
     def read_rules(self) -> Rules:
-        """Read the configured rules, or those that ship."""
+        """Read the configured rules, or the bundled ones."""
         if self.rules is None:
             return parse_rules(SHIPPED_RULES.read_text(encoding="utf-8"), file="rules.toml")
         try:

@@ -1,4 +1,4 @@
-"""Decide what an event does to workflows by the rules of a TOML file; the first match counts.
+"""Map events to workflow starts and signals by the rules of a TOML file; the first match applies.
 
     task_queue = "drx"  # of every rule that has none of its own, and of the timers
 
@@ -10,7 +10,7 @@
     signal = "asked"
     id = "renewal:{source}:{request_id}"      # `{a|b}` is the first of them that the event has
 
-By default, ids and payloads identify prescriptions and requests, and no person by name.
+By default, ids and payloads identify prescriptions and requests, but no persons by name.
 """
 
 import re
@@ -40,9 +40,9 @@ _OF_EVERY_EVENT: Mapping[str, Callable[[Event], str]] = {
 }
 _FIELDS = ("request_id", "message_id", "alert_id")
 _slots = re.compile(r"\{([^{}]*)\}")
-# The place in messages of `tomllib`.
+# The position in messages of `tomllib`.
 _at_line = re.compile(r"at line ([0-9]+)").search
-# Temporal's own limit of an id or a name (`limit.maxIDLength`).
+# Temporal's limit on an id or a name (`limit.maxIDLength`).
 _NAME_MAX = 1000
 _FILE_MAX = 1_000
 
@@ -108,12 +108,12 @@ class Rule(BaseModel):
         return frozenset({PING}) - {*self.types}
 
     def fits(self, event_type: str) -> bool:
-        """Return whether it matches a type; pings only match if they are named."""
+        """Return whether it matches a type; pings only match if named explicitly."""
         return any(fnmatchcase(event_type, each) for each in self.types) and event_type not in self._pings()
 
 
 class Rules(BaseModel):
-    """The file."""
+    """The rules of a file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -126,7 +126,7 @@ class Rules(BaseModel):
         return tuple(dict.fromkeys(each for rule in self.rule for each in rule.types))
 
     def action(self, event: Event) -> Action | None:
-        """Return what an event does, or None; `PermanentError` if it lacks a field of the id, or a condition fails."""
+        """Return the action for an event, or None; `PermanentError` if the id lacks a field or a condition fails."""
         body = b""
         for rule in self.rule:
             if not rule.fits(event.type):
@@ -141,7 +141,7 @@ class Rules(BaseModel):
 
 
 def parse_rules(text: str, *, file: str) -> Rules:
-    """Read rules; a `ConfigError` names `file` and the rule, and shows no values."""
+    """Parse rules; `ConfigError` names `file` and the rule, and shows no values."""
     try:
         return Rules.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as exc:
@@ -155,7 +155,7 @@ def parse_rules(text: str, *, file: str) -> Rules:
 
 
 def payload(event: Event, *, whole: bool) -> bytes:
-    """Return the payload of an event, the same bytes each time: ids and time, with `whole` the native body, too."""
+    """Return the payload of an event, always the same bytes: ids and time, and the native body if `whole`."""
     content: dict[str, Any] = {
         "source": event.source,
         "event_id": event.id,

@@ -1,4 +1,4 @@
-"""Call a Temporal server: three requests, what each answer means, and the seal of payloads; the one door to its library.
+"""Call a Temporal server: requests, meaning of answers, and encryption of payloads; wraps its library.
 
 | answer | raised, with code | the record |
 |---|---|---|
@@ -29,7 +29,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-# This is the door.
+# This is the wrapper.
 from temporalio.api.common.v1 import Payload, Payloads, WorkflowExecution  # noqa: TID251
 from temporalio.api.enums.v1 import WorkflowIdReusePolicy  # noqa: TID251
 from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure  # noqa: TID251
@@ -53,18 +53,18 @@ from consumers.options import read_token
 from consumers.workflow.options import NAME, WorkflowOptions
 from consumers.workflow.rules import Action
 
-# The server takes 2 MiB for one payload and 4 MiB for one request, which may have two; the rest is for its ids.
+# The server accepts 2 MiB per payload and 4 MiB per request, which may have two; the rest is for ids.
 PAYLOAD_MAX = 2 * 1024 * 1024 - 16 * 1024
 CURRENT = "current"
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
-# As Temporal's own samples of encryption name them, in every language.
+# Names as in Temporal's encryption samples, in every language.
 _ENCODING, _SEALED, _KEY_ID = "encoding", b"binary/encrypted", "encryption-key-id"
 # A library thread that handles an answer while Python exits aborts the process; it takes milliseconds.
 _LEAVE_S = 0.2
 # Seconds of one call; most take milliseconds, and a server that is failing over answers within seconds.
 TIMEOUT_S = 10.0
-# How much longer than its time limit a call of the library may take.
+# Seconds that a library call may take beyond its timeout.
 _SPARE_S = 0.5
 
 _SYSTEMIC = {
@@ -86,12 +86,12 @@ _SYSTEMIC = {
 _refuses_us = re.compile(r"\bcode: (Unauthenticated|PermissionDenied)\b").search
 # Answers about the state of a workflow, not errors.
 LATE = "late"
-# Kinds of waits that workflows are started for: from the read model's views, and the signals of its facts.
+# Kinds of waits that workflows are started for: from the read model's views, and its safety signals.
 KINDS = ("unconfirmed", "cancel_unanswered", "request_open", "source_silent", *SAFETY_KINDS)
 
 
 class WorkflowMetrics(RequestMetrics):
-    """Counts calls of the server, not pings; and what timers did, if they are enabled."""
+    """Counts calls of the server, without pings, and actions of timers, if enabled."""
 
     def __init__(self, registry: CollectorRegistry, *, service: str, timers: bool) -> None:
         server = "of the workflow server"
@@ -118,24 +118,24 @@ class WorkflowMetrics(RequestMetrics):
 
 
 class SealedPayloads(PayloadCodec):
-    """Seals and opens payloads with AES-256-GCM; workers use it as `DataConverter(payload_codec=…)`.
+    """Encrypts and decrypts payloads with AES-256-GCM; workers use it as `DataConverter(payload_codec=…)`.
 
-    It seals with the first of `keys` (id -> 32 bytes), and opens with any.
+    It encrypts with the first of `keys` (id -> 32 bytes), and decrypts with any.
     """
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
         self._keys = {name: AESGCM(key) for name, key in keys.items()}
 
     async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
-        """Seal each."""
+        """Encrypt each payload."""
         return [self.seal(each) for each in payloads]
 
     async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
-        """Open each that is sealed; `ValueError` if no key opens it, or it was altered."""
+        """Decrypt each encrypted payload; `ValueError` if no key fits, or it was altered."""
         return [self._open(each) for each in payloads]
 
     def seal(self, payload: Payload) -> Payload:
-        """Seal one."""
+        """Encrypt one payload."""
         name, key = next(iter(self._keys.items()))
         nonce = os.urandom(_NONCE_BYTES)
         sealed = nonce + key.encrypt(nonce, payload.SerializeToString(), None)
@@ -178,18 +178,18 @@ def _parse_key(where: Path, content: bytes) -> Slot[bytes]:
 
 @dataclass(eq=False, repr=False)
 class Temporal:
-    """One namespace of a server; safe to share among lanes."""
+    """One namespace of a server; can be shared among lanes."""
 
     client: ServiceClient
     options: WorkflowOptions
     identity: str  # in histories
-    codec: SealedPayloads | None  # seals payloads
+    codec: SealedPayloads | None  # encrypts payloads
     metrics: WorkflowMetrics
 
     async def act(self, action: Action, payload: bytes, *, request_id: str) -> bool:
         """Start or signal a workflow with a JSON payload; return False if it had ended or run before.
 
-        The table of this module has what is raised; a payload that is too large is refused, too.
+        Raises as in the table of this module; a payload that is too large is also refused.
         """
         with self.metrics.timed() as timed:
             timed.code = await self._act(action, self._sealed(payload), request_id)
@@ -274,7 +274,7 @@ def _judged(exc: RPCError, *, may_be_missing: bool) -> str:
 
 
 def read_tls(directory: Path | None) -> TLSConfig:
-    """Read the files of a TLS directory; without one, the system's authorities are used."""
+    """Read the files of a TLS directory; without one, the system's CA certificates are used."""
     if directory is None:
         return TLSConfig()
     ca, certificate, key = ((directory / name) for name in ("ca.crt", "tls.crt", "tls.key"))

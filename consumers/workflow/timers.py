@@ -29,7 +29,7 @@ _TOGETHER = 16
 # Rows of the views, in the order in which they are handled; the rest waits for the next run.
 _ROWS_MAX = 5_000
 
-# The views of the read model, with the same five columns: what waits, and since when.
+# The views of the read model as five columns: the subject of a wait and its start.
 _WAITING = """
   select kind collate "C" as kind, coalesce(prescription_id, 'req:' || request_id) collate "C" as subject,
     source collate "C" as source, account_id collate "C" as account_id, since from "{read_model}".overdue
@@ -44,19 +44,19 @@ _VIEWS = ("overdue", "safety_signal", "source_silence")
 
 
 class _Wait(NamedTuple):
-    """Something that is overdue, or no longer is; its action starts or signals a workflow."""
+    """A wait that is overdue, or no longer is; its action starts or signals a workflow."""
 
     kind: str
     subject: str
     since: datetime
-    times: int  # how often the same wait was overdue, this time included
+    times: int  # how often the same wait was overdue, including this time
     workflow_id: str
     action: Action
     payload: bytes
 
 
 class Timers:
-    """A job: compares the views with the started workflows."""
+    """A job that compares the views with the started workflows."""
 
     def __init__(self, options: WorkflowOptions, *, task_queue: str, metrics: WorkflowMetrics) -> None:
         self._group = options.group(NAME)
