@@ -99,7 +99,7 @@ class KeyQueues:
 
     def release_due(self, partition: Partition) -> None:
         """Begin requested releases, but not during a batch, which may contain records of the key."""
-        for key in partition.releases & partition.claim.parked:
+        for key in sorted(partition.releases & partition.claim.parked):
             self.release(partition, key)
         partition.releases.clear()
 

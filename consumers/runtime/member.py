@@ -104,6 +104,7 @@ class Membership:
     drain_s: float = 30.0  # seconds for records in flight at a stop or rebalance; well below the rebalance timeout
     limits: WatchLimits = LIMITS
     sleep: _Sleep = asyncio.sleep  # between two attempts at a claim
+    clock: Callable[[], float] = time.monotonic
 
 
 class PartitionLag:
@@ -179,6 +180,7 @@ class Member:
         self._transport = transport
         self._of = membership
         self._processor, self._metrics, self._group = membership.processor, membership.metrics, membership.name
+        self._now = membership.clock
         metrics = membership.metrics
         self._commits = OffsetCommits(transport, metrics=metrics, group=membership.name)
         self._assigned: dict[Place, AssignedPartition] = {}
@@ -188,12 +190,12 @@ class Member:
         self._failure: Exception | None = None
         self._refused = False
         self._giving_back = asyncio.Lock()
-        now = time.monotonic()
+        now = self._now()
         self._joined = False
         self._joining_since: float | None = now
         self._ticked_at = self._polled_at = now
         self._silent_since: dict[Place, float] = {}
-        metrics.poll_age.labels(metrics.service).set_function(lambda: time.monotonic() - self._polled_at)
+        metrics.poll_age.labels(metrics.service).set_function(lambda: self._now() - self._polled_at)
         self._partition_gauges = (
             metrics.consumer_lag_records,
             metrics.consumer_lag_seconds,
@@ -204,7 +206,7 @@ class Member:
 
     def live(self) -> str:
         """Return `ok`, or why only a restart can help."""
-        now = time.monotonic()
+        now = self._now()
         if now - self._ticked_at > LOOP_LATE_S:
             return "loop_late"
         if now - self._polled_at > self._of.limits.poll_s:
@@ -263,7 +265,7 @@ class Member:
 
     async def revoked(self, places: frozenset[Place]) -> None:
         """Drain and commit; until this returns the partitions are ours."""
-        self._joining_since = time.monotonic()
+        self._joining_since = self._now()
         # The client would swallow an exception raised here.
         await self._noting(self._give_back(places))
 
@@ -272,7 +274,7 @@ class Member:
         self._joining_since = None
         self._joined = True
         self._forget(self._take_away(list(self._assigned)))  # does nothing unless the client omitted `revoked`
-        self._assigned = {place: AssignedPartition(place) for place in places}
+        self._assigned = {place: AssignedPartition(place) for place in sorted(places)}
         self._metrics.consumer_rebalances.labels(self._metrics.service, "assigned").inc()
         log.info("worker.assigned", group=self._group, partitions=len(places))
 
@@ -329,7 +331,7 @@ class Member:
             await self._poll_failed(exc, asked)
             return
         finally:
-            self._polled_at = time.monotonic()
+            self._polled_at = self._now()
         for place, records in found.items():
             if self._assigned.get(place) is asked[place]:
                 self._offer(asked[place], records)
@@ -464,14 +466,14 @@ class Member:
         looked_at = -math.inf
         while not self._finishing.is_set():
             self.tick()
-            if time.monotonic() - looked_at >= self._of.limits.look_s:
-                looked_at = time.monotonic()
+            if self._now() - looked_at >= self._of.limits.look_s:
+                looked_at = self._now()
                 await self._report_lag()
             await pause(self._finishing, WATCH_PERIOD_S)
 
     def tick(self) -> None:
         """Note that the event loop runs, and the settled offset of each partition."""
-        self._ticked_at = now = time.monotonic()
+        self._ticked_at = now = self._now()
         for each in self._ours():
             next_offset = self._processor.next_offset(each.place)
             if each.lag is not None and next_offset is not None:
@@ -483,7 +485,7 @@ class Member:
         """Request the ends of the logs, and report the lag."""
         # Also for partitions being claimed, since a claim would never end on a client without answers.
         answers = await self._ask_bounds(self._transport.assigned())
-        now = time.monotonic()
+        now = self._now()
         self._note_silence(answers, now)
         for each in self._ours():
             bounds = answers.get(each.place)  # assigned since the request

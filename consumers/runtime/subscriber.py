@@ -1,7 +1,6 @@
 """Keep this process a member of its group: run a `Member` with one Kafka client, and replace it when it fails."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -54,14 +53,14 @@ class Subscriber:
         """Read until `stop` is set; then drain, commit and leave the group."""
         failures = 1  # a failure soon after the start waits as after a failure
         while not stop.is_set():
-            begun_at = time.monotonic()
+            begun_at = self._membership.clock()
             failure = await self._run_member(stop)
             if failure is None:
                 return
             self._failure = failure.code
             log.warning("worker.client_failed", group=self._membership.name, code=failure.code, address=self._address)
             self._metrics.client_rebuilds.inc()
-            failures = 1 if time.monotonic() - begun_at > STEADY_S else failures + 1
+            failures = 1 if self._membership.clock() - begun_at > STEADY_S else failures + 1
             await pause(stop, backoff_s(failures, first_s=CLIENT_RETRY_FIRST_S, max_s=CLIENT_RETRY_MAX_S))
 
     def _stopped(self, code: str) -> int:
