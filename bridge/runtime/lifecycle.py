@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
 _Result = TypeVar("_Result")
@@ -87,11 +87,10 @@ class EndOf:
 
 async def pause(stop: asyncio.Event, seconds: float) -> bool:
     """Return True after `seconds`, False as soon as `stop` is set."""
-    try:
-        await asyncio.wait_for(stop.wait(), seconds)
-    except TimeoutError:
-        return not stop.is_set()
-    return False
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    return not stop.is_set()
 
 
 async def repeat(work: Callable[[], Coroutine[Any, Any, None]], every_s: float, stop: asyncio.Event) -> None:
