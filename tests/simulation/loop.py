@@ -2,8 +2,9 @@
 
 import asyncio
 import heapq
-import selectors
+from collections import deque
 from contextvars import Context, ContextVar, copy_context
+from itertools import count
 from typing import Any
 
 # Steps of the loop at one moment, after which something is running that never waits.
@@ -17,20 +18,21 @@ class Process:
 
     def __init__(self, loop: "SimulatedLoop", name: str) -> None:
         self.name = name
+        self.began = loop.time()
         self.alive = True
         self._loop = loop
         self._is_frozen = False
-        self._held: list[asyncio.Handle] = []
+        self._held: list[_Step] = []
         self.context: Context = copy_context()
         self.context.run(PROCESS.set, self)
 
-    def keeps(self, handle: asyncio.Handle) -> bool:
+    def keeps(self, step: "_Step") -> bool:
         """Return whether a step that is due must not run now."""
         if not self.alive:
-            handle.cancel()
+            step.cancel()
             return True
         if self._is_frozen:
-            self._held.append(handle)
+            self._held.append(step)
             return True
         return False
 
@@ -42,37 +44,14 @@ class Process:
         """Go on with all that has become due."""
         self._is_frozen = False
         held, self._held = self._held, []
-        for handle in held:
-            if not handle.cancelled():
-                self._loop.put(handle)
+        for step in held:
+            self._loop.put(step)
 
     def end(self) -> None:
         """Run nothing of it any more: no `finally`, no `except`."""
         self.alive = False
         self._held.clear()
         self._loop.bury(self)
-
-
-class _Instant(selectors.SelectSelector):
-    """Never asks the kernel and never waits: what would be waited for is added to the clock."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 1000.0
-        self._turns = 0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:
-            msg = "nothing will ever happen again"
-            raise RuntimeError(msg)
-        self._turns += 1
-        if timeout:
-            self.now += timeout
-            self._turns = 0
-        elif self._turns > TURNS_MAX:
-            msg = "something runs without end while no time passes"
-            raise RuntimeError(msg)
-        return []
 
 
 class _Task(asyncio.Task[Any]):
@@ -85,42 +64,57 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
     """One thread, no network, no wall clock; steps run in the order in which they became due."""
 
     def __init__(self) -> None:
-        self._instant = _Instant()
-        super().__init__(self._instant)
-        self._clock_resolution = 1e-9
+        super().__init__()
+        self.now = 1000.0
+        self._due: deque[_Step] = deque()
+        self._timers: list[tuple[float, int, _Step]] = []
+        self._numbers = count()
         self.set_task_factory(_task)
-
-    def _make_self_pipe(self) -> None:
-        """Need no sockets: there are no other threads."""
-
-    def _close_self_pipe(self) -> None:
-        """There are none."""
-
-    def _write_to_self(self) -> None:
-        """Nobody waits."""
 
     def __del__(self, *_: Any) -> None:
         self.close()
 
     def time(self) -> float:
-        return self._instant.now
+        return self.now
 
-    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> asyncio.Handle:  # type: ignore[override]  # untyped arguments
-        handle = _Step(callback, args, self, context)
-        self._ready.append(handle)  # type: ignore[attr-defined]  # asyncio's own queue
-        return handle
+    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> "_Step":  # type: ignore[override]  # untyped arguments
+        step = _Step(self, callback, args, context or copy_context())
+        self._due.append(step)
+        return step
 
-    def call_at(  # type: ignore[override]  # as above
-        self, when: float, callback: Any, *args: Any, context: Context | None = None
-    ) -> asyncio.TimerHandle:
-        timer = _Timer(when, callback, args, self, context)
-        heapq.heappush(self._scheduled, timer)  # type: ignore[attr-defined]  # as above
-        timer._scheduled = True  # type: ignore[attr-defined]  # as above
-        return timer
+    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> "_Step":  # type: ignore[override]  # as above
+        step = _Step(self, callback, args, context or copy_context(), when)
+        heapq.heappush(self._timers, (when, next(self._numbers), step))
+        return step
 
-    def put(self, handle: asyncio.Handle) -> None:
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Context | None = None) -> "_Step":  # type: ignore[override]  # as above
+        return self.call_at(self.now + delay, callback, *args, context=context)
+
+    def put(self, step: "_Step") -> None:
         """Run a step that was held back."""
-        self._ready.append(handle)  # type: ignore[attr-defined]  # as above
+        self._due.append(step)
+
+    def _run_once(self) -> None:
+        """Run what is due at one moment; if that is nothing, pass to the next moment at which something is."""
+        due, timers = self._due, self._timers
+        turns = 0
+        while due:
+            turns += 1
+            if turns > TURNS_MAX:
+                msg = "something runs without end while no time passes"
+                raise RuntimeError(msg)
+            for _ in range(len(due)):
+                due.popleft().run()
+            if self._stopping:  # type: ignore[attr-defined]  # asyncio's own
+                return
+        while timers and timers[0][2].callback is None:
+            heapq.heappop(timers)
+        if not timers:
+            msg = "nothing will ever happen again"
+            raise RuntimeError(msg)
+        self.now = max(self.now, timers[0][0])
+        while timers and timers[0][0] <= self.now:
+            due.append(heapq.heappop(timers)[2])
 
     def run_in_executor(self, *_: Any) -> Any:  # type: ignore[override]  # as above
         msg = "a thread, whose order no seed decides"
@@ -144,19 +138,36 @@ def _task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> as
     return task
 
 
-class _Step(asyncio.Handle):
-    __slots__ = ()
+class _Step:
+    """A handle of a callback that is due, or of a timer; it is cheaper than asyncio's."""
 
-    def _run(self) -> None:
-        process = self._context.get(PROCESS)  # type: ignore[attr-defined]
-        if process is None or not process.keeps(self):
-            super()._run()
+    __slots__ = ("_loop", "_when", "args", "callback", "context")
 
+    def __init__(
+        self, loop: SimulatedLoop, callback: Any, args: tuple[Any, ...], context: Context, when: float = 0.0
+    ) -> None:
+        self._loop, self.callback, self.args, self.context, self._when = loop, callback, args, context, when
 
-class _Timer(asyncio.TimerHandle):
-    __slots__ = ()
+    def cancel(self) -> None:
+        self.callback = None
+        self.args = ()
 
-    def _run(self) -> None:
-        process = self._context.get(PROCESS)  # type: ignore[attr-defined]
-        if process is None or not process.keeps(self):
-            super()._run()
+    def cancelled(self) -> bool:
+        return self.callback is None
+
+    def when(self) -> float:
+        return self._when
+
+    def run(self) -> None:
+        callback = self.callback
+        if callback is None:
+            return
+        process = self.context.get(PROCESS)
+        if process is not None and process.keeps(self):
+            return
+        try:
+            self.context.run(callback, *self.args)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:  # noqa: BLE001 - as asyncio does
+            self._loop.call_exception_handler({"message": f"a callback raised: {callback}", "exception": exc})
