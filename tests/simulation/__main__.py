@@ -44,7 +44,10 @@ def main() -> int:
             _say(f"{result.plan.seed} {result.trace}")
         if result.broken:
             failed.append(result)
-            _say(f"seed {result.plan.seed}: {result.broken[0].promise}: {result.broken[0].what}")
+            shown = next((each for each in result.broken if each.promise == arguments.until), result.broken[0])
+            _say(f"seed {result.plan.seed}: {shown.promise}: {shown.what}")
+            if shown.promise == arguments.until:
+                break
     took_s = time.monotonic() - began
     _say(f"{ran} worlds from seed {arguments.first}, {attempts} deliveries, {took_s:.0f} s, {len(failed)} broken")
     for result in failed[: arguments.stories]:
@@ -100,6 +103,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--first", type=int, default=1, help="the first seed")
     parser.add_argument("--seed", type=int, help="one world, told whole, or shortened if it breaks a promise")
     parser.add_argument("--for", dest="time", help="for how long, such as 10m")
+    parser.add_argument("--until", help="end with the first world that breaks this promise")
     parser.add_argument("--stories", type=int, default=1, help="how many broken worlds to shorten and tell")
     parser.add_argument("--found", action="store_true", help="first the seeds of seeds.txt")
     parser.add_argument("--traces", action="store_true", help="print the digest of each world's trace")

@@ -69,7 +69,7 @@ class SimulatedDisk(Disk):
         self.files: dict[Path, File] = {}
         self.durable: dict[Path, File] = {}  # names as the last sync of their directory left them
         self.faults = Faults()
-        self.unread: set[File] = set()  # the disk does not give them back
+        self.failing_since = 0.0  # when reads began to fail
         self.operations = 0
         self.kill_at = -1  # at which operation a process is killed
         self.on_kill: Callable[[Process], None] = lambda _process: None
@@ -99,11 +99,13 @@ class SimulatedDisk(Disk):
         self.files, self.durable = dict(names), dict(names)
         self._handles.clear()
 
-    def turn_a_bit(self, path: Path) -> None:
+    def turn_a_bit(self, path: Path) -> int:
+        """Return the offset of its byte."""
         file = self.files[path]
         at = self._rng.randrange(len(file.content))
         file.content[at] ^= 1 << self._rng.randrange(8)
         file.synced = bytes(file.content)
+        return at
 
     def hang(self) -> None:
         self.faults.hangs = True
@@ -200,7 +202,7 @@ class SimulatedDisk(Disk):
     def read(self, path: Path, offset: int, length: int) -> bytes:
         self._count()
         file = self._file(path)
-        if file in self.unread or (path.suffix == ".segment" and self._meets(self.faults.read)):
+        if path.suffix == ".segment" and self._meets(self.faults.read):
             raise OSError(errno.EIO, "read")
         return bytes(file.content[offset : offset + length])
 

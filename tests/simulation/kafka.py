@@ -16,6 +16,7 @@ from aiokafka import errors as kafka_errors  # noqa: TID251 - as above
 
 from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.transport import ConsumedRecord, Place
+from tests.simulation.loop import PROCESS
 from tests.simulation.world import World
 
 REQUEST_TIMEOUT_S = 5.0
@@ -38,6 +39,7 @@ class Stored(NamedTuple):
     headers: Sequence[tuple[str, bytes]]
     timestamp_ms: int
     visible_at: float
+    began: float  # when its producer was given it
     pid: int
 
 
@@ -93,6 +95,10 @@ class Kafka:
         self.cut_off: set[str] = set()  # hosts whose packets are dropped
         self.consumers: list[Consumer] = []
         self._pids = self._fenced = 0
+        self._newest: dict[Any, int] = {}  # by process, the producer that it started last
+        self.writers: dict[int, Any] = {}  # by producer, its process
+        self._refused: dict[tuple[int, Place], int] = {}  # the number of a batch that was refused when it first came
+        self.on_bug: Callable[..., None] = lambda *_: None
         self.on_write: Callable[[Partition, Sequence[Stored]], None] = lambda _partition, _records: None
 
     def partitions(self) -> Iterable[Partition]:
@@ -119,6 +125,8 @@ class Kafka:
 
     def new_pid(self) -> int:
         self._pids += 1
+        self.writers[self._pids] = process = PROCESS.get()
+        self._newest[process] = self._pids
         return self._pids
 
     def fence(self) -> None:
@@ -175,6 +183,8 @@ class Kafka:
     def produce(self, link: "Link", number: int, batches: Sequence["Batch"], answered: asyncio.Future[Any]) -> None:
         """Take one request of a client; `answered` gets an error or None for each of its batches."""
         state = self.sees(link.host, number)
+        if batches[0].pid != self._newest[PROCESS.get()]:
+            self.on_bug("a producer sends that was replaced")
         if state == "cut":
             return
         arrive = lambda: self._arrive(link, number, batches, answered)  # noqa: E731
@@ -194,7 +204,7 @@ class Kafka:
         for batch in batches:
             error, until = self._append(number, batch)
             errors.append(error)
-            wait_s = max(wait_s, until - self.world.loop.time())
+            wait_s = max(wait_s, until - self.world.loop.time() if batch.acks == "all" else 0.0)
         self.world.later(wait_s + self.latency(), lambda: self._answer(link, number, errors, answered))
 
     def _answer(self, link: "Link", number: int, errors: list[Any], answered: asyncio.Future[Any]) -> None:
@@ -223,6 +233,8 @@ class Kafka:
         partition = self.find(batch.tp)
         refusal = self._refusal(partition, number, batch.builder.size)
         if partition is None or refusal is not None:
+            if batch.retry_count == 1 and not refusal.retriable:
+                self._refused.setdefault((batch.pid, batch.tp), batch.sequence)
             return refusal, now
         if batch.pid <= self._fenced:
             return kafka_errors.InvalidProducerEpoch, now
@@ -235,10 +247,13 @@ class Kafka:
                 return kafka_errors.DuplicateSequenceNumber, now
             return None, max(now, partition.records[end - 1].visible_at)  # it waits for the replicas as well
         if batch.sequence > expected:
+            if self._refused.get((batch.pid, batch.tp)) == expected:
+                self.on_bug("a producer leaves out the numbers of what was refused")
             return kafka_errors.OutOfOrderSequenceNumber, now
+        self._refused.pop((batch.pid, batch.tp), None)
         last = partition.records[-1].visible_at if partition.records else 0.0
         visible_at = max(last, now + self.rng.uniform(0.0005, 0.003) + self.ack_s * self.rng.random())
-        stored = [Stored(*each, visible_at, batch.pid) for each in batch.builder.records]
+        stored = [Stored(*each, visible_at, batch.began, batch.pid) for each in batch.builder.records]
         partition.records += stored
         recent.append((batch.sequence, len(stored), len(partition.records)))
         self.world.later(visible_at + self.lag_s - now, lambda: self.wake(partition.place.topic))
@@ -270,7 +285,7 @@ class Connection(KafkaConnection):
         return {"bootstrap_servers": [f"b{each.id}:9092" for each in answers], "security_protocol": "PLAINTEXT"}
 
     def producer(self, **options: Any) -> Any:
-        return Producer(self.kafka, self.host, options["max_batch_size"])
+        return Producer(self.kafka, self.host, options["max_batch_size"], options["acks"])
 
     def consumer(self, **_: Any) -> Any:
         return Consumer(self.kafka, self.host)
@@ -375,9 +390,10 @@ class Builder:
 class Batch:
     """A batch on its way."""
 
-    def __init__(self, builder: Builder, tp: Any, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, builder: Builder, tp: Any, loop: asyncio.AbstractEventLoop, acks: Any) -> None:
         self.builder = builder
         self.tp = tp
+        self.acks = acks
         self.future: asyncio.Future[Any] = loop.create_future()
         self.retry_count = 0
         self.record_count = len(builder.records)
@@ -404,13 +420,14 @@ class Sequences:
 class Accumulator:
     """Batches that wait, by partition."""
 
-    def __init__(self) -> None:
+    def __init__(self, acks: Any) -> None:
+        self._acks = acks
         self._loop = asyncio.get_running_loop()
         self.batches: dict[Any, deque[Batch]] = {}
         self.news: asyncio.Future[None] = self._loop.create_future()
 
     def _append_batch(self, builder: Builder, tp: Any) -> Batch:
-        batch = Batch(builder, tp, self._loop)
+        batch = Batch(builder, tp, self._loop, self._acks)
         self.batches.setdefault(tp, deque()).append(batch)
         if not self.news.done():
             self.news.set_result(None)
@@ -420,11 +437,11 @@ class Accumulator:
 class Producer:
     """As `AIOKafkaProducer` with idempotence."""
 
-    def __init__(self, kafka: Kafka, host: str, max_bytes: int) -> None:
+    def __init__(self, kafka: Kafka, host: str, max_bytes: int, acks: Any) -> None:
         self._max_bytes = max_bytes
         self._kafka = kafka
         self.client = Metadata(kafka, host)
-        self._message_accumulator = Accumulator()
+        self._message_accumulator = Accumulator(acks)
         self._txn_manager = Sequences()
         self._sender = Sender(kafka, self.client, self._message_accumulator, self._txn_manager)
         self._closed = False
@@ -535,13 +552,12 @@ class Consumer:
     def __init__(self, kafka: Kafka, host: str) -> None:
         self._kafka = kafka
         self._client = Metadata(kafka, host)
-        self._loop = asyncio.get_running_loop()
+        self._loop = kafka.world.loop
         self._coordinator = None
         self._fetcher = Fetcher(self)
         self._subscription = self
         self.topics: set[str] = set()
         self.positions: dict[Any, int] = {}
-        self._seen: dict[Any, Partition] = {}
         self.waiters: list[asyncio.Future[None]] = []
 
     async def start(self) -> None:
@@ -560,9 +576,6 @@ class Consumer:
         for place in places:
             self.topics.add(place.topic)
             self.positions[place] = -1
-            found = self._kafka.find(place)
-            if found is not None:
-                self._seen[place] = found
 
     def seek(self, place: Any, offset: int) -> None:
         self.positions[TopicPartition(*place)] = offset
@@ -603,34 +616,30 @@ class Consumer:
             await asyncio.sleep(FETCH_S)
             waited_s += FETCH_S
 
-    def hears(self, place: Any) -> bool:
-        """Return whether the leader of a partition answers."""
-        found = self._kafka.find(place)
-        return (
-            found is not None and found.leader >= 0 and self._kafka.sees(self._client.link.host, found.leader) == "up"
-        )
+    def _heard(self, place: Any) -> Partition | None:
+        """Return a partition whose leader answers."""
+        kafka, found = self._kafka, self._kafka.find(place)
+        if found is None or found.leader < 0 or kafka.brokers[found.leader].state != "up":
+            return None
+        return None if self._client.link.host in kafka.cut_off else found
 
     def end_of(self, place: Any) -> int:
         """Return up to where a fetch has records now."""
-        found = self._kafka.find(place)
-        if found is None or not self.hears(place):
-            return self.positions[place]
-        return found.end(self._loop.time() - self._kafka.lag_s)
+        found = self._heard(place)
+        return self.positions[place] if found is None else found.end(self._loop.time() - self._kafka.lag_s)
 
     def last_poll_timestamp(self, place: Any) -> int | None:
-        if self.hears(place):
+        if self._heard(place):
             self._fetcher.answers[place] = int(self._loop.time() / FETCH_S)
         return self._fetcher.answers.get(place)
 
     def last_stable_offset(self, place: Any) -> int:
-        return self._fetcher.ends.setdefault(place, 0) if not self.hears(place) else self._noted_end(place)
-
-    def _noted_end(self, place: Any) -> int:
-        end = self._fetcher.ends[place] = self.end_of(place)
-        return end
+        if self._heard(place):
+            self._fetcher.ends[place] = self.end_of(place)
+        return self._fetcher.ends.setdefault(place, 0)
 
     async def getmany(self, place: Any, *, max_records: int) -> Mapping[Any, list[ConsumedRecord]]:
-        found = self._kafka.find(place)
+        found = self._heard(place)
         position = self.positions[place]
         if found is None:
             return {}

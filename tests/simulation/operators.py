@@ -10,6 +10,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,8 +95,8 @@ KINDS: Mapping[str, Callable[[random.Random], tuple[Any, ...]]] = {
     "disk_fails": lambda rng: (
         _host(rng),
         rng.choice(("write", "sync", "read")),
-        round(rng.uniform(0.05, 1), 3),
-        _for(rng),
+        round(rng.choice((1.0, rng.uniform(0.05, 1))), 3),
+        rng.choice((_for(rng), 50.0)),
     ),
     "disk_full": lambda rng: (_host(rng), rng.randrange(0, 60_000), _for(rng)),
     "disk_read_only": lambda rng: (_host(rng), _for(rng)),
@@ -129,15 +130,17 @@ def make_plan(seed: int) -> Plan:
     """Decide what there is in a world, and what happens in it."""
     rng = random.Random(f"{seed} plan")  # noqa: S311 - decides a test, guards nothing
     faults = rng.sample(sorted(KINDS), rng.choice((1, 2, 2, 3, 3, 4, 6, 12)))
-    if rng.random() < 0.6:  # the spool is used amid one of these only
-        faults.append(rng.choice(OUTAGES))
+    outage = rng.choice(OUTAGES) if rng.random() < 0.6 else ""  # the spool is used amid one of these only
+    faults += [outage] if outage else []
     share = rng.choice((0.15, 0.4, 0.7))
     kinds = [*dict.fromkeys(faults), *(each for each in HABITS if rng.random() < share)]
     acts: list[Act] = []
     for phase in range(PHASES):
         # Most acts of a phase gather around one moment: what matters is one that happens amid another.
         around = rng.uniform(2, PHASE_S * 0.7)
-        for _ in range(rng.randrange(1, 6)):
+        if outage and rng.random() < 0.6:  # long enough for all that
+            acts.append(Act(phase, round(around, 3), outage, (*KINDS[outage](rng)[:-1], rng.uniform(5, 40))))
+        for _ in range(rng.randrange(1, 9)):
             kind = rng.choice(faults)
             at = rng.uniform(1, PHASE_S) if rng.random() < 0.25 else around + rng.expovariate(0.2)
             acts.append(Act(phase, round(min(at, PHASE_S), 3), kind, KINDS[kind](rng)))
@@ -218,19 +221,25 @@ class Operators:
     writes: list[Callable[[], None]] = field(default_factory=list)
     failures: list[BaseException] = field(default_factory=list)
     rotating: set[str] = field(default_factory=set)
-    emptied: bool = False  # a topic was made anew
+    emptied: set[str] = field(default_factory=set)  # topics that were made anew
+    # When a host, or any if that is empty, could not read topics or did not run.
+    troubles: list[tuple[float, float, str]] = field(default_factory=list)
+    done: set[str] = field(default_factory=set)  # kinds of acts
+    on_bit: Callable[[Host, Path, bytes, int], None] = lambda *_: None
 
     def do(self, act: Act) -> None:
         if act.kind == "send":
             self.senders.send(*act.args)
             return
         self.world.note("operator", act.kind, *act.args)
+        self.done.add(act.kind)
         getattr(self, act.kind)(*act.args)
 
     def heal(self) -> None:
         """End every fault, and start what does not run."""
         self.world.note("operator", "heals all")
-        kafka = self.kafka
+        kafka, now = self.kafka, self.world.loop.time()
+        self.troubles = [(begun, min(end, now), host) for begun, end, host in self.troubles]
         kafka.ack_s = kafka.lost_answers = kafka.lag_s = 0.0
         kafka.cut_off.clear()
         for topic in kafka.topics.values():
@@ -249,6 +258,10 @@ class Operators:
                 host.process.thaw()
             host.start()
         self.writes.clear()
+
+    def _trouble(self, seconds: float, host: str = "") -> None:
+        now = self.world.loop.time()
+        self.troubles.append((now, now + seconds, host))
 
     def _until(self, seconds: float, end: Callable[[], Any]) -> None:
         self.under_way += 1
@@ -290,10 +303,12 @@ class Operators:
             process.freeze()
             now = self.world.loop.time()
             self.hosts[host].pauses.append((now, now + seconds))
+            self._trouble(seconds, HOSTS[host])
             self._until(seconds, process.thaw)
 
     def broker(self, number: int, state: str, seconds: float) -> None:
         self.kafka.set_state(number, state)
+        self._trouble(seconds)
         self._until(seconds, lambda: self.kafka.set_state(number, "up"))
 
     def kafka_away(self, state: str, seconds: float) -> None:
@@ -310,10 +325,12 @@ class Operators:
 
     def lag(self, lag_s: float, seconds: float) -> None:
         self.kafka.lag_s = lag_s
+        self._trouble(seconds)
         self._until(seconds, partial(setattr, self.kafka, "lag_s", 0.0))
 
     def cut_off(self, host: int, seconds: float) -> None:
         self.kafka.cut_off.add(HOSTS[host])
+        self._trouble(seconds, HOSTS[host])
         self._until(seconds, lambda: self.kafka.cut_off.discard(HOSTS[host]))
 
     def refused(self, topic: str, why: str, seconds: float) -> None:
@@ -340,6 +357,8 @@ class Operators:
 
     def disk_fails(self, host: int, what: str, share: float, seconds: float) -> None:
         setattr(self.hosts[host].disk.faults, what, share)
+        if what == "read":
+            self.hosts[host].disk.failing_since = self.world.loop.time()
         self._until(seconds, partial(setattr, self.hosts[host].disk.faults, what, 0.0))
 
     def disk_full(self, host: int, room: int, seconds: float) -> None:
@@ -357,7 +376,7 @@ class Operators:
         self.hosts[host].clock.drift = rate
 
     def anew(self, topic: str) -> None:
-        self.emptied = True
+        self.emptied.add(topic)
         self.kafka.make_anew(topic)
 
     def bit(self, host: int) -> None:
@@ -365,7 +384,8 @@ class Operators:
         disk = self.hosts[host].disk
         segments = sorted(path for path, file in disk.files.items() if path.suffix == ".segment" and file.content)
         if segments:
-            disk.turn_a_bit(segments[0])
+            before = bytes(disk.files[segments[0]].content)
+            self.on_bit(self.hosts[host], segments[0], before, disk.turn_a_bit(segments[0]))
 
     def no_positions(self, host: int) -> None:
         disk = self.hosts[host].disk
@@ -424,41 +444,33 @@ class Operators:
 
     def spool_key(self, host: int) -> None:
         """Make another key the one that seals; the old ones still open."""
-        directory = self.hosts[host].key_dir
+        directory = self.hosts[host].keys_at
         number = len(list(directory.iterdir()))
-        current = directory / "current"
-        if current.exists():
-            current.rename(directory / f"old{number}")
-            write_key(current, number)
+        (directory / "current").rename(directory / f"old{number}")
+        write_key(directory / "current", number)
 
     def key_away(self, host: int, seconds: float) -> None:
         """Take the keys of a spool away for a while, as a volume that is not mounted."""
-        directory = self.hosts[host].key_dir
-        hidden = directory.with_name(directory.name + ".away")
-        if directory.exists() and not hidden.exists():
-            directory.rename(hidden)
-            self._until(seconds, partial(self._key_back, self.hosts[host]))
+        found = self.hosts[host]
+        if found.key_gone_at == inf:
+            found.key_gone_at = self.world.loop.time()
+            found.key_dir.rename(found.keys_at)
+            self._until(seconds, partial(self._key_back, found))
 
     def _key_back(self, host: Host) -> None:
-        hidden = host.key_dir.with_name(host.key_dir.name + ".away")
-        if hidden.exists():
-            hidden.rename(host.key_dir)
+        if host.key_gone_at < inf:
+            host.keys_at.rename(host.key_dir)
+            host.key_gone_at = inf
 
     def drain(self, host: int, down_s: float) -> None:
         """Kill a process and drain its spool by the command, before it starts again."""
         found = self.hosts[host]
-        if not found.spooling:
+        if not found.spooling or (found.draining is not None and not found.draining.done()):
             return
         found.kill("to be drained")
-        task = commands.begin(found, "drain", commands.drain(found))
-        self._run(task)
-        self._until(down_s, partial(self._start_after, found, task))
-
-    def _start_after(self, host: Host, task: "asyncio.Task[None]") -> None:
-        if task.done():
-            host.start()
-        else:
-            task.add_done_callback(lambda _: host.start(), context=self.world.context)
+        found.draining = commands.begin(found, "drain", commands.drain(found))
+        self._run(found.draining)
+        found.draining.add_done_callback(lambda _: self._until(down_s, found.start), context=self.world.context)
 
     def put_back(self, host: int) -> None:
         self._run(commands.begin(self.hosts[host], "put_back", commands.put_back(self.hosts[host])))

@@ -5,7 +5,9 @@ import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from prometheus_client import generate_latest
@@ -17,10 +19,11 @@ from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 from bridge.runtime.http import Answer
 from bridge.runtime.logging import Line, render
 from bridge.spool.keys import KeyRing
+from bridge.spool.segment import scan, unseal
 from bridge.spool.set_aside import names_of, read_aside
 from tests.simulation.dialects import MARKER, Delivery, Expected, native
 from tests.simulation.kafka import Kafka, Partition, Stored
-from tests.simulation.loop import PROCESS
+from tests.simulation.loop import PROCESS, Process
 from tests.simulation.operators import HOSTS, Operators
 from tests.simulation.replica import SPOOL, Host
 from tests.simulation.senders import Attempt, Senders
@@ -45,14 +48,20 @@ PROMISES: Mapping[str, str] = {
 }
 # Log lines that name a bug.
 BUGS = ("worker.failed", "worker.write_failed", "worker.http_failed", "worker.spool_failed", "worker.uncaught")
-# Lines after which the page allows that an event stands in the log twice.
-REPEATING = ("worker.producer_replaced", "worker.spool_damaged", "worker.spool_unread", "worker.follow_behind")
 DEADLINE_S = 4.0
 # A deadline is late by a sweep at most.
 SWEEP_S = 0.25
-# Within this after an answer, what a process knows may not be on its disk yet.
-SETTLED_S = 1.0
+# A delivery is looked up when it arrives, and may wait in memory until its deadline; what is drained is looked up then.
+WAITS_S, DRAINS_S = DEADLINE_S + SWEEP_S, 0.5
+# A follower reads on this long after brokers, network or its process were in trouble: a client is replaced after 15 s.
+# A drain asks for the end of the log first, and logs that it does not get there.
+FOLLOWS_S, CATCHES_UP_S = 30.0, 2.0
+# How long order is kept behind what the disk does not give back; how soon a key that is gone is noticed.
+ORDER_S, NO_KEY_S = 40.0, 3.0
+# Acts after which a process may not get to spool what Kafka does not take in time.
+SLOW = {"freeze", "disk_slow", "disk_hangs", "disk_fails", "disk_full", "disk_read_only", "key_away"}
 PROBES = 6  # of each host
+RESENT = 20  # deliveries at most that no process has taken
 
 Where = tuple[str, str, str]
 
@@ -71,6 +80,8 @@ class Seen(NamedTuple):
     partition: Partition
     offset: int
     key: str
+    began: float  # when its producer was given it
+    writer: Process  # whose producer that was
 
 
 def where_of(delivery: Delivery, event: Expected) -> Where:
@@ -92,10 +103,16 @@ class Promises:
 
     def __post_init__(self) -> None:
         self._written: dict[Where, float] = {}
-        self._repeating: list[tuple[float, str]] = []  # when a line of `REPEATING` was logged, and where
-        self._damaged = False
+        # Events that were damaged in a segment, and those that may come later than others, with the reason.
+        self._damaged: dict[tuple[str, str], set[Where]] = defaultdict(set)
+        self._found: dict[tuple[str, str], float] = {}  # when a process has found damage in a segment
+        self._late: dict[tuple[str, str], set[Where]] = defaultdict(set)
+        self._behind: dict[str, float] = {}  # when a drain of a process last went on without the end of the log
+        self._forgot: dict[str, float] = {}  # when a process last forgot the ids of what is in its spool
         self.senders.on_answer = self.answered
         self.kafka.on_write = self.written
+        self.kafka.on_bug = partial(self.note, "no_bug")
+        self.operators.on_bit = self.turned
 
     def note(self, promise: str, *what: object) -> None:
         """Note a broken promise, once for each thing that breaks it."""
@@ -117,12 +134,55 @@ class Promises:
             self.world.note(name or "log", event, *(f"{name}={value}" for name, value in shown.items()))
         if event in BUGS:
             self.note("no_bug", event, line[2].get("reason", ""), *line[2].get("where", ())[-3:])
-        if event in REPEATING:
-            self._repeating.append((self.world.loop.time(), name.partition(".")[0]))
-        self._damaged |= event == "worker.spool_damaged"
+        if event == "worker.follow_behind":
+            self._behind[name] = self.world.loop.time()
+        if event.startswith("worker.spool_"):
+            self._look(self.hosts[HOSTS.index(name.partition(".")[0])], name, event, line[2])
         text = render(line)
         if MARKER.encode() in text or b"kq7_" in text:
             self.note("no_phi", "log line", event)
+
+    def _look(self, host: Host, process: str, event: str, line: Mapping[str, Any]) -> None:
+        """Note which events what a process logs about its spool excuses."""
+        now, stem = self.world.loop.time(), line.get("segment", "")
+        segment = SPOOL / f"{stem}.segment"
+        if event == "worker.spool_damaged":
+            self._found[host.name, stem], self._forgot[process] = now, now
+        elif event == "worker.spool_set_aside":
+            self._late[host.name, line["name"]] = self._entries(host, SPOOL / "set-aside" / line["name"])
+        elif event == "worker.spool_locked":
+            self._late[host.name, f"locked {stem}"] = self._entries(host, segment)
+        elif event == "worker.spool_unread":
+            # A start logs it at once, and then waits; a running process has waited.
+            is_late = host.port is None or now - host.disk.failing_since >= ORDER_S
+            entries = self._entries(host, segment) if is_late and line["code"] == "unread" else set()
+            self._late[host.name, stem], self._forgot[process] = entries, now
+
+    def _entries(self, host: Host, path: Path, content: bytes = b"", at: int | None = None) -> set[Where]:
+        """Return the events in a file of a spool, or those of the record with the byte `at`."""
+        file, keys = host.disk.files.get(path), KeyRing(host.keys_at)
+        keys.load()
+        content = content or bytes(file.content if file else b"")
+        number = int(path.stem.partition("-")[0], 16)
+        found: set[Where] = set()
+        for record in scan(content, segment=number, newest=True, keys=keys.opening).records:
+            end = record.offset + record.head.size
+            key = keys.opening.get(record.head.key_id)
+            entry = unseal(content[record.offset : end], key) if key else None
+            if entry is not None and (at is None or record.offset <= at < end):
+                found.update(_places(from_entry(entry).identity))
+        return found
+
+    def turned(self, host: Host, path: Path, before: bytes, at: int) -> None:
+        """Note which event is lost with a byte of a segment."""
+        self._damaged[host.name, path.stem] |= self._entries(host, path, before, at)
+
+    def _is_lost(self, attempt: Attempt, where: Where) -> bool:
+        """Return whether what was answered may be lost: it was damaged, and answered before that was found."""
+        return any(
+            where in entries and attempt.answered_at <= self._found.get(place, -1.0)
+            for place, entries in self._damaged.items()
+        )
 
     def written(self, partition: Partition, records: Sequence[Stored]) -> None:
         """Note what a leader has taken."""
@@ -148,6 +208,12 @@ class Promises:
             self.note("answers", attempt.status, attempt.code, "to", delivery)
         if attempt.outcome == "ignored" and not (attempt.variant == "ignoring" and delivery.word == "pinged"):
             self.note("answers", "ignored", delivery)
+        host = self.hosts[HOSTS.index(attempt.host)]
+        if attempt.code == "deadline" and host.takes and not self.operators.done & SLOW:
+            self.note("answers", "503 beside a spool that takes it", delivery, "at", attempt.start)
+        no_key_s = self.world.loop.time() - host.key_gone_at
+        if attempt.status == 202 and no_key_s > NO_KEY_S and attempt.outcome == "spooled":
+            self.note("not_lost", "spooled under a key that no restart finds", delivery, "at", attempt.start)
         if attempt.status == 200 and attempt.outcome in ("accepted", "duplicate"):
             now = self.world.loop.time()
             for event in self._due(attempt):
@@ -179,6 +245,21 @@ class Promises:
                 if number >= PROBES // 2 and attempt.status != 200:
                     self.note("ready", host.name, "answers", attempt.status, attempt.outcome, attempt.code)
 
+    async def resend(self) -> None:
+        """See that no process goes on refusing what it could not take once."""
+        rng = random.Random(f"{self.world.seed} resend")  # noqa: S311 - of the seed
+        taken = {each.delivery.sha256 for each in self.senders.attempts if each.promised}
+        refused = {
+            (each.delivery.sha256, each.host): each.delivery
+            for each in self.senders.attempts
+            if each.arrived_at >= 0 and each.delivery.kind != "hostile" and each.delivery.source != "plain"
+        }
+        for (_, name), delivery in [each for each in refused.items() if each[0][0] not in taken][-RESENT:]:
+            host = self.hosts[HOSTS.index(name)]
+            attempt = await self.senders.attempt(delivery, host, rng, patience_s=DEADLINE_S + 1)
+            if not attempt.promised:
+                self.note("ready", host.name, "refuses still", attempt.status, attempt.code, delivery)
+
     # At rest.
 
     def judge(self) -> None:
@@ -186,6 +267,7 @@ class Promises:
         seen = self._read()
         self._judge_answers(seen)
         self._judge_repeats(seen)
+        self._judge_places()
         self._judge_order(seen)
         self._judge_facts(seen)
         self._judge_processes()
@@ -215,7 +297,8 @@ class Promises:
                 elif not is_parked and not any(key in events.get(each, ()) for each in places):
                     self.note("not_forged", identity.id, "under", key, "in", *partition.place)
                 for each in places:
-                    seen[each].append(Seen(record.visible_at, partition, offset, key))
+                    writer = self.kafka.writers[record.pid]
+                    seen[each].append(Seen(record.visible_at, partition, offset, key, record.began, writer))
         return seen
 
     def _aside(self) -> set[Where]:
@@ -246,13 +329,15 @@ class Promises:
             if delivery.kind == "unusable":
                 self.note("answers", attempt.outcome, delivery)
             for event in self._due(attempt):
-                if where_of(delivery, event) not in kept and not self._damaged:
+                where = where_of(delivery, event)
+                if where not in kept and not self._is_lost(attempt, where):
                     self.note("not_lost", attempt.outcome, delivery, event.id, "at", attempt.start)
 
     def _judge_parked(self, attempt: Attempt, seen: Mapping[Where, Sequence[Seen]], *, is_rivalled: bool) -> None:
         """What is parked stands in its topic, for a reason that holds; a replay has made events of what was unknown."""
         delivery, reason = attempt.delivery, attempt.code
-        if not seen.get(("parked " + delivery.source, "", delivery.sha256)) and not self._damaged:
+        where = ("parked " + delivery.source, "", delivery.sha256)
+        if not seen.get(where) and not self._is_lost(attempt, where):
             self.note("not_lost", "parked", delivery, "at", attempt.start)
         reasons = {
             "environment_mismatch": delivery.kind == "unusable",
@@ -287,8 +372,8 @@ class Promises:
                     attempts[where_of(attempt.delivery, event)].append(attempt)
                 by_id[attempt.delivery.source, attempt.delivery.id].append(attempt)
         for where, places in seen.items():
-            if len(places) > 1 and where[1] and attempts[where] and not self._may_repeat(attempts[where], places):
-                self.note("once", *where[:2], [(*each.partition.place, each.offset) for each in places])
+            if where[1] and attempts[where] and not self._may_repeat(attempts[where], places):
+                self.note("once", *where[:2], [(*each.partition.place, each.offset, each.began) for each in places])
         for (source, event_id), tried in by_id.items():
             taken = [each for each in tried if each.outcome in ("accepted", "spooled")]
             pairs = [(one, two) for one in taken for two in taken] if source == "drx" else []
@@ -297,28 +382,69 @@ class Promises:
                     self.note("one_body", event_id, one.outcome, "then", two.outcome, "at", two.start)
 
     def _knew(self, one: Attempt, two: Attempt, seen: Mapping[Where, Sequence[Seen]]) -> bool:
-        """Return whether a process that took one body must not have taken the other."""
-        if one.start != two.start or not 0 <= one.answered_at < two.arrived_at:
+        """Return whether a process that took one body, or found it at its start, must not have taken the other."""
+        if one.host != two.host or one.arrived_at > two.arrived_at:
             return False
+        is_found = one.answered_at < two.arrived_at and two.finished and not self.operators.emptied
+        if one.start != two.start and not is_found:
+            return False
+        where = where_of(one.delivery, one.delivery.events[0])
+        is_forgotten = one.answered_at <= self._forgot.get(two.start, -1.0) <= two.arrived_at or self._is_late(where)
         # What is spooled is forgotten when damage is found; the drain then sets the second body aside.
-        places = [where_of(each.delivery, each.delivery.events[0]) for each in (one, two)]
-        return all(each in seen for each in places) or not (self._damaged or self.lines["worker.spool_unread"])
+        return all(where_of(each.delivery, each.delivery.events[0]) in seen for each in (one, two)) or not is_forgotten
+
+    def _is_late(self, where: Where) -> bool:
+        """Return whether an event may come later than others: set aside, locked, unreadable for long, or damaged."""
+        return any(where in each for each in (*self._late.values(), *self._damaged.values()))
 
     def _may_repeat(self, attempts: Sequence[Attempt], places: Sequence[Seen]) -> bool:
-        names = {each.host for each in attempts}
-        if len(names) > 1 or not all(each.finished for each in attempts):
+        """Return whether no process that wrote a repeat could know yet that the event was there."""
+        if any(each.is_unlooked for each in attempts) or self.lines["worker.recall_given_up"]:
             return True
-        (name,) = names
-        begun, ended = min(each.arrived_at for each in attempts), max(each.visible_at for each in places)
-        host = self.hosts[HOSTS.index(name)]
-        if self.operators.emptied or any(begun <= at <= ended and where == name for at, where in self._repeating):
-            return True
-        return any(begun <= at <= ended and not _is_settled(attempts, at) for at, _ in host.ends)
+        return not any(
+            self._was_known(attempts, places[0].visible_at, each)
+            for each in places[1:]
+            if each.partition is places[0].partition
+        )
+
+    def _was_known(self, attempts: Sequence[Attempt], visible_at: float, repeat: Seen) -> bool:
+        """Return whether a process could read an event before it looked whether to write it again."""
+        at, name, began = visible_at + 1.0, repeat.writer.name, repeat.began
+        if at < repeat.writer.began:
+            return True  # a start first reads the topics to their ends
+        host = name.partition(".")[0]
+        arrived = [each.arrived_at for each in attempts if each.host == host and began - WAITS_S <= each.arrived_at]
+        looked_at = min((each for each in arrived if each <= began), default=began - DRAINS_S)
+        if looked_at == began - DRAINS_S and self._behind.get(name, -1.0) >= visible_at:
+            return False
+        for start, end, where in sorted(self.operators.troubles):
+            if where in ("", host) and start - WAITS_S <= at:
+                at = max(at, end + (FOLLOWS_S if arrived else CATCHES_UP_S))
+        return at < looked_at
+
+    def _judge_places(self) -> None:
+        """A key stands in one partition, whatever becomes of their number."""
+        numbers: dict[tuple[str, bytes], int] = {}
+        for topic, number, key in (
+            (*each.place, record.key) for each in self.kafka.partitions() for record in each.records
+        ):
+            if topic != UNRECOGNIZED_TOPIC and numbers.setdefault((topic, key), number) != number:
+                self.note("in_order", "the key", key, "stands in two partitions of", topic)
+
+    def _first(self) -> Mapping[Sequence[str], Attempt]:
+        """Return by source and id of an event the attempt that arrived first."""
+        arrived = [each for each in self.senders.attempts if each.arrived_at >= 0 and each.delivery.kind != "hostile"]
+        first: dict[Sequence[str], Attempt] = {}
+        for attempt in sorted(arrived, key=lambda each: each.arrived_at):
+            for event in attempt.delivery.events:
+                first.setdefault((attempt.delivery.source, event.id), attempt)
+        return first
 
     def _judge_order(self, seen: Mapping[Where, Sequence[Seen]]) -> None:
-        """Of two events of a key: the one answered before the other was sent at all stands first, on one host."""
+        """Of two events of a key, the one that a process got first stands first, or that a host answered first."""
         taken: dict[tuple[str, str, str], dict[Where, Attempt]] = defaultdict(dict)
         begun: dict[Where, float] = {}
+        first = self._first()
         places: dict[Where, set[str]] = defaultdict(set)
         for attempt in self.senders.attempts:
             for event in self._due(attempt):
@@ -333,23 +459,14 @@ class Promises:
                     if attempt.answered_at < before.answered_at:
                         of_key[where] = attempt
         for attempts in taken.values():
-            ordered = sorted(attempts.items(), key=lambda each: each[1].answered_at)
+            ordered = sorted(attempts.items(), key=lambda each: each[1].arrived_at)
             pairs = ((earlier, later) for n, earlier in enumerate(ordered) for later in ordered[n + 1 :])
             for (one, earlier), (two, later) in pairs:
-                if begun[two] <= earlier.answered_at or len(places[two]) > 1 or self._may_overtake(earlier):
+                is_before = begun[two] > earlier.answered_at or _came_before(earlier, first[two[:2]], first)
+                if not is_before or len(places[two]) > 1 or self._is_late(one):
                     continue
                 if _is_behind(seen.get(one), seen.get(two)):
                     self.note("in_order", later.delivery, "before", earlier.delivery, "at", later.start)
-
-    def _may_overtake(self, earlier: Attempt) -> bool:
-        """Return whether its record may have been set aside, locked or unreadable for a time."""
-        return earlier.outcome == "spooled" and bool(
-            self.lines["worker.spool_set_aside"]
-            or self.lines["worker.spool_key_missing"]
-            or self.lines["worker.spool_unread"]
-            or self.lines["worker.spool_unlocked"]
-            or self._damaged
-        )
 
     def _judge_facts(self, seen: Mapping[Where, Sequence[Seen]]) -> None:
         """The states of a record that were promised stand in the log in their order."""
@@ -358,7 +475,8 @@ class Promises:
             if attempt.delivery.source == "plain" and attempt.outcome in ("accepted", "spooled", "duplicate"):
                 facts[attempt.delivery.key].setdefault(attempt.delivery.number, attempt)
         for key, promised in facts.items():
-            if self._damaged or any(map(self._may_overtake, promised.values())) or self.operators.emptied:
+            wheres = [where_of(each.delivery, each.delivery.events[0]) for each in promised.values()]
+            if any(map(self._is_late, wheres)) or self.operators.emptied:
                 continue
             at, before = -1, ""
             for number, attempt in sorted(promised.items()):
@@ -396,10 +514,10 @@ class Promises:
                 self.note("no_phi", "metrics of", host.name)
 
 
-def _is_settled(attempts: Sequence[Attempt], at: float) -> bool:
-    """Return whether what had arrived by a time was in Kafka, and the process had long known that."""
-    before = [each for each in attempts if each.arrived_at <= at]
-    return all(each.outcome in ("accepted", "duplicate") and each.answered_at < at - SETTLED_S for each in before)
+def _came_before(one: Attempt, two: Attempt, first: Mapping[Sequence[str], Attempt]) -> bool:
+    """Return whether a process got one before the other, and had to wait for nothing to take it."""
+    is_new = all(first.get((one.delivery.source, each.id)) is one for each in one.delivery.events)
+    return is_new and one.start == two.start and one.arrived_at < two.arrived_at
 
 
 def _is_behind(one: Sequence[Seen] | None, two: Sequence[Seen] | None) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,7 @@ class Host:
     durability: Durability | None = None
     metrics: IngressMetrics | None = None
     port: Port | None = None
+    draining: "asyncio.Future[None] | None" = None
     stopped: asyncio.Event | None = None
     pauses: list[tuple[float, float]] = field(default_factory=list)  # when its processes were frozen
     starts: int = 0
@@ -170,6 +172,7 @@ class Host:
     variant: Variant = "whole"  # how this one is
     set_aside_after_s: float = 600.0
     spooling: bool = True
+    key_gone_at: float = inf  # loop time at which the keys of its spool were taken away
     secrets: dict[str, Held] = field(init=False)
     on_end: Callable[["Host", str], None] = lambda _host, _how: None
 
@@ -189,6 +192,16 @@ class Host:
         """Whether its process knows what the topics hold."""
         return self.durability is not None and self.durability.known_ids.finished
 
+    @property
+    def takes(self) -> bool:
+        """Whether its spool takes entries."""
+        return self.durability is not None and not self.durability.spool.code
+
+    @property
+    def keys_at(self) -> Path:
+        """Where the keys of its spool are, or were."""
+        return self.key_dir if self.key_gone_at == inf else self.key_dir.with_name(self.key_dir.name + ".away")
+
     def stood_still(self, begun: float, ended: float) -> bool:
         """Return whether its process was frozen for some of a time."""
         return any(start <= ended and begun <= end for start, end in self.pauses)
@@ -205,8 +218,8 @@ class Host:
         return held is not None and bool(held.unread or held.locked)
 
     def start(self) -> None:
-        """Start a process, unless one runs."""
-        if self.process is not None:
+        """Start a process, unless one runs, or a command has its spool."""
+        if self.process is not None or (self.draining is not None and not self.draining.done()):
             return
         self.starts += 1
         self.variant = self.wanted

@@ -3,6 +3,7 @@
 import math
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -11,7 +12,7 @@ from queue import Queue
 
 from tests.simulation.story import Ran, of_seed
 
-PROCESSES = 2
+PROCESSES = min(2, len(os.sched_getaffinity(0)))
 # What processes that were ended in a world held stays in memory: released, their `finally` blocks would run.
 WORLDS_OF_A_PROCESS = 20
 
@@ -20,25 +21,32 @@ def worlds(seeds: Iterator[int], *, ends_at: float = math.inf) -> Iterator[Ran]:
     """Yield what comes of the worlds of some seeds, in the order in which they end."""
     context = multiprocessing.get_context("fork")
     results: Queue[Ran | int] = context.SimpleQueue()  # type: ignore[assignment]  # of the same form
-    running = 0
-    for _ in range(PROCESSES):
-        running += _start(context, seeds, results, ends_at)
-    while running:
-        result = results.get()
-        if isinstance(result, Ran):
-            yield result
-            continue
-        running -= 1
-        if time.monotonic() < ends_at:
-            running += _start(context, seeds, results, ends_at)
+    running: set[int] = set()
+    try:
+        for _ in range(PROCESSES):
+            _start(context, seeds, results, ends_at, running)
+        while running:
+            result = results.get()
+            if isinstance(result, Ran):
+                yield result
+                continue
+            running.remove(result)
+            if time.monotonic() < ends_at:
+                _start(context, seeds, results, ends_at, running)
+    finally:
+        for each in running:
+            os.kill(each, signal.SIGKILL)
 
 
-def _start(context: BaseContext, seeds: Iterator[int], results: "Queue[Ran | int]", ends_at: float) -> bool:
-    """Start a process for the next seeds, if there are any; its last result is a number."""
+def _start(
+    context: BaseContext, seeds: Iterator[int], results: "Queue[Ran | int]", ends_at: float, running: set[int]
+) -> None:
+    """Start a process for the next seeds, if there are any; its last result is its number."""
     batch = list(islice(seeds, WORLDS_OF_A_PROCESS))
     if batch:
-        context.Process(target=_run, args=(batch, results, ends_at)).start()  # type: ignore[attr-defined]  # every one has it
-    return bool(batch)
+        process = context.Process(target=_run, args=(batch, results, ends_at))  # type: ignore[attr-defined]  # every one has it
+        process.start()
+        running.add(process.pid)
 
 
 def _run(seeds: Sequence[int], results: "Queue[Ran | int]", ends_at: float) -> None:
@@ -46,5 +54,5 @@ def _run(seeds: Sequence[int], results: "Queue[Ran | int]", ends_at: float) -> N
         if time.monotonic() > ends_at:
             break
         results.put(of_seed(seed))
-    results.put(0)
+    results.put(os.getpid())
     os._exit(0)

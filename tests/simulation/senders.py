@@ -25,6 +25,7 @@ class Attempt:
     origin: str = ""  # `replay` if an operator posted it
     variant: str = ""  # how the process was configured
     finished: bool = False  # the process had read the topics when it arrived
+    is_unlooked: bool = False  # it had not, and had no spool that took it
     arrived_at: float = -1.0
     answered_at: float = -1.0  # when the process gave its answer
     status: int = 0
@@ -94,6 +95,7 @@ class Senders:
             world.note("sender", delivery.number, "refused by", host.name)
             return attempt
         attempt.start, attempt.variant, attempt.finished = process.name, host.variant, host.has_read
+        attempt.is_unlooked = not host.has_read and not host.takes
         came: asyncio.Future[Answer] = world.loop.create_future()
         travels_s = rng.uniform(0.0005, 0.01)
 

@@ -111,6 +111,7 @@ async def _mend(operators: Operators, promises: Promises) -> None:
         operators.replay(0, "acme")
     await _rest(operators)
     await promises.probe()
+    await promises.resend()
     await _rest(operators)
 
 
