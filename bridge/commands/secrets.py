@@ -1,4 +1,4 @@
-"""`drx-bridge secrets`: make and list the secrets of sources; no command ever shows one."""
+"""`drx-bridge secrets`: create, list and check the secrets of sources; no command ever shows one."""
 
 import base64
 import math
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import orjson
+from rich.console import Console
 from rich.table import Table
 
 from bridge.errors import ConfigError
@@ -24,22 +25,24 @@ from bridge.proof.schemes.standard_webhooks import StandardWebhooks
 from bridge.proof.secrets import load, parse_slot, senders
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.files import replace_file
-from bridge.runtime.findings import Finding
+from bridge.runtime.findings import Finding, finding_line
 from bridge.runtime.process import FloatRange, Group
 from bridge.runtime.screen import print_table
 from bridge.settings import Settings, load_settings
 from bridge.sources import configured_source, scheme_of, slots_dir
+from bridge.start_checks import check_sources
 
 KEY_BYTES = 32  # as long as a SHA-256 digest
 # Enough time to create a secret, hand it to the sender and see it used, over a weekend.
 EXPIRES_SOON_S = 14 * 86_400
 _KINDS = {HmacKey: "hmac", KeySet: "public", PublicKey: "ed25519", SharedSecret: "shared", ReplayKey: "replay"}
 CURRENT, PREVIOUS = "current", "previous"
+FAILED_EXIT = 1
 
 
 @click.group(cls=Group)
 def secrets() -> None:
-    """Create or list the secrets of sources; none is ever shown. `doctor` and `config --check` check them."""
+    """Create, list or check the secrets of sources; none is ever shown."""
 
 
 @secrets.command()
@@ -102,6 +105,24 @@ def list_(source: str | None, *, as_json: bool) -> int:
     if not as_json:
         print_table(table)
     return 0
+
+
+@secrets.command()
+@click.argument("source", required=False)
+@click.option("--json", "as_json", is_flag=True, help="One JSON line per finding.")
+def check(source: str | None, *, as_json: bool) -> int:
+    """Check schemes and secrets of SOURCE, or of all sources; exit 1 if the bridge could not work with them."""
+    settings = load_settings()
+    if source:
+        configured_source(settings, source)
+    found = [*check_sources(settings), *check_windows(settings, now=datetime.now(UTC))]
+    shown = [each for each in found if source is None or each.check.rpartition(" ")[2] == source]
+    for each in shown:
+        if as_json:
+            click.echo(orjson.dumps(each.document))
+        else:
+            Console(soft_wrap=True).print(finding_line(each))
+    return FAILED_EXIT if any(each.verdict == "failed" for each in shown) else 0
 
 
 def check_windows(settings: Settings, *, now: datetime) -> Iterator[Finding]:

@@ -298,7 +298,8 @@ class Run:
             self._elements.enter(self._elements.body)
             key = self._key(other.key, self._root, self._path)
         if isinstance(key, ParkReason):
-            key = account = self._account(other, spot) or self.mapping.account_id
+            # The configured account takes precedence, so that all its updates have one key.
+            key = account = self.mapping.account_id or self._account(other, spot) or ""
             if account and not _NATIVE_KEY.fullmatch(account):
                 return ParkReason("unusable", "bad_key", "/account")
         if not key or not is_reported_type(word):
@@ -475,7 +476,9 @@ class Run:
             else:
                 self.scope.flags.add("field_unfit")
         self._time(event, draft, element)
-        account = self._account(event, spot)
+        # For an event about the account, the configured account is also the record key.
+        is_key = "prescription_id" in finished and bool(self.mapping.account_id)
+        account = None if is_key else self._account(event, spot)
         if not account and not self.mapping.account_id:
             at = self._at(event.leading["account"], spot.path) or "/account"
             park = ParkReason("unusable", "missing_field", at, draft.key)

@@ -316,10 +316,16 @@ def test_a_status_that_none_of_the_types_says_is_reported_of_its_prescription(
 def test_another_notification_is_reported_of_its_account(event_type: str) -> None:
     (event,) = events(DOSESPOT, {"EventType": event_type, "Data": {"ClinicId": 45}})
 
-    assert event.type == "other.reported"
-    assert (event.value["reported_type"], event.value["prescription_id"]) == (event_type, None)
-    # The account of the body comes before that of the option, as in every event.
-    assert (event.key, event.value["account_id"], event.value["extensions"]) == ("ds:45", "ds:45", {})
+    assert (event.type, event.value["reported_type"], event.value["prescription_id"]) == (
+        "other.reported",
+        event_type,
+        None,
+    )
+    # The account of the option, so that all of these are in one order.
+    assert (event.key, event.value["account_id"]) == ("acct_dev", "acct_dev")
+    assert event.value["extensions"] == {"/Data": '{"ClinicId":45}'}
+    (own,) = events(load_profile(DOSESPOT), {"EventType": event_type, "Data": {"ClinicId": 45}})
+    assert (own.key, own.value["account_id"], own.value["extensions"]) == ("ds:45", "ds:45", {})
 
 
 def test_the_status_may_stand_under_its_short_name() -> None:
@@ -398,7 +404,7 @@ def test_an_order_is_an_event_for_each_fill_with_a_prescription() -> None:
 
     assert isinstance(outcome, Mapped)
     ids = [(event.id, event.key) for event in outcome.events]
-    assert ids == [("ce_1/1", "ph:rx_1"), ("ce_1/2", "ph:org_1"), ("ce_1/3", "ph:rx_3")]
+    assert ids == [("ce_1/1", "ph:rx_1"), ("ce_1/2", "acct_dev"), ("ce_1/3", "ph:rx_3")]
     first, other, second = outcome.events
     assert first.occurred_at == datetime(2026, 9, 14, 15, 9, 26, tzinfo=UTC)
     assert (first.value["account_id"], first.value["correlation_id"]) == ("ph:org_1", "ord_1")
@@ -491,11 +497,11 @@ def test_another_event_of_an_order_is_reported_of_each_prescription() -> None:
 
     assert [(event.id, event.type, event.key) for event in found] == [
         ("ce_1/1", "other.reported", "ph:rx_1"),
-        ("ce_1/2", "other.reported", "ph:org_1"),
+        ("ce_1/2", "other.reported", "acct_dev"),
         ("ce_1/3", "other.reported", "ph:rx_3"),
     ]
     assert {event.value["reported_type"] for event in found} == {"photon:order:created"}
-    assert {event.value["account_id"] for event in found} == {"ph:org_1"}
+    assert [event.value["account_id"] for event in found] == ["ph:org_1", "acct_dev", "ph:org_1"]
 
 
 @pytest.mark.parametrize("kind", ["depleted", "expired"])
@@ -511,7 +517,8 @@ def test_another_event_of_a_prescription_is_reported_of_it(kind: str) -> None:
 def test_an_event_without_a_prescription_is_reported_of_its_account(kind: str) -> None:
     (event,) = events(PHOTON, order("x", fills=[FILLS[1]], id=None) | {"type": kind})
 
-    assert (event.id, event.key, event.value["prescription_id"]) == ("ce_1/1", "ph:org_1", None)
+    assert (event.id, event.key, event.value["prescription_id"]) == ("ce_1/1", "acct_dev", None)
+    assert event.value["extensions"]["/source"] == '"org:org_1"'  # type: ignore[index]
     assert '"fil_2"' in str(event.value["extensions"])
 
 
