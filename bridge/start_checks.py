@@ -122,6 +122,6 @@ def _check_registry(registry: Registry) -> Iterator[Finding]:
 
 def _key_risk(spool: SpoolSettings) -> Iterator[Risk]:
     if spool.enabled and (spool.key_dir is None or not (spool.key_dir / CURRENT).is_file()):
-        where = "beside what it seals" if spool.key_dir is None else f"in {spool.key_dir}, where there is none now"
+        where = "next to the data it encrypts" if spool.key_dir is None else f"in {spool.key_dir}, which has none"
         advice = f"make one, back it up, and set {PREFIX}SPOOL__KEY_DIR to its directory"
         yield Risk("generated_spool_key", f"the start would make the spool's key {where}", advice)

@@ -23,7 +23,7 @@ class BodyExpression:
         try:
             self._compiled = jmespath.compile(text)
         except (JMESPathError, ValueError, RecursionError) as exc:
-            raise ValueError(f"is no JMESPath expression ({type(exc).__name__})") from None
+            raise ValueError(f"is not a JMESPath expression ({type(exc).__name__})") from None
 
     def value(self, body: bytes, event: Event, *, failed: str = "when_failed") -> Any:
         """Return its value for an event's native body (JSON), to which `reported_type` is added if the event has one.

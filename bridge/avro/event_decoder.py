@@ -17,7 +17,7 @@ from bridge.registry.loader import bundled
 from bridge.registry.lock import NAMESPACE
 from bridge.registry.schemas import WriterSchema
 
-# Codes of `DecodeError` beside those of the codec.
+# Codes of `DecodeError` besides those of the codec.
 TOMBSTONE = "tombstone"
 NO_KEY = "no_key"
 BAD_KEY = "bad_key"

@@ -209,5 +209,5 @@ def _topic_findings(spec: TopicSpec, deviations: Sequence[Deviation]) -> list[Fi
         for each in deviations
         if each.topic == spec.name
     ]
-    retention = "for ever" if spec.retention_ms < 0 else f"{spec.retention_ms // 86_400_000} days"
+    retention = "forever" if spec.retention_ms < 0 else f"{spec.retention_ms // 86_400_000} days"
     return found or [Finding("topics", "ok", f"{spec.name}: {counted(spec.partitions, 'partition')}, kept {retention}")]

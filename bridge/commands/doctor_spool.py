@@ -96,7 +96,7 @@ def _check_key(directory: Path, keys: KeyRing, *, is_empty: bool) -> Finding:
         return Finding("spool key", "failed", text, _PUT_BACK)
     text = "the first start makes one" if makes else f"{len(keys.opening)} in {keys.directory}"
     if inside:
-        text += ", beside what it seals, so a copy of the spool holds both"
+        text += ", next to the data it encrypts, so a copy of the spool holds both"
         return Finding("spool key", "warning", text, "set BRIDGE_SPOOL__KEY_DIR to another place, and back it up")
     return Finding("spool key", "ok", f"{text}; back it up: without it, spooled events are lost")
 

@@ -146,7 +146,7 @@ def _clock(text: str) -> str:
 
 def _changes(raw: Raw, keys: Sequence[KeySlot], now: float) -> Iterator[tuple[str, Raw, Sequence[KeySlot], float]]:
     times = list(_times(raw, now))
-    anew = "compare the clocks, and sign each attempt anew (--now says when it came)"
+    anew = "compare the clocks, and sign each attempt anew (--now is the time of receipt)"
     yield from ((f"the signature is right, and its time is {age}: {anew}", raw, keys, at) for age, at in times)
     mistakes = [(text, changed, keys) for text, changed in (*_bodies(raw), *_encodings(raw))]
     mistakes += [(text, raw, slots) for text, slots in _keys(keys)]

@@ -73,7 +73,7 @@ def new(  # noqa: PLR0917 - click passes by keyword
     where = directory / slot
     content = os.fsencode("\n".join([*lines, ""]))
     if where.parent != directory:
-        raise ConfigError(f"{directory}: {slot} is no slot name (letters, digits, `.`, `_`, `-`)")
+        raise ConfigError(f"{directory}: {slot} is not a slot name (letters, digits, `.`, `_`, `-`)")
     parse_slot(where, content, scheme)  # the bridge would also refuse such a file
     if rotate_h is not None and slot != CURRENT:
         raise click.UsageError("--rotate-h makes `current` anew; leave --slot out")
@@ -81,7 +81,7 @@ def new(  # noqa: PLR0917 - click passes by keyword
         if rotate_h is not None:
             _keep_as_previous(directory, scheme, rotate_h)
         _write(where, content, overwrite=rotate_h is not None)
-    whom = "only whoever posts needs its content" if slot == SLOT else "give its content to the sender"
+    whom = "only those who post need its content" if slot == SLOT else "give its content to the sender"
     click.echo(f"{where}: written; {whom}, and show it to nobody else", err=True)
     return 0
 

@@ -44,7 +44,7 @@ class PutBack:
         self.parts: Durability
 
     def beside(self, parts: Durability) -> Self:
-        """Return this worker, to run beside what writes to Kafka."""
+        """Return this worker, to run with the writers to Kafka."""
         self.parts = parts
         return self
 

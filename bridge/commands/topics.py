@@ -180,7 +180,7 @@ def _refuse_unwritable(specs: Sequence[TopicSpec]) -> None:
 
 
 def _words(spec: TopicSpec) -> str:
-    keeps = "for ever" if spec.retention_ms < 0 else f"for {spec.retention_ms // 86_400_000} days"
+    keeps = "forever" if spec.retention_ms < 0 else f"for {spec.retention_ms // 86_400_000} days"
     return (
         f"{spec.partitions} partitions, {spec.replication_factor} replicas of which {spec.min_insync_replicas} in sync,"
         f" kept {keeps}, records up to {spec.message_max_bytes} bytes"

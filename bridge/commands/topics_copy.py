@@ -122,7 +122,7 @@ class _Copy:
                 raise self._foreign(number)
 
     def _foreign(self, number: int) -> CopyError:
-        message = f"{self.target}/{number} is no copy of {self.source}: delete {self.target}, and repeat"
+        message = f"{self.target}/{number} is not a copy of {self.source}: delete {self.target}, and repeat"
         return CopyError("not_a_copy", message)
 
 

@@ -127,7 +127,7 @@ def _members(record: Mapping[str, Any], shape: _Shape, *, phi: bool) -> dict[str
 
 
 def _words(value: str | list[str], raw: str | list[str] | None) -> object:
-    """Return the source's words: `UNKNOWN` replaced by the words kept beside the enum, in order for an array."""
+    """Return the source's words: `UNKNOWN` replaced by the words of its raw field, in order for an array."""
     if isinstance(value, str):
         return value if value != UNKNOWN or raw is None else raw
     unlisted = iter(raw or ())

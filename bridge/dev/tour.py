@@ -272,7 +272,7 @@ class Tour:
             ]
 
         bodies: Rows = [("", place, _normal(event)) for event, (_, place) in zip(events, wanted, strict=False)]
-        await self._becomes("the receiver has verified each, and each body says what DRx sent", forwarded, bodies)
+        await self._becomes("the receiver has verified each, and each body is as DRx sent it", forwarded, bodies)
 
         def lake() -> Rows:
             files = Path(self.stack.endpoints["lake"]) / "events"
@@ -352,7 +352,7 @@ class Tour:
     async def _repeats(self, events: Sequence[BodyJson]) -> None:
         """Repeat a delivery, then send another body under its id, then the next event."""
         screen = self.screen
-        text = "A sender that has lost an answer sends again. What is durable already is known by its id and its body."
+        text = "A sender that has lost an answer sends again. A durable event is recognised by its id and its body."
         screen.part("The same once more", text)
         for event, way in zip(events, ("went straight to Kafka", "waited on the disk"), strict=False):
             answer = await self.drx.deliver(_outgoing(event))

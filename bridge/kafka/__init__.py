@@ -1,1 +1,1 @@
-"""Write and read records: topics, keys, Avro, the client behind its door."""
+"""Write and read records: topics, keys, Avro, and the wrapped client."""

@@ -297,7 +297,7 @@ class PartitionWriter:
         self._writing_since: float | None = None  # loop time
         self._appends: list[Append] = []  # appends that a sender waits for
         self._rescue: Append | None = None  # the append of the batch that was in flight
-        self._singly = 0  # so many of the next records are written one by one, to find the refused one
+        self._singly = 0  # this many of the next records are written one by one, to find the refused one
         self._failures = 0  # consecutive failures of the drain
         self._blocked_at = 0.0  # loop time at which `blocked` was set
         self._caught_up = False  # records of other replicas from before this drain have been read

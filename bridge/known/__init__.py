@@ -1,1 +1,1 @@
-"""What is known of the ids of deliveries and events: what was made durable, and which body is the newest of a key."""
+"""Known ids of deliveries and events: which are durable, and which body is the newest of a key."""

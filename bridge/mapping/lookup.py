@@ -123,6 +123,6 @@ def find_profile(name: str, *, registered: Iterable[EntryPoint] | None = None) -
     window_s: object = dedupe_window_s(profile)
     if type(window_s) is not int or not DEDUPE_WINDOW_MIN_S <= window_s <= DEDUPE_WINDOW_MAX_S:
         bounds = f"{DEDUPE_WINDOW_MIN_S} to {DEDUPE_WINDOW_MAX_S}"
-        msg = f"profile {name!r} ({found[name].value}): DEDUPE_WINDOW_S is no whole number of seconds, {bounds}"
+        msg = f"profile {name!r} ({found[name].value}): DEDUPE_WINDOW_S is not a whole number of seconds, {bounds}"
         raise ConfigError(msg)
     return profile

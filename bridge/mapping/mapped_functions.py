@@ -140,10 +140,10 @@ def compile_expression(
         nodes = list(_nodes(tree))
     except JMESPathError as exc:
         position = getattr(exc, "lex_position", None)
-        msg = "no JMESPath" if position is None else f"no JMESPath from character {position + 1}"
+        msg = "invalid JMESPath" if position is None else f"invalid JMESPath from character {position + 1}"
         raise ExpressionError(msg) from None
     except (RecursionError, ValueError):
-        raise ExpressionError("no JMESPath: nested too deeply, or a literal that is no JSON") from None
+        raise ExpressionError("invalid JMESPath: nested too deeply, or a literal that is not JSON") from None
     for node in nodes:
         if node["type"] == "function_expression":
             _check_call(node, tables)
@@ -248,7 +248,7 @@ def _table(function: str, node: Node, tables: Words) -> dict[str, object]:
         named = tables.get(named)
     if not isinstance(named, Mapping):
         how = f"name in [tables], as in {function}(x, 'name'), or a JSON object in back-ticks"
-        raise ExpressionError(f"the table of function {function!r} is no {how}")
+        raise ExpressionError(f"the table of function {function!r} is not a {how}")
     return {plain_word(word): meaning for word, meaning in reversed(list(named.items()))} | dict(named)
 
 
@@ -278,7 +278,7 @@ def _check_format(text: object) -> None:
         format_ = text if isinstance(text, str) else "%"
         datetime.strptime(datetime(2001, 2, 3, tzinfo=UTC).strftime(format_), format_)  # noqa: DTZ007 - tried only
     except (ValueError, re.error):  # the latter for a repeated directive
-        raise ExpressionError(f"{str(text)[:40]!r} is no format of a day, such as %d.%m.%Y") from None
+        raise ExpressionError(f"{str(text)[:40]!r} is not a date format, such as %d.%m.%Y") from None
 
 
 def _exact(value: object) -> object:

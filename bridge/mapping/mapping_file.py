@@ -2,7 +2,7 @@ r"""The mapping file: TOML whose expressions find events in a vendor's body.
 
     prefix = "acme:"                 # of the keys
     zone = "America/New_York"        # of times without one
-    claims = ["/version"]            # members that need not be kept, beside those that expressions read
+    claims = ["/version"]            # members that need not be kept, besides those that expressions read
     drop = ["/patient/birth"]        # members that are kept nowhere
     drop_names = ["*ssn*"]           # the same, by their names at any depth
 
@@ -258,13 +258,13 @@ class CompiledFile:
             self._fail("", "not UTF-8")
         except tomllib.TOMLDecodeError as exc:
             # A mapping file holds no delivery and no secret, so the parser's message may be shown.
-            self._fail("", f"no TOML: {exc}")
+            self._fail("", f"invalid TOML: {exc}")
         except ValidationError as exc:
             first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
             event, *steps = (step + 1 if isinstance(step, int) else step for step in first["loc"])
             self._fail(".".join(map(str, (event, *steps))), first["msg"])
         except (RecursionError, ValueError):
-            self._fail("", "no TOML: nested too deeply, or a number that is none")
+            self._fail("", "invalid TOML: nested too deeply, or an invalid number")
 
     def _check_options(self) -> None:
         for option in self.document.requires:
@@ -377,7 +377,7 @@ class CompiledFile:
             for word in targets(expression.node) if words else ():
                 if word is None or word in words:
                     continue
-                why = f"{str(word)[:60]!r} is no word of {dotted!r} in {event.type}"
+                why = f"{str(word)[:60]!r} is not a word of {dotted!r} in {event.type}"
                 if word in given:
                     raise ConfigError(f"options.{given[word]}: {why}")
                 self._fail(f"{place}.data.{dotted}", why)

@@ -47,7 +47,7 @@ DELAY_MAX_S: Final = 1.0
 _VERSIONS_MAX: Final = 20
 # Characters of a registry's message, for one line on an operator's screen.
 _DETAIL_MAX: Final = 500
-_NO_REGISTRY: Final = "what answers there is no schema registry"
+_NO_REGISTRY: Final = "the server there is not a schema registry"
 
 
 class RegistryUnavailableError(BridgeError):

@@ -57,7 +57,7 @@ def resolve(schema: Schema, named: Mapping[str, Schema]) -> dict[str, Any]:
     try:
         record: dict[str, Any] = _resolve(schema, named, set())
     except (KeyError, TypeError, ValueError, RecursionError):
-        raise ConfigError(f"schemas: {full_name(schema)} is no Avro schema") from None
+        raise ConfigError(f"schemas: {full_name(schema)} is not an Avro schema") from None
     return record
 
 

@@ -1,1 +1,1 @@
-"""What every process needs: lifecycle, logging, metrics, health."""
+"""Parts of every process: lifecycle, logging, metrics, health."""

@@ -43,7 +43,7 @@ def bodies_of(path: Path, *, body_max_bytes: int) -> Iterator[Body]:
     except UnicodeDecodeError:
         problem = "is not UTF-8"
     except csv.Error as exc:
-        problem = "is no CSV with commas and double quotes"
+        problem = "is not CSV with commas and double quotes"
         if isinstance(exc, _HeaderError):
             problem = str(exc)
         elif "field limit" in str(exc):
@@ -118,7 +118,7 @@ def _rows(file: BinaryIO, body_max_bytes: int) -> Iterator[Body]:
     names = reader.fieldnames or [""]
     for column, name in enumerate(names, 1):
         if not _is_name(name) or names.count(name) > 1:
-            raise _HeaderError(f"its first line is no header: column {column} has no name of its own")
+            raise _HeaderError(f"its first line is not a header: column {column} has no name of its own")
     for row in reader:
         if None in row or None in row.values():
             yield Body(reader.line_num, b"", "csv_columns")

@@ -137,10 +137,10 @@ def read_lines(
 ) -> SlotLines:
     """Parse a slot file with a line for each of `further`; `SecretsError` contains nothing of the content."""
     if not _is_name(where.name):
-        message = f"{where.parent}: a file's name is no slot name (letters, digits, `.`, `_`, `-`)"
+        message = f"{where.parent}: a file's name is not a slot name (letters, digits, `.`, `_`, `-`)"
         raise SecretsError("secret_name", message)
     if len(content) > bytes_max:
-        raise SecretsError("secret_too_long", f"{where}: more than {bytes_max} bytes is no slot file")
+        raise SecretsError("secret_too_long", f"{where}: more than {bytes_max} bytes is not a slot file")
     try:
         first, *others = (line.strip().decode() for line in content.split(b"\n"))
     except UnicodeDecodeError:

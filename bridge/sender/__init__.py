@@ -1,1 +1,1 @@
-"""What senders do, for verbs that post: sign each delivery, post it, and retry."""
+"""Senders of deliveries, for commands that post: sign, post and retry."""

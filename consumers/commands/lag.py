@@ -64,7 +64,7 @@ def lag(*, chosen: Chosen, as_json: bool) -> int:
     click.echo(f"group {group}: {summary(chosen.named, standing, lags)}")
     if stopped := [each for each in lags if each.stopped]:
         partitions = counted(len(stopped), "partition")
-        click.echo(f"{partitions} stopped: `drx-consumer doctor {chosen.named}` says what to do", err=True)
+        click.echo(f"{partitions} stopped: see `drx-consumer doctor {chosen.named}`", err=True)
     return int(bool(stopped))
 
 

@@ -1,1 +1,1 @@
-"""Keeps an EHR's FHIR R4 server up to date with what happens to each prescription."""
+"""Keeps an EHR's FHIR R4 server up to date with the events of each prescription."""

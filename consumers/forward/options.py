@@ -18,7 +18,7 @@ SLOT = re.compile(r"\{([^{}]*)\}")
 
 def _path(path: str) -> str:
     if path and (path[0] != "/" or not is_plain(SLOT.sub("", path))):
-        raise ValueError("begins with /, percent-encoded where it is no {expression}")
+        raise ValueError("begins with /, percent-encoded outside of {expression}")
     for expression in SLOT.findall(path):
         BodyExpression(expression)
     return path

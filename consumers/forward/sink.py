@@ -171,7 +171,7 @@ def read_headers(file: Path | None) -> Mapping[str, str]:
         name = name.lower()
         if not colon or not _is_name(name) or not value.isprintable() or name in found or _OURS.fullmatch(name):
             where = f"forward.headers_file: line {number} of {file}"
-            raise ConfigError(f"{where} is no `Name: value`, comes twice, or is set by forward")
+            raise ConfigError(f"{where} is not `Name: value`, is repeated, or is set by forward")
         found[name] = value
     return found
 

@@ -1,1 +1,1 @@
-"""The state of a prescription: facts, the machines that keep them, and their roll-up."""
+"""The state of a prescription: facts, the state machines that keep them, and their roll-up."""

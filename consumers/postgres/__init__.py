@@ -1,1 +1,1 @@
-"""The door to PostgreSQL: pool, transactions, numbered migrations."""
+"""Access to PostgreSQL: pool, transactions, numbered migrations."""

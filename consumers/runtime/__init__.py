@@ -1,1 +1,1 @@
-"""The way of records once they are read: handled, settled once and in order, parked, released."""
+"""The consumer runtime: records are handled, settled once and in order, parked, released."""

@@ -35,7 +35,7 @@ class ConsumerMetrics(Metrics):
     )
     freshness = histogram("Age of an event when it reached a stage", FRESHNESS_BUCKETS, "segment")
     freshness_negative = counter("Events whose time is in the future", "segment")
-    consumer_bugs = counter("Exceptions of handlers that are no BridgeError")
+    consumer_bugs = counter("Exceptions of handlers that are not a BridgeError")
     id_conflicts = counter("Events whose id was seen before with another body", "source")
     circuit_state = gauge("1 for the current state of the circuit breaker", "state")
     consumer_sink_failures = counter("Calls that failed because the sink is unavailable")

@@ -147,7 +147,7 @@ def parse_rules(text: str, *, file: str) -> Rules:
     except tomllib.TOMLDecodeError as exc:
         found = _at_line(str(exc))
         line = int(found[1]) if found else len(text.splitlines())
-        raise ConfigError(f"{file}, line {line}: this is no TOML") from None
+        raise ConfigError(f"{file}, line {line}: invalid TOML") from None
     except ValidationError as exc:
         error = exc.errors(include_input=False, include_url=False)[0]
         place = " ".join(str(each + 1) if isinstance(each, int) else each for each in error["loc"])

@@ -121,7 +121,7 @@ def test_the_slot_of_an_operator_is_made_for_any_scheme_and_is_no_secret_of_the_
     result = run("new", "drx", "--slot", "replay")
 
     assert result.exception is None
-    assert "only whoever posts" in result.output
+    assert "only those who post" in result.output
     directory.joinpath("replay").chmod(0o604)
     checked = run("check", "--json", "drx")
     assert checked.return_value == 1

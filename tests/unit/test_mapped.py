@@ -514,18 +514,18 @@ BROKEN = [
     (PREFIX, f"{PREFIX}\narray = 'best'", "array: needs best and key"),
     (PREFIX, f"{PREFIX}\ndrop_names = ['*_*']", "drop_names.1: Value error, has neither a letter nor a digit"),
     (PREFIX, f"{PREFIX}\noption_tables = ['a']", "option_tables: there is no [tables.a]"),
-    (PREFIX, "prefix = ", "no TOML: Invalid value (at line 1, column 10)"),
+    (PREFIX, "prefix = ", "invalid TOML: Invalid value (at line 1, column 10)"),
     ("America/New_York", "Mars/Olympus", "zone: no time zone is named 'Mars/Olympus'"),
     ('["/patient/ssn"]', '["patient.ssn"]', "drop.1: String should match pattern"),
     (WHEN, f"{WHEN}\nif = '1'", "event.1.if: Extra inputs are not permitted"),
-    (WHEN, 'when = "kind = 1"', "event.1.when: no JMESPath from character 6"),
+    (WHEN, 'when = "kind = 1"', "event.1.when: invalid JMESPath from character 6"),
     (WHEN, f'when = "{"x" * 501}"', "event.1.when: longer than 500 characters"),
-    (WHEN, f'when = "{"(" * 250}a{")" * 249}"', "event.1.when: no JMESPath"),
+    (WHEN, f'when = "{"(" * 250}a{")" * 249}"', "event.1.when: invalid JMESPath"),
     (WHEN, "when = \"matches(kind, 'a*')\"", "event.1.when: unknown function 'matches'"),
     (WHEN, 'when = "lower(kind, state)"', "event.1.when: function 'lower' takes other arguments"),
     (WHEN, "when = \"day(kind, '%d', '%m')\"", "event.1.when: function 'day' takes other arguments"),
-    (WHEN, "when = \"day(kind, '%Q')\"", "event.1.when: '%Q' is no format of a day"),
-    (WHEN, 'when = "day(kind, format)"', "event.1.when: 'None' is no format of a day"),
+    (WHEN, "when = \"day(kind, '%Q')\"", "event.1.when: '%Q' is not a date format"),
+    (WHEN, 'when = "day(kind, format)"', "event.1.when: 'None' is not a date format"),
     (WHEN, "when = \"instant(kind, 'Mars')\"", "event.1.when: no time zone is named 'Mars'"),
     (WHEN, "when = \"words(kind, 'absent')\"", "event.1.when: the table of function 'words'"),
     (WHEN, 'when = "lookup(kind, `[]`)"', "event.1.when: the table of function 'lookup'"),
@@ -540,14 +540,14 @@ BROKEN = [
         "event.1.park.detail: Value error, is none of bad_id, bad_key,",
     ),
     (TYPE, 'park = {reason = "unusable"}', "event.1.park: Value error, unusable has a detail, and unknown_type none"),
-    ("in_progress", "in_progres", "event.1.data.fulfillment_status: 'in_progres' is no word of 'fulfillment_status'"),
+    ("in_progress", "in_progres", "event.1.data.fulfillment_status: 'in_progres' is not a word of"),
     (
         DATA,
         f"{DATA}\nbilling_status = \"state && 'gratis' || note\"",
-        "event.1.data.billing_status: 'gratis' is no word",
+        "event.1.data.billing_status: 'gratis' is not a word",
     ),
     ('key = "rx.id"', "", "event.1.key: is missing"),
-    ('key = "rx.id"', 'key = ["shop", "rx."]', "event.1.key: no JMESPath"),
+    ('key = "rx.id"', 'key = ["shop", "rx."]', "event.1.key: invalid JMESPath"),
     (DATA, "", "event.1.data: required field 'queue_id' of fulfillment.status_changed has no expression"),
     (
         ACME[ACME.index(DATA) :],
@@ -584,7 +584,7 @@ def test_a_word_of_a_named_table_is_looked_at_where_the_table_is_used() -> None:
     named = ACME.replace(PREFIX, f'{PREFIX}\ntables = {{ steps = {{ DONE = "packd", OFF = "UNKNOWN" }} }}')
     text = "".join([*named.splitlines(keepends=True)[:-1], "fulfillment_status = \"words(state, 'steps')\"\n"])
 
-    assert complaint(text).startswith("acme.toml: event.1.data.fulfillment_status: 'packd' is no word")
+    assert complaint(text).startswith("acme.toml: event.1.data.fulfillment_status: 'packd' is not a word")
     assert compiled(text.replace("packd", "packed"))
 
 

@@ -32,7 +32,7 @@ OF_A_SITE = EntryPoint("site", "bridge.mapping.drx_standard", GROUP)
         (
             "photon_cloudevents",
             {"states": "SHIPPED=flown"},
-            "options.states: 'flown' is no word of 'fulfillment_status'",
+            "options.states: 'flown' is not a word of 'fulfillment_status'",
         ),
         ("photon_cloudevents", {"states": "SHIPPED"}, "options.states: 'SHIPPED' is not WORD=MEANING"),
     ],
@@ -191,5 +191,5 @@ def test_a_profile_may_say_how_long_its_ids_are_remembered(monkeypatch: pytest.M
 
 @pytest.mark.parametrize("seconds", [599, 2_592_001, 600.5, "600", True, None])
 def test_a_window_out_of_bounds_is_told_by_name(monkeypatch: pytest.MonkeyPatch, seconds: object) -> None:
-    with pytest.raises(ConfigError, match=r"^profile 'site' \(a_site\): DEDUPE_WINDOW_S is no whole number"):
+    with pytest.raises(ConfigError, match=r"^profile 'site' \(a_site\): DEDUPE_WINDOW_S is not a whole number"):
         load_profile("site", registered=[a_profile(monkeypatch, DEDUPE_WINDOW_S=seconds)])

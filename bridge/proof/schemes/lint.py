@@ -38,7 +38,7 @@ def weaknesses(
         text = f"{bare[0]} sends its secret, which anyone on the way can read without TLS"
         yield Risk("no_tls", text, "end TLS in front and set http.tls_in_front")
     if bearers and not any(part.dated or part.name in SIGNING for part in parts):
-        text = "a bearer token covers no body, so whoever sees one can send other bodies with it"
+        text = "a bearer token does not cover the body, so anyone who sees it can send other bodies"
         yield Risk("unsigned_body", text, "have the sender sign the body too, or its hash: scheme_body_claim")
     if any(getattr(part, "digest", "") == "sha1" for part in parts):
         yield Risk("weak_digest", "SHA-1 is broken as a digest", "ask the sender for sha256")

@@ -61,7 +61,7 @@ class Parameters:
         """Take a header name, in lower case; may be empty if that is the default."""
         value = self.text(name, default)
         if value != default and (not _is_header(value) or value.lower() in _RESERVED):
-            raise self.error(name, "is no name of a header that a sender could use for this")
+            raise self.error(name, "is not a header name that a sender could use for this")
         return value.lower().encode()
 
     def names(self, name: str, words: Collection[str], default: str) -> frozenset[str]:

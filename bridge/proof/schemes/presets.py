@@ -67,7 +67,7 @@ def configure(text: str, given: Mapping[str, str], *, tolerance_s: int | None) -
     if left:
         name = f"scheme_{next(iter(left))}"
         meanings = [_meaning(each) for each in names if each in PRESETS]
-        raise ParameterError(name, "; ".join((f"is no parameter of {text}", *meanings)))
+        raise ParameterError(name, "; ".join((f"is not a parameter of {text}", *meanings)))
     kinds = [part.name for part in parts]
     if len(set(kinds)) < len(kinds):
         raise ParameterError("scheme", f"{text} combines a scheme with itself")

@@ -298,7 +298,7 @@ class SignedHeader(Scheme):
                 problem = f"needs {{timestamp}}: with the format pairs it comes from {self.time_name}"
                 raise parameters.error("template", problem)
         elif bool(self.timestamp_header) != template.signs_timestamp:
-            problem = "and {timestamp} in the template belong together: only a signed time says how old a delivery is"
+            problem = "and {timestamp} in the template belong together: only a signed time shows how old a delivery is"
             raise parameters.error("timestamp_header", problem)
         if template.signs_id and not self.id_header:
             raise parameters.error("id_header", "is required by {id} in the template")
