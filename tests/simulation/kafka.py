@@ -49,6 +49,7 @@ class Broker:
 
     id: int
     state: str = "up"
+    ends: int = 0  # how often it went down
     arrived: list[Callable[[], None]] = field(default_factory=list)  # while it is silent
 
 
@@ -142,6 +143,7 @@ class Kafka:
             for each in arrived:
                 each()
         if state == "down":
+            broker.ends += 1
             broker.arrived = []
             self._cut_unreplicated(number)
         self.world.later(self.rng.uniform(0.2, 2.0) if state == "down" else 0.05, self._elect)
@@ -205,14 +207,15 @@ class Kafka:
             error, until = self._append(number, batch)
             errors.append(error)
             wait_s = max(wait_s, until - self.world.loop.time() if batch.acks == "all" else 0.0)
-        self.world.later(wait_s + self.latency(), lambda: self._answer(link, number, errors, answered))
+        ends = broker.ends
+        self.world.later(wait_s + self.latency(), lambda: self._answer(link, number, errors, answered, ends))
 
-    def _answer(self, link: "Link", number: int, errors: list[Any], answered: asyncio.Future[Any]) -> None:
-        state = self.sees(link.host, number)
+    def _answer(self, link: "Link", number: int, errors: list[Any], answered: asyncio.Future[Any], ends: int) -> None:
+        state = self.sees(link.host, number) if self.brokers[number].ends == ends else "down"
         if state == "cut":
             return
         if state == "silent":
-            self.brokers[number].arrived.append(lambda: self._answer(link, number, errors, answered))
+            self.brokers[number].arrived.append(lambda: self._answer(link, number, errors, answered, ends))
         elif state == "down" or self.rng.random() < self.lost_answers:
             _fail(answered, kafka_errors.KafkaConnectionError())
         elif not answered.done():

@@ -134,7 +134,8 @@ _GRAVEYARD: list[asyncio.Task[Any]] = []
 
 def _task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
     task = _Task(coroutine, loop=loop, **options)
-    task.process = PROCESS.get()
+    context = options.get("context")
+    task.process = context.get(PROCESS) if context else PROCESS.get()
     return task
 
 

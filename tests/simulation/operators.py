@@ -135,16 +135,16 @@ def make_plan(seed: int) -> Plan:
     share = rng.choice((0.15, 0.4, 0.7))
     kinds = [*dict.fromkeys(faults), *(each for each in HABITS if rng.random() < share)]
     acts: list[Act] = []
-    for phase in range(PHASES):
-        # Most acts of a phase gather around one moment: what matters is one that happens amid another.
-        around = rng.uniform(2, PHASE_S * 0.7)
+    # Most acts of a phase gather around one moment: what matters is one that happens amid another.
+    moments = [rng.uniform(2, PHASE_S * 0.7) for _ in range(PHASES)]
+    for phase, around in enumerate(moments):
         if outage and rng.random() < 0.6:  # long enough for all that
             acts.append(Act(phase, round(around, 3), outage, (*KINDS[outage](rng)[:-1], rng.uniform(5, 40))))
-        for _ in range(rng.randrange(1, 9)):
+        for _ in range(rng.randrange(2, 12)):
             kind = rng.choice(faults)
             at = rng.uniform(1, PHASE_S) if rng.random() < 0.25 else around + rng.expovariate(0.2)
             acts.append(Act(phase, round(min(at, PHASE_S), 3), kind, KINDS[kind](rng)))
-    acts += Deliveries(rng, kinds).acts()
+    acts += Deliveries(rng, kinds).acts(moments)
     acts.sort(key=lambda act: act[:3])
     return Plan(seed, rng.choice((1, 2, 3)), rng.choice((600.0, 6.0)), rng.random() < 0.85, kinds, acts)
 
@@ -154,18 +154,19 @@ class Deliveries:
 
     def __init__(self, rng: random.Random, kinds: Sequence[str]) -> None:
         self._rng, self._kinds = rng, kinds
-        self._keys = [f"kq7_{number}" for number in range(rng.randrange(4, 24))]
+        self._keys = [f"kq7_{number}" for number in range(rng.choice((2, 5, 12, 24)))]
         self._sent: list[Delivery] = []
         self._states: dict[str, int] = {}
         self._number = 0
 
-    def acts(self) -> Iterator[Act]:
+    def acts(self, moments: Sequence[float]) -> Iterator[Act]:
+        """Send half of each phase after its moment."""
         rng, kinds = self._rng, self._kinds
-        for phase in range(PHASES):
-            at = 0.0
-            for _ in range(DELIVERIES):
-                gap = rng.expovariate(DELIVERIES / PHASE_S)
-                at += 0.0 if "bursts" in kinds and rng.random() < 0.6 else gap
+        for phase, around in enumerate(moments):
+            near = [around + rng.expovariate(0.1) for _ in range(DELIVERIES // 2)]
+            before = 0.0
+            for each in sorted([*near, *(rng.uniform(0, PHASE_S) for _ in range(DELIVERIES // 2))]):
+                at = before = before if "bursts" in kinds and rng.random() < 0.6 else min(each, PHASE_S)
                 self._number += 1
                 if "hostile" in kinds and self._sent and rng.random() < 0.05:
                     how = rng.choice(("altered", "old", "elsewhere", "keyless"))
