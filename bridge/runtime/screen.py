@@ -3,8 +3,8 @@
 from rich.console import Console
 from rich.table import Table
 
-# In a pipe, rows are not wrapped, for grep.
-PIPED_WIDTH = 200
+# Wide enough that no row is wrapped or cut: in a pipe, for grep.
+WHOLE_WIDTH = 1_000
 
 
 def printable(content: str) -> str:
@@ -12,9 +12,9 @@ def printable(content: str) -> str:
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in content)
 
 
-def print_table(table: Table) -> None:
-    """Print a table without interpreting markup, since texts come from outside."""
+def print_table(table: Table, *, whole: bool = False) -> None:
+    """Print a table without interpreting markup, since texts come from outside; if `whole`, the terminal wraps rows."""
     console = Console(markup=False)
-    if not console.is_terminal:
-        console.width = PIPED_WIDTH
+    if whole or not console.is_terminal:
+        console.width = WHOLE_WIDTH
     console.print(table)
