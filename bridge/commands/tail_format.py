@@ -19,7 +19,7 @@ from bridge.runtime.screen import printable
 class Shown:
     """A record of a topic, decoded or not.
 
-    `value` is None for a tombstone and for a record that cannot be decoded; `error` then has a stable code.
+    `value` is None for a tombstone and for a record that cannot be decoded. For the latter, `error` is a stable code.
     """
 
     at: ConsumedRecord

@@ -1,6 +1,6 @@
 """The tour of `drx-bridge demo`: follow one prescription through a real stack, hop by hop, and check each hop.
 
-Every hop is read back by other code than wrote it. A difference makes the exit code 1.
+Each hop is read back with different code from the code that wrote it. If a check fails, the exit code is 1.
 """
 
 import asyncio
@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
-import asyncpg  # noqa: TID251 - read apart from the door that the consumers write through
+import asyncpg  # noqa: TID251 - reads independently of the consumers' own pool
 import orjson
-from aiokafka import AIOKafkaProducer  # noqa: TID251 - writes what our own producer never would
-from pyarrow import dataset  # noqa: TID251 - reads the lake as anybody would
+from aiokafka import AIOKafkaProducer  # noqa: TID251 - writes a record that our own producer never writes
+from pyarrow import dataset  # noqa: TID251 - reads the lake as an external tool does
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -39,7 +39,7 @@ from bridge.runtime.screen import printable
 from bridge.sender.sender import Delivered, Post, RetryPolicy, Sender
 from bridge.sender.signing import standard_headers
 
-# The first story of `stories/drx.ndjson`: a caption for each event, and the read model's status after it.
+# The first scenario of `stories/drx.ndjson`: a caption for each event, and the read model's status after it.
 STORY = (
     ("A draft waits in the prescriber's queue.", "draft"),
     ("Signed and sent to the pharmacy.", "sent"),
@@ -54,10 +54,10 @@ STORY = (
 # JSON instead of Avro, as another team's program might write by mistake.
 POISON = b'{"type": "prescription.processed", "note": "where is the schema?"}'
 REASON = "JSON from another team"
-# Texts of a body to search for in the spool; shorter ones could occur in encrypted bytes by chance.
+# Strings of a body to search for in the spool; strings under five characters could match encrypted bytes by chance.
 MARKERS = re.compile(rb':"([^"\\]{5,})"')
 CUT_BYTES = 40
-# A vendor's mapping file (docs/vendors.md), an event table of it, and the vendor's body.
+# A vendor's mapping file (docs/vendors.md), an event table for this file, and a request body of the vendor.
 MAPPING = 'prefix = "acme:"\nkey = "rx"\naccount = "shop"\n'
 MAPPED = """
 [[event]]
@@ -67,9 +67,9 @@ data = {{queue_id = "rx", fulfillment_status = "'{status}'"}}
 """
 BODY = b'{"shop": "s_7", "rx": "10442", "event": "PACKED"}'
 VALUE_MAX = 100
-# Other correct answers on a slow machine, where Kafka misses a deadline or the sender retries early.
+# Other correct responses on a slow machine, where Kafka misses a deadline or the sender retries early.
 SLOW = ("200 duplicate", "202 spooled")
-# Seconds, for a busy machine. Usually a row appears 0.1 s after the answer, and a drain takes seconds.
+# Timeout in seconds, for a busy machine. A row usually appears 0.1 s after the response; a drain takes seconds.
 WAIT_S = 60.0
 POLL_S = 0.05
 
@@ -77,7 +77,7 @@ ROW = "select events, display from read_model.prescription where prescription_id
 REPORTED = "select event_type, body ->> 'reported_type' from read_model.timeline where event_id = $1"
 # Rows are written once, so transaction number and physical position give the order of the writes.
 APPLIED = "select event_id from read_model.event where prescription_id = $1 order by xmin::text::bigint, ctid"
-# A record that could not be decoded has an empty id.
+# A record that could not be decoded has an empty event id.
 PARKED = """
 select e.event_id, e.class
 from drx_consumer.parked_key k left join drx_consumer.parked_event e using (grp, topic, part, key)
@@ -91,16 +91,16 @@ Rows = list[tuple[Any, ...]]
 
 @dataclass
 class Part:
-    """A numbered part of the tour, for the table at its end."""
+    """A numbered part of the tour and its counts, for the summary table."""
 
     title: str
-    started: float  # of the monotonic clock
+    started: float  # seconds of the monotonic clock
     checked: int = 0
     differences: int = 0
 
 
 class Screen:
-    """Prints the story and its checks, and collects the differences."""
+    """Prints the parts of the tour with their checks, and collects the differences."""
 
     def __init__(self) -> None:
         self._console = Console(soft_wrap=True, highlight=False)
@@ -108,11 +108,11 @@ class Screen:
         self.differences: list[str] = []
 
     def chapter(self, title: str, text: str) -> None:
-        """Print a title and a text below it."""
+        """Print a title and a paragraph below it."""
         self._console.print(Text.assemble("\n", (title, "bold cyan"), "\n", text))
 
     def part(self, title: str, text: str) -> None:
-        """Begin the next numbered part of the story."""
+        """Begin the next numbered part of the tour."""
         self._parts.append(Part(title, time.monotonic()))
         self.chapter(f"{len(self._parts)}  {title}", text)
 
@@ -125,12 +125,12 @@ class Screen:
         self._console.print(Text(f"  {number}  {text}", "bold"))
 
     def pairs(self, values: Mapping[str, object]) -> None:
-        """Print names and values, cut to a line each."""
+        """Print names and values, one per line; values are cut to `VALUE_MAX` characters."""
         for name, value in values.items():
             self.line(f"{name:<18} {printable(str(value))[:VALUE_MAX]}")
 
     def check(self, text: str, found: object, expected: object) -> None:
-        """Mark that `found` is as `expected`, or print the difference."""
+        """Print `text` with a check mark if `found` equals `expected`; otherwise, print and record the difference."""
         fine = found == expected
         self._parts[-1].checked += 1
         self._parts[-1].differences += not fine
@@ -140,7 +140,7 @@ class Screen:
             self.line(self.differences[-1], "red")
 
     def close(self) -> None:
-        """Sum up the checks in a table."""
+        """Print a table of checks and differences by part."""
         number, checked = len(self.differences), sum(each.checked for each in self._parts)
         table = Table("", "part", "checks", "differences", "seconds", box=None, padding=(0, 2, 0, 0))
         for column in table.columns[2:]:
@@ -155,7 +155,7 @@ class Screen:
 
 
 class Seen(NamedTuple):
-    """A record; its Avro name and value are empty if it cannot be decoded."""
+    """A record read from Kafka; `record`, its Avro name, and `value` are empty if it cannot be decoded."""
 
     place: str
     topic: str
@@ -168,7 +168,7 @@ class Seen(NamedTuple):
 
 async def tour(stack: Stack, screen: Screen, *, source: str, short: bool = False) -> str:
     """Run the parts on a running stack; return the key of the first part's prescription."""
-    endpoint, rng = stack.endpoints["sources"][source], random.Random()  # noqa: S311 - a story, not keys
+    endpoint, rng = stack.endpoints["sources"][source], random.Random()  # noqa: S311 - test traffic, not keys
     forged_key = secrets.token_bytes(32)
     async with (
         aiohttp.ClientSession() as session,
@@ -186,7 +186,7 @@ async def tour(stack: Stack, screen: Screen, *, source: str, short: bool = False
 
 @dataclass
 class Tour:
-    """Runs the parts, and reads back from Kafka, PostgreSQL, spool, receiver and lake."""
+    """Runs the parts of the tour, and reads results back from Kafka, PostgreSQL, spool, receiver and lake."""
 
     stack: Stack
     screen: Screen
@@ -198,7 +198,7 @@ class Tour:
     wait_s: float = WAIT_S
 
     async def play(self, rng: random.Random, *, short: bool) -> str:
-        """Run all parts, or the four of a short tour, in order; return the key of the first one's prescription."""
+        """Run all parts, or the four of a short tour, in order; return the key of the first part's prescription."""
         events = _a_life(rng)
         await self._life(events)
         await self._strangers(events[0], rng)
@@ -218,8 +218,8 @@ class Tour:
 
     async def _life(self, events: Sequence[BodyJson]) -> None:
         screen, key = self.screen, _key_of(events)
-        text = f"DRx pushes a signed delivery for each thing that happens to {key}. Here is the first one, hop by hop."
-        screen.part("The life of one prescription", text)
+        text = f"DRx posts a signed delivery for each event of {key}. The first delivery is shown hop by hop."
+        screen.part("The events of one prescription", text)
         for number, (event, (caption, word)) in enumerate(zip(events, STORY, strict=True), start=1):
             screen.hop(number, f"{event['type']}: {caption}")
             answer = await self._accepted(event)
@@ -232,28 +232,28 @@ class Tour:
             names = ("ce_type", "drx_body_sha256")
             found = [(each.topic, each.key, *map(each.headers.get, names)) for each in records]
             wanted = [(PRESCRIPTIONS_TOPIC, key, event["type"], digest)]
-            screen.check("it is in Kafka once, under its prescription's key, with the body's digest", found, wanted)
+            screen.check("the event is in Kafka once, keyed by its prescription, with the body's digest", found, wanted)
             await self._comes(f"PostgreSQL shows: {word}", ROW, key, [(number, word)])
 
     async def _strangers(self, event: BodyJson, rng: random.Random) -> None:
         """Deliver an event signed with a wrong key, then one with a truncated body."""
         screen = self.screen
-        text = "Somebody who does not know the secret claims that the prescription was cancelled."
+        text = "Somebody who does not know the secret posts a copy of the first event."
         screen.part("A forged delivery", text)
         new = orjson.loads(tell(rng)[0])["id"]
         answer = await self.forger.deliver(Post(new, orjson.dumps({**event, "id": new})))
-        screen.check("401, with a constant code", str(answer.reply), "401 refused signature_mismatch")
-        screen.check("nothing of it is in any topic", await self._records(new), [])
-        text = "DRx signs a body that was cut off on the way out. It is genuine, so it is kept, byte for byte."
+        screen.check("the response is 401, with a constant code", str(answer.reply), "401 refused signature_mismatch")
+        screen.check("no topic has a record with that id", await self._records(new), [])
+        text = "DRx posts a truncated body. Its signature is valid, so the bridge stores the body, byte for byte."
         screen.part("A broken delivery", text)
         body = orjson.dumps({**event, "id": new})[:-CUT_BYTES]
         answer = await self.drx.deliver(Post(new, body))
-        screen.check("202: DRx need not send it again", str(answer.reply), "202 parked malformed_json")
-        await self._kept(f"it is in {UNRECOGNIZED_TOPIC}, byte for byte", new, body)
+        screen.check("the response is 202: DRx does not resend", str(answer.reply), "202 parked malformed_json")
+        await self._kept(f"the body is in {UNRECOGNIZED_TOPIC}, byte for byte", new, body)
 
     async def _downstream(self, events: Sequence[BodyJson]) -> None:
         screen, key = self.screen, _key_of(events)
-        screen.part("The same life in three systems", "Each consumer has a position of its own in the log.")
+        screen.part("The same events in three systems", "Each consumer group has offsets of its own.")
         records = [each for each in await self._records() if (each.topic, each.key) == (PRESCRIPTIONS_TOPIC, key)]
         wanted: Rows = [(event["id"], each.place) for event, each in zip(events, records, strict=False)]
         screen.check("Kafka has every event once, in order", _ce_ids(records), [event["id"] for event in events])
@@ -261,7 +261,7 @@ class Tour:
         await self._operate(*history)
         applied = orjson.loads(await self._run(*history, "--json") or "{}").get("events", [])
         applied = [(each["event_id"], _place_of(each, "")) for each in applied]
-        screen.check("PostgreSQL has each, in order, and its place in the log", applied, wanted)
+        screen.check("PostgreSQL has each event, in order, with partition and offset", applied, wanted)
 
         async def forwarded() -> Rows:
             async with self.session.get(f"{self.stack.endpoints['receiver']}/received") as answer:
@@ -272,7 +272,7 @@ class Tour:
             ]
 
         bodies: Rows = [("", place, _normal(event)) for event, (_, place) in zip(events, wanted, strict=False)]
-        await self._becomes("the receiver has verified each, and each body is as DRx sent it", forwarded, bodies)
+        await self._becomes("the receiver has verified each, with its body as DRx sent it", forwarded, bodies)
 
         def lake() -> Rows:
             files = Path(self.stack.endpoints["lake"]) / "events"
@@ -282,14 +282,14 @@ class Tour:
             rows = found.to_table(filter=dataset.field("_key") == key).sort_by("_offset").to_pylist()
             return [(each["event_id"], _place_of(each, "_")) for each in rows]
 
-        await self._becomes("the lake has each once, in Parquet", lambda: asyncio.to_thread(lake), wanted)
+        await self._becomes("the lake has each event once, in Parquet", lambda: asyncio.to_thread(lake), wanted)
 
     async def _poison(self, sick: Sequence[BodyJson], well: Sequence[BodyJson]) -> None:
         screen, key, other = self.screen, _key_of(sick), _key_of(well)
         screen.part(
-            "A poisoned record",
-            "A program of another team writes to the topic, past the bridge, what nobody can decode.\n"
-            f"Its key is {key}: later events of this key must wait, those of other keys must not.",
+            "A record that cannot be decoded",
+            "Another team's program bypasses the bridge and writes JSON to the topic instead of Avro.\n"
+            f"Its key is {key}: later events of this key must wait; events of other keys must not.",
         )
         for event in sick[:2]:
             await self._accepted(event)
@@ -297,92 +297,92 @@ class Tour:
             place = _partition_of(sick)
             written = await producer.send_and_wait(PRESCRIPTIONS_TOPIC, POISON, key=key.encode(), partition=place)
         waiting: Rows = [("", "poison")]
-        await self._comes(f"{PRESCRIPTIONS_TOPIC}/{place}@{written.offset} parks its key", PARKED, key, waiting)
+        await self._comes(f"the key of {PRESCRIPTIONS_TOPIC}/{place}@{written.offset} is parked", PARKED, key, waiting)
         for number, event in enumerate(sick[2:5], start=1):
             await self._accepted(event)
             waiting = [*waiting, (event["id"], "behind")]
-            await self._comes("it waits behind the poison, in order", PARKED, key, waiting)
+            await self._comes("the event waits behind that record, in order", PARKED, key, waiting)
             await self._accepted(well[number - 1])
             word = STORY[number - 1][1]
             await self._comes(f"{other}, in the same partition, does not wait: {word}", ROW, other, [(number, word)])
         topic = ("--topic", PRESCRIPTIONS_TOPIC)
-        screen.part("An operator puts it right", "The poison is given up, and the events behind it are released.")
+        screen.part("An operator resolves it", "The record is skipped, and the events behind it released.")
         parked = ("drx-consumer", "parked")
         await self._operate(*parked, "list", "read_model")
         why = ("--offset", str(written.offset), "--reason", REASON)
         await self._operate(*parked, "skip", "read_model", key, *topic, *why)
         await self._operate(*parked, "retry", "read_model", key, *topic)
-        await self._comes("all that waited is applied", ROW, key, [(5, "packed")])
-        await self._comes("in the order in which it was sent", APPLIED, key, [(each["id"],) for each in sick[:5]])
-        await self._comes("nothing of it is parked any more", PARKED, key, [])
-        await self._comes("the audit has both decisions", AUDIT, key, [("skip", REASON), ("retry", "")])
+        await self._comes("all events of the key are applied", ROW, key, [(5, "packed")])
+        await self._comes("they are applied in the order sent", APPLIED, key, [(each["id"],) for each in sick[:5]])
+        await self._comes("no record of the key is parked any more", PARKED, key, [])
+        await self._comes("the audit table has both decisions", AUDIT, key, [("skip", REASON), ("retry", "")])
 
     async def _outage(self, *lives: Sequence[BodyJson]) -> None:
         """Deliver one event of each prescription before the outage of Kafka, and four of each during it."""
         screen = self.screen
         screen.part(
-            "Kafka is away",
-            "DRx may never retry a refused delivery, so none is refused:\n"
-            "what Kafka does not take is sealed on this disk, and answered as soon as the disk has confirmed it.",
+            "An outage of Kafka",
+            "DRx may never retry a refused delivery, so the bridge refuses none. It encrypts events that Kafka\n"
+            "does not acknowledge, writes them to the local disk, and responds once they are synced.",
         )
         for events in lives:
             await self._accepted(events[0])
         await asyncio.to_thread(self.stack.stop_brokers)
-        screen.hop(1, "Every broker is killed, as a power cut would; the first delivery gives Kafka two seconds")
+        screen.hop(1, "All brokers are killed, as by a power cut; the first delivery waits two seconds for Kafka")
         spooled = [events[number] for number in range(1, 5) for events in lives]
         for event in [*spooled, spooled[0]]:
             answer = await self.drx.deliver(_outgoing(event))
             screen.check(f"{event['type']}, in {_milliseconds(answer)}: spooled", str(answer.reply), "202 spooled")
-        screen.check("the disk has each once, the repeat too", await self._spooled(), len(spooled))
+        screen.check("the spool has each event once, although one was sent twice", await self._spooled(), len(spooled))
         files = [each for each in self.stack.directory.spool.rglob("*") if each.is_file()]
         content = b"".join(each.read_bytes() for each in files)
         markers = {each for event in spooled for each in MARKERS.findall(orjson.dumps(event["data"]))}
-        text = f"it is sealed: none of {len(markers)} names, numbers and ids in these events stands in any file"
+        text = f"the spool is encrypted: no file contains any of {len(markers)} names, numbers and ids of these events"
         screen.check(text, [each for each in markers if each in content], [])
         await asyncio.to_thread(self.stack.start_brokers)
-        screen.hop(2, "The brokers are back")
+        screen.hop(2, "The brokers are started again")
         await self._becomes("the spool is empty", self._spooled, 0)
         records = await self._records()
         for events in lives:
             found = [each for each in records if (each.topic, each.key) == (PRESCRIPTIONS_TOPIC, _key_of(events))]
             text = f"all events of {_key_of(events)} are in Kafka, each once, in the order in which they were sent"
             screen.check(text, _ce_ids(found), [each["id"] for each in events[:5]])
-            await self._comes("and in PostgreSQL", ROW, _key_of(events), [(5, "packed")])
+            await self._comes("PostgreSQL has applied all five events: packed", ROW, _key_of(events), [(5, "packed")])
 
     async def _repeats(self, events: Sequence[BodyJson]) -> None:
-        """Repeat a delivery, then send another body under its id, then the next event."""
+        """Repeat two deliveries, then send another body under a known id, then the next event."""
         screen = self.screen
-        text = "A sender that has lost an answer sends again. A durable event is recognised by its id and its body."
-        screen.part("The same once more", text)
-        for event, way in zip(events, ("went straight to Kafka", "waited on the disk"), strict=False):
+        text = "A sender that got no response sends again. The bridge recognises durable events by id and body."
+        screen.part("A repeated delivery", text)
+        for event, way in zip(events, ("went straight to Kafka", "was spooled"), strict=False):
             answer = await self.drx.deliver(_outgoing(event))
-            screen.check(f"{event['type']}, which {way}, is known", str(answer.reply), "200 duplicate")
+            screen.check(f"{event['type']}, which {way}, is a duplicate", str(answer.reply), "200 duplicate")
         event = events[0]
         changed = orjson.dumps({**event, "data": {**event["data"], "origin": "renewal"}})
         answer = await self.drx.deliver(Post(event["id"], changed))
-        screen.check("its id with another body is kept apart", str(answer.reply), "202 parked id_conflict")
-        await self._kept(f"in {UNRECOGNIZED_TOPIC}, byte for byte", event["id"], changed)
+        screen.check("another body under the same id is parked", str(answer.reply), "202 parked id_conflict")
+        await self._kept(f"that body is in {UNRECOGNIZED_TOPIC}, byte for byte", event["id"], changed)
         await self._accepted(events[5])
-        await self._comes("PostgreSQL goes on as if nothing had been", ROW, _key_of(events), [(6, "dispensed")])
+        await self._comes("PostgreSQL has applied the next event: dispensed", ROW, _key_of(events), [(6, "dispensed")])
 
     async def _unforeseen(self, event: BodyJson) -> None:
         screen, word = self.screen, "prescription.kept_cold"
-        text = f"DRx begins to push {word}, of which this bridge has never heard. The teams have it all the same."
-        screen.part("A type that nobody foresaw", text)
+        text = f"DRx begins to push {word}, a type that this bridge does not know. Consumers get it all the same."
+        screen.part("An unknown event type", text)
         data = {"prescription_id": event["data"]["prescription_id"], "degrees": 4}
         await self._accepted({**event, "type": word, "data": data})
         records = await self._records(event["id"])
         found = [(each.topic, each.headers["ce_type"], each.value.get("reported_type")) for each in records]
         wanted = [(PRESCRIPTIONS_TOPIC, "other.reported", word)]
-        screen.check("it is among the other events of its prescription, with DRx's word", found, wanted)
+        screen.check("the event is with the others of its prescription, under the type that DRx used", found, wanted)
         screen.pairs({"extensions": records[0].value["extensions"]} if records else {})
-        await self._comes("PostgreSQL has it in the timeline", REPORTED, event["id"], [("other.reported", word)])
+        await self._comes("PostgreSQL has the event in the timeline", REPORTED, event["id"], [("other.reported", word)])
 
     async def _mended(self, rng: random.Random) -> None:
-        """Deliver bodies that a mapping file does not cover, correct the file, and replay."""
+        """Deliver a body that a mapping file does not cover, correct the file, and replay the delivery."""
         screen, stack, new = self.screen, self.stack, new_id(rng)
-        text = "Its mapping was written from one sample, of STARTED. Now PACKED comes: genuine, so it is kept."
-        screen.part("A vendor whose mapping lacks something", text)
+        text = "The mapping covers STARTED alone. A delivery of PACKED has a valid signature, so it is parked."
+        screen.part("A vendor with an incomplete mapping", text)
         mapping = stack.directory.path / "acme.toml"
         acme = DevSource("mapped", options={"mapping": str(mapping)})
         slots = stack.directory.secret_dir("acme", make=acme.new_secret)
@@ -392,20 +392,20 @@ class Tour:
         url, sign = f"{stack.endpoints['ingress']}/webhooks/acme", acme.signer(slots / "current")
         vendor = Sender(session=self.session, url=url, sign=sign, policy=RetryPolicy(), rng=rng)
         answer = await vendor.deliver(Post(new, BODY))
-        screen.check("202: the vendor need not send it again", str(answer.reply), "202 parked unknown_type")
-        await self._kept(f"it is in {UNRECOGNIZED_TOPIC}, byte for byte", new, BODY)
+        screen.check("the response is 202: the vendor does not resend", str(answer.reply), "202 parked unknown_type")
+        await self._kept(f"the body is in {UNRECOGNIZED_TOPIC}, byte for byte", new, BODY)
         await self._operate("drx-bridge", "unrecognized", "list", "--source", "acme")
-        screen.hop(1, "PACKED is added to acme.toml, and the ingress is started again with it")
+        screen.hop(1, "PACKED is added to acme.toml, and the ingress is restarted")
         mapping.write_text(started + MAPPED.format(word="PACKED", status="packed"))
         await asyncio.to_thread(stack.restart_ingress, {})
         await self._operate("drx-bridge", "unrecognized", "replay", "--source", "acme", "--url", url)
-        screen.hop(2, "What became of that delivery?")
+        screen.hop(2, "The delivery in each consumer after the replay")
 
         async def states() -> dict[str, str]:
             found = orjson.loads(await self._run("drx-consumer", "where", new, "--json"))
             return {group: each["state"] for group, each in found["groups"].items()}
 
-        await self._becomes("every consumer has applied it", states, dict.fromkeys(CONSUMERS, "applied"))
+        await self._becomes("every consumer has applied the event", states, dict.fromkeys(CONSUMERS, "applied"))
         await self._operate("drx-consumer", "where", new)
 
     async def _accepted(self, event: BodyJson) -> Delivered:
@@ -414,13 +414,13 @@ class Tour:
         reply = str(answer.reply)
         text = f"{event['type']}, in {_milliseconds(answer)}"
         if reply in SLOW:
-            await self._becomes(f"{text}: {reply}, since this machine is slow, and then in Kafka", self._spooled, 0)
+            await self._becomes(f"{text}: {reply}, because this machine is slow, and later in Kafka", self._spooled, 0)
         else:
-            self.screen.check(f"{text}: accepted, after all in-sync replicas have it", reply, "200 accepted")
+            self.screen.check(f"{text}: accepted, after all in-sync replicas have the record", reply, "200 accepted")
         return answer
 
     async def _kept(self, text: str, event_id: str, body: bytes) -> None:
-        """Check that a parked delivery is in the topic of parked deliveries, once."""
+        """Check that the topic of parked deliveries has the delivery once."""
 
         async def kept() -> list[Any]:
             found = await self._records(event_id)
@@ -429,7 +429,7 @@ class Tour:
         await self._becomes(text, kept, [body])
 
     async def _comes(self, text: str, query: str, key: str, expected: Rows) -> None:
-        """Wait until the rows about a key are as expected."""
+        """Wait until `query` returns the expected rows for a key."""
 
         async def ask() -> Rows:
             return [tuple(each) for each in await self.database.fetch(query, key)]
@@ -438,14 +438,14 @@ class Tour:
 
     async def _becomes(self, text: str, ask: Callable[[], Awaitable[object]], expected: object) -> None:
         deadline = time.monotonic() + self.wait_s
-        while (found := await ask()) != expected and time.monotonic() < deadline:  # noqa: ASYNC110 - others write it
+        while (found := await ask()) != expected and time.monotonic() < deadline:  # noqa: ASYNC110 - as others write it
             await asyncio.sleep(POLL_S)
         if found != expected:
-            self.wait_s = 0.0  # after one timeout, further differences are reported without waiting
+            self.wait_s = 0.0  # after one timeout, later differences are reported without waiting
         self.screen.check(text, found, expected)
 
     async def _records(self, event_id: str = "") -> list[Seen]:
-        """Read all records of all topics; only those of `event_id` if it is given."""
+        """Return the records of all topics, or only the records of `event_id` if it is given."""
         connection = KafkaConnection(self.stack.endpoints["bootstrap_servers"])
         found = []
         async with open_reader(connection, TOPICS, from_beginning=True) as reader:
@@ -463,14 +463,14 @@ class Tour:
         return found
 
     async def _spooled(self) -> int:
-        """Return how many events are spooled, by the command that an operator uses."""
+        """Return how many events are spooled, as `drx-bridge spool status` reports."""
         return int(orjson.loads(await self._run("drx-bridge", "spool", "status", "--json"))["events"])
 
     async def _operate(self, program: str, *arguments: str) -> None:
         self.screen.line(f"$ {shlex.join([program, *arguments])}", "bold cyan")
         text = await self._run(program, *arguments)
         for line in text.splitlines():
-            if not line.startswith("{"):  # the reason for the audit trail, which is checked in the database
+            if not line.startswith("{"):  # the audit line; a check reads the audit table instead
                 self.screen.line(line, "cyan")
 
     async def _run(self, program: str, *arguments: str) -> str:
@@ -513,7 +513,7 @@ def _milliseconds(answer: Delivered) -> str:
 
 
 def _normal(value: Any) -> Any:
-    """Return a body without empty members and trailing zeros of fractions."""
+    """Return a body for comparison: no empty members or trailing zeros, and times as `datetime`."""
     if isinstance(value, dict):
         return {name: _normal(inner) for name, inner in value.items() if inner not in (None, {}, [])}
     if isinstance(value, list):

@@ -39,7 +39,7 @@ GATHER_S = 0.05
 FLUSH_S = 2.0
 # Seconds between two lines from one location in a library: a client with a failing login logs a hundred a second.
 LIBRARY_EVERY_S = 1.0
-# Hex digits, 96 bits: short, and two of a billion ids collide with a probability of 1e-11.
+# 24 hex digits, 96 bits: short, and any two of a billion ids collide with a probability of 1e-11.
 ID_HASH_BYTES = 12
 
 # Level, Unix time and fields; rendered by the thread.

@@ -1,6 +1,10 @@
-"""Classify failures as the record's or the sink's.
+"""Classify failed attempts at a record; `Settling.on_failure` retries or parks the record by the class.
 
-`Settling.on_failure` decides what to do by the class.
+- `systemic`: any record would fail, as when the sink is unreachable. Retried without limit.
+- `transient`: a later attempt may succeed. Retried, then parked after the handler's number of attempts.
+- `permanent`, raised by the handler: no later attempt can succeed. Parked at once.
+- `poison`: the record cannot be decoded. Parked at once.
+- `bug`: an unexpected exception. Parked at once, and logged with its location.
 """
 
 import ssl
@@ -16,7 +20,7 @@ from bridge.runtime.backoff import Spread, backoff_s
 
 FailureClass = Literal["systemic", "transient", "permanent", "poison", "bug"]
 
-# Seconds between attempts at a record that may be at fault, with full jitter.
+# Seconds between attempts at a record that may be at fault: random, from the first value to a ceiling that doubles.
 DELAY_FIRST_S = 0.2
 DELAY_MAX_S = 30.0
 # Seconds between attempts while the record is not at fault: a partial outage or a lock may be short.

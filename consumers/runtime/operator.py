@@ -134,7 +134,7 @@ _ANY = """
 select exists (select from drx_consumer.progress where grp = $1)
   or exists (select from drx_consumer.inbox where grp = $1)
 """
-# Unless an operator has resumed the group since.
+# False again after `init --go-on`: the newest of the two verbs decides.
 _FORGOTTEN_SINCE = """
 select verb = 'forget' and at > (select applied_at from "{schema}".schema_migration where number = 1)
 from drx_consumer.audit where grp = $1 and verb in ('forget', 'go_on') order by number desc limit 1
@@ -355,7 +355,7 @@ async def _partition(connection: Connection, group: str, topic: str, key: str) -
 
 
 async def _into_inbox(connection: Connection, group: str, decisions: list[Decision]) -> list[Decision]:
-    """Insert events into the inbox; return those inserted, since another partition may have inserted an equal one."""
+    """Insert events into the inbox; return all decisions, with `inbox_written` corrected."""
     wanted = [each for each in decisions if each.inbox_written]
     columns = (
         [each.source for each in wanted],
