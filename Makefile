@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # The tests start a thousand processes: without compiled files each would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: actionlint setup demo test test-tools compiled-tests check budget lint promtool fault-tools alert-tools lock chart engines clients page fhir-server hl7-server temporal-server otelcol peers audit bench docs faults fuzz release release-sign release-tools simulate test-docker test-postgres
+.PHONY: actionlint setup demo test test-tools compiled-tests check budget lint promtool fault-tools alert-tools lock chart engines clients page fhir-server hl7-server temporal-server otelcol peers audit bench docs faults fuzz release release-sign release-tools mutants simulate test-docker test-postgres
 
 # A line for each step: pip is silent, and takes minutes on a slow line.
 define install
@@ -144,6 +144,12 @@ FIRST ?= 1
 simulate: $(INSTALLED)
 	$(BIN)/python -m tests.simulation $(or $(SIMULATE),--seeds $(N) --first $(FIRST))
 
+# Thousands of small changes of the pure modules, of which the tests are to find each; hours. Some modules:
+# MUTANTS="bridge.spool.* consumers.conditions".
+mutants: $(INSTALLED)
+	$(PIP) --require-hashes --requirement requirements-mutants.lock
+	$(BIN)/python -m tests.mutants $(MUTANTS)
+
 fuzz: $(INSTALLED)
 	$(PIP) --require-hashes --requirement requirements-fuzz.lock
 	$(BIN)/python -m tests.fuzz --executions $(FUZZ_EXECUTIONS)
@@ -173,6 +179,7 @@ lock:
 	    -o requirements-dev.lock
 	$(LOCK) pyproject.toml --extra dev --group demo -c requirements-dev.lock -o requirements-demo.lock
 	$(LOCK) --group docs -c requirements-dev.lock -o requirements-docs.lock
+	$(LOCK) --group mutants -c requirements-dev.lock -o requirements-mutants.lock
 	for group in build fuzz chart audit lock; do $(LOCK) --group $$group -o requirements-$$group.lock || exit 1; done
 
 bench: setup

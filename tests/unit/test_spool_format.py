@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge.spool.payload import Content, pack, unpack
 from bridge.spool.segment import HEAD_BYTES, Entry, end_mark, key_of, scan, seal, sealed_size, unseal
 from tests.spooling import MARKER, an_entry
 
@@ -121,3 +122,12 @@ def test_garbage_at_the_end_is_damage_and_not_a_torn_write() -> None:
     found = scan(record(0) + b"garbage" * 100, segment=SEGMENT, newest=True, keys=KEYS)
 
     assert (found.torn_at, found.lost, len(found.damage)) == (None, 1, 1)
+
+
+BYTES = st.binary(max_size=64)
+HEADERS = st.lists(st.tuples(st.text(max_size=8), BYTES), max_size=20)
+
+
+@given(st.tuples(BYTES, st.none() | BYTES, HEADERS, st.integers(-(2**63), 2**63 - 1)))
+def test_a_payload_comes_back_from_the_spool_as_it_was(content: Content) -> None:
+    assert unpack(pack(*content)) == content

@@ -73,7 +73,11 @@ async def test_a_file_goes_when_nothing_is_left_in_it(tmp_path: Path) -> None:
 
     async with open_spool(tmp_path) as again:
         assert ordinals(again.found) == [3]
+        await again.put(4)
         again.spool.acknowledge(PARTITION, 1)
+        await again.put(5)
+        assert len(segments(tmp_path)) == 1
+        again.spool.acknowledge(PARTITION, 2)
 
     assert segments(tmp_path) == []
     assert files(tmp_path, "*.positions") == []
