@@ -77,7 +77,7 @@ PING = {"event_type": "system.ping"}
         ({"when": "data.attempt == `1`"}, {}, True),
         ({"when": "data.attempt == `2`"}, {}, False),
         ({"when": "data.attempt"}, {}, True),
-        ({"when": "`0`"}, {}, True),
+        *(({"when": when}, {}, True) for when in ("`0`", "")),
         *(({"when": when}, {}, False) for when in ("data.nothing", "`false`", "`[]`", "`{}`", "''")),
         ({"when": "data.network_status.code == 'code'"}, {}, True),
         ({"when": "type == 'prescription.sent' && environment == 'sandbox'"}, {}, True),

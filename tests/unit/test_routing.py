@@ -1,10 +1,12 @@
+from typing import Any
+
 import confluent_kafka
 import pytest
 from aiokafka.partitioner import DefaultPartitioner  # noqa: TID251 - a reference the hash is held to
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.contract.events import EVENT_MODELS
+from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED
 from bridge.errors import ConfigError
 from bridge.kafka.routing import (
     ACCOUNTS_TOPIC,
@@ -14,6 +16,7 @@ from bridge.kafka.routing import (
     partition,
     whole_key,
 )
+from consumers.testing import an_event
 
 
 @given(st.binary(max_size=130), st.integers(1, 64))
@@ -27,6 +30,21 @@ def test_events_of_accounts_and_prescribers_have_a_topic_of_their_own() -> None:
 
     assert of_accounts == {"prescriber.enrollment_changed", "system.ping"}
     assert {RoutingTable().topic(each) for each in EVENT_MODELS.keys() - of_accounts} == {PRESCRIPTIONS_TOPIC}
+
+
+@pytest.mark.parametrize(
+    ("event_type", "said", "topic"),
+    [
+        (OTHER_REPORTED, {"prescription_id": None}, ACCOUNTS_TOPIC),
+        (OTHER_REPORTED, {}, PRESCRIPTIONS_TOPIC),
+        ("renewal.requested", {"prescription_id": None}, PRESCRIPTIONS_TOPIC),
+    ],
+)
+def test_a_report_without_a_prescription_alone_is_of_its_account(
+    event_type: str, said: dict[str, Any], topic: str
+) -> None:
+    assert RoutingTable().place(an_event(event_type, **said)) == topic
+    assert (ACCOUNTS_TOPIC in RoutingTable().topics_of(event_type)) == (event_type == OTHER_REPORTED)
 
 
 @pytest.mark.parametrize("patterns", [("epcs.signed", "epcs.*"), ("epcs.*", "epcs.signed")])

@@ -31,7 +31,7 @@ from tests.schemes import VERIFIED, verdict
 
 NOW = 1_789_398_570
 BODY = b'{"id":"evt_1"}'
-SECRET = "a-secret-of-thirty-two-characters"
+SECRET = "the-secret-of-32-characters-here"
 RSA, OTHER = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2))
 EC = ec.generate_private_key(ec.SECP256R1())
 ED = ed25519.Ed25519PrivateKey.generate()
@@ -64,7 +64,8 @@ def jwk(key: Any, algorithm: str, kid: str, **changes: object) -> dict[str, Any]
     return {**json.loads(ALGORITHMS[algorithm].to_jwk(key.public_key())), "kid": kid, "alg": algorithm, **changes}
 
 
-KEYS = [jwk(OTHER, "RS256", "x", use="enc"), jwk(RSA, "RS256", "a1"), jwk(EC, "ES256", "b2"), jwk(ED, "EdDSA", "c3")]
+KEYS = [jwk(OTHER, "RS256", "x", use="enc"), jwk(RSA, "RS256", "a1", use="sig")]
+KEYS += [jwk(EC, "ES256", "b2"), jwk(ED, "EdDSA", "c3")]
 JWKS = json.dumps({"keys": KEYS}, indent=1)
 
 
@@ -120,6 +121,8 @@ def judged(
         (token(nbf=NOW + 300, iat=NOW + 300), {}),
         (token(exp=NOW - 300), {}),
         (token(exp=NOW + 0.5), {}),
+        (token(nbf=0, iat=0), {}),
+        (token(level=2, scope="a=b"), {"claims": "level=2, scope=a=b"}),
         (token(EC, "ES256", request_body_sha256=BODY_HASH), HASHED),
     ],
 )
@@ -139,6 +142,7 @@ def test_a_token_of_the_issuer_is_taken(given: bytes, more: dict[str, Any]) -> N
         (token(email="other@x"), EMAIL),
         (token(email_verified=False), EMAIL),
         (token(email_verified="True"), EMAIL),
+        (token(level=[2]), {"claims": "level=[2]"}),
         (token(head={"kid": "b2"}), {}),
         (token(OTHER, head={"kid": "x"}), {}),  # a key for encryption
         (token(head={"kid": "../../../dev/null"}), {}),
@@ -208,6 +212,7 @@ def test_what_is_no_token_of_its_form_is_malformed(given: bytes, more: dict[str,
         (token(iat=-(10**400)), "timestamp_malformed", {}),
         (token(), "id_malformed", {"id_claim": "jti"}),
         (token(jti="a b"), "id_malformed", {"id_claim": "jti"}),
+        (by_hand({"alg": "RS256"}, CLAIMS | {"jti": "\ud800"}), "id_malformed", {"id_claim": "jti"}),
         (by_hand({"alg": "RS256"}, CLAIMS | {"jti": 7}), "id_malformed", {"id_claim": "jti"}),
         (token(request_body_sha256=BODY_HASH, iat=NOW - 301), "timestamp_stale", HASHED),
         (token(request_body_sha256=BODY_HASH, iat=None), "timestamp_malformed", HASHED),
@@ -236,7 +241,9 @@ def test_what_is_proved() -> None:
 
     assert (proof.id, proof.timestamp, proof.slot, proof.id_signed) == ("evt_7", NOW, "google.jwks.json", True)
     assert scheme.headers == {b"x-token"}  # of which two are refused
+    assert built(jwks_url="https://x.example/k").jwks_url == "https://x.example/k"
     assert built().headers == {b"authorization"}
+    assert (scheme.ids, built().ids) == ("signed", "none")
     assert scheme.describe() == (
         f"jwt in x-token, with the body's hash in request_body_sha256, of {ISSUER} for {AUDIENCE}"
     )
