@@ -1,6 +1,6 @@
-"""Generated deliveries about fictitious people: the stories of `stories/SOURCE.ndjson`, repeated with new ids.
+"""Generated deliveries about fictitious people: the scenarios of `stories/SOURCE.ndjson`, repeated with new ids.
 
-A file has one body per line, and a blank line after each story; `simulate --scenario` can send it unchanged.
+A file has one body per line and a blank line after each scenario; `simulate --scenario` can send the file unchanged.
 """
 
 import random
@@ -13,11 +13,11 @@ import orjson
 
 from bridge.sender.sender import Post
 
-# Interleaved stories: enough that neighbours have different keys, few enough that each ends soon.
+# Scenarios interleaved: enough that neighbours have different keys, few enough that each scenario ends soon.
 AT_ONCE = 16
 # Crockford's base 32, in which DRx writes its ids.
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-# Patterns of the ids in these files; replaced, so that each repetition is about another prescription and patient.
+# Patterns of the ids in these files; replaced, so that each repetition has a new prescription and patient.
 _IDS = re.compile(
     rb"(\b(?:evt|rx|rr|cr|cx|al|pat|ord|fil)_|\bPON-|\bMRN-|\b1Z|"
     rb'"(?:externalId|queue_id|rx_reference_number|pharmacy_rx_number|QueueID|RxNumber|PrescriptionId|PatientId)":"?)'
@@ -28,7 +28,7 @@ _IDS = re.compile(
 def deliveries(seed: int, *, source: str = "drx") -> Iterator[Post]:
     """Yield deliveries endlessly; the same seed gives the same bytes.
 
-    The events of one story come in order, with events of others between them. All twenty types of native DRx appear
+    The events of one scenario come in order, interleaved with other scenarios. All twenty types of native DRx appear
     within the first two hundred.
     """
     rng = random.Random(seed)  # noqa: S311 - test traffic, not keys
@@ -51,7 +51,7 @@ def _tellings(rng: random.Random, source: str) -> Iterator[Iterator[Post]]:
 
 
 def tell(rng: random.Random, number: int = 0, *, source: str = "drx") -> list[bytes]:
-    """Return the bodies of a story with new ids; equal old ids get equal new ones."""
+    """Return the bodies of a scenario with new ids; equal old ids are replaced by equal new ids."""
     known: dict[bytes, bytes] = {}
 
     def renamed(match: re.Match[bytes]) -> bytes:
@@ -65,7 +65,7 @@ def tell(rng: random.Random, number: int = 0, *, source: str = "drx") -> list[by
 
 @cache
 def stories(source: str) -> list[bytes]:
-    """Return the stories of a source."""
+    """Return the scenarios of a source, each as its lines."""
     return Path(__file__).with_name("stories").joinpath(f"{source}.ndjson").read_bytes().strip().split(b"\n\n")
 
 

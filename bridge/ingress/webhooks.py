@@ -1,4 +1,4 @@
-"""The public port: check the head, verify, admit, map, publish and answer, in this order.
+"""The public port: check the headers, verify, admit, map, publish and respond, in this order.
 
 Deliveries that arrive together are processed stage by stage: all are verified, then mapped, then published. This saves
 a third of the CPU time per delivery, since code and data of a stage stay in the CPU's caches. Only repeats, conflicts
@@ -57,7 +57,7 @@ class Webhooks:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def check(self, request: http.Request) -> Answer | None:
-        """Check the head of a request before its body arrives; return an answer if it is refused."""
+        """Check the headers of a request before its body arrives; return a response if the request is refused."""
         call = request.note = Call(request)
         try:
             self._check_head(call)
@@ -70,7 +70,7 @@ class Webhooks:
         return None
 
     def take(self, requests: Sequence[http.Request]) -> None:
-        """Process requests that arrived together, stage by stage; answers repeat only the verified id of each."""
+        """Process requests that arrived together, stage by stage; a response repeats only a verified id."""
         calls = [request.note or Call(request) for request in requests]
         ends_at, received_s = self.deduplicator.ends_at(), self.now()
         received_at = datetime.fromtimestamp(received_s, UTC)
@@ -80,7 +80,7 @@ class Webhooks:
             calls = self._through(stage, calls)
 
     def _through(self, stage: Callable[[Call], None], calls: Sequence[Call]) -> list[Call]:
-        """Run calls through a stage; a failing call is answered without affecting the others."""
+        """Run calls through a stage; a call that fails gets its response without affecting the others."""
         passed = []
         for call in calls:
             try:
@@ -102,7 +102,7 @@ class Webhooks:
         self._end(call, self._respond.unavailable, "unexpected")
 
     def _end(self, call: Call, answering: Callable[..., Answer], *arguments: object) -> None:
-        """Answer a call and release its admission, even if answering fails."""
+        """Respond to a call and release its admission, even if building the response fails."""
         if call.room is not None:
             self.admission.leave(call.room)
             call.room = None
@@ -117,11 +117,11 @@ class Webhooks:
             call.http.answer(answer)
 
     def malformed(self) -> None:
-        """Count a malformed request that the server has answered with 400."""
+        """Count a malformed request to which the server has responded with 400."""
         self._respond.refused(Observed(UNKNOWN), DeliveryRefusedError("malformed_http"))
 
     def _check_head(self, call: Call) -> None:
-        """Check the head; rate limits come first, so that every request counts towards them."""
+        """Check the headers; rate limits come first, so that every request counts towards the limits."""
         self._check_address(call)
         source = call.sender = self._route(call)
         if source.limit is not None and (wait_s := source.limit.wait_s(None, call.began)):
@@ -146,7 +146,7 @@ class Webhooks:
         return source
 
     def _answer_challenge(self, call: Call, source: Source) -> None:
-        """Answer a handshake without a body; refuse any other request with its method."""
+        """Respond to a handshake without a body; refuse any other request with that method."""
         challenge = cast("Challenge", source.challenge)
         if wait_s := challenge.limit.wait_s(None, call.began):
             raise DeliveryRefusedError("rate_limited", reason="challenge", wait_s=wait_s)
@@ -167,7 +167,7 @@ class Webhooks:
             raise DeliveryRefusedError("rate_limited", reason="address", wait_s=wait_s)
 
     def _check(self, call: Call) -> None:
-        """Check the size of the body, and the head unless it was checked on arrival."""
+        """Check the size of the body, and the headers unless they were checked on arrival."""
         if not call.routed:
             self._check_head(call)
         if len(call.http.body) > self.body_max_bytes:
@@ -251,7 +251,7 @@ class Webhooks:
             return
         try:
             if call.sender.bucket_s and not call.delivery.origin:
-                # Not a stage of its own: a repeat may come right after its original, which must be published first.
+                # Not a separate stage: a repeat may follow its original directly, which must be published first.
                 self._recognise(call)
             outcome = call.outcome
             if not isinstance(outcome, ParkReason):
@@ -326,7 +326,7 @@ class Webhooks:
         return any(is_derived(event.id, call.delivery.id) for event in call.outcome.events)
 
     async def _take_events(self, call: Call) -> Outcome:
-        """Make the events durable; on a conflict, those of other elements that have their own ids."""
+        """Make the events durable; on a conflict, still publish the events of other elements with ids of their own."""
         outcome = call.outcome
         if isinstance(outcome, ParkReason):
             return "conflict"
@@ -341,7 +341,7 @@ class Webhooks:
         return taken
 
     def _recognise(self, call: Call) -> None:
-        """For a delivery without an id: use the id of the one it repeats, or note it as the newest of its keys."""
+        """For a delivery without an id: use the id of the delivery it repeats, or note it as newest for its keys."""
         outcome = call.outcome
         keys = () if isinstance(outcome, ParkReason) else {event.key for event in outcome.events}
         repeated = "" if call.proof.id else self.newest.repeated(call.delivery, keys, within_s=call.sender.bucket_s)
@@ -365,10 +365,10 @@ class Webhooks:
         return document if isinstance(document, ParkReason) else source.profile.map(delivery, document)
 
     def _encoded(self, call: Call, delivery: Delivery, fast_path: FastPath) -> Event | None:
-        """Encode by the fast path; None if it defers or fails, so that the reference decides."""
+        """Encode by the fast path; None if it defers or fails, so that the profile maps the body."""
         try:
             event = fast_path(delivery.body, delivery.id, delivery.received_at)
-        except Exception as exc:  # noqa: BLE001 - a bug of the short cut must only cost time
+        except Exception as exc:  # noqa: BLE001 - a bug of the fast path must only cost time
             log_bug("fast_path", call, exc)
             self.observations.deferred(delivery.source, "fault")
             return None

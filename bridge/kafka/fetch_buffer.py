@@ -1,9 +1,8 @@
 """Take fetched records from an aiokafka consumer per partition, and identify unreadable batches.
 
-aiokafka 0.14 unpacks batches inside `getmany`. On a corrupt one it raises without naming the partition, after it has
-dropped the records before that batch, and records of other partitions whose positions it has advanced.
-
-Here, batches are unpacked directly to our own records.
+aiokafka 0.14 unpacks batches inside `getmany`. On a corrupt batch it raises without naming the partition. By then it
+has dropped the records before that batch, and records of other partitions whose positions it has advanced.
+Here, `getmany` is called for one partition at a time, and batches are unpacked directly to `ConsumedRecord`.
 """
 
 import asyncio
@@ -11,7 +10,7 @@ import struct
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from aiokafka import TopicPartition  # noqa: TID251 - part of the door
+from aiokafka import TopicPartition  # noqa: TID251 - `bridge.kafka` wraps it
 from aiokafka import errors as kafka_errors  # noqa: TID251 - as above
 from aiokafka.protocol.fetch import FetchRequest  # noqa: TID251 - as above
 
@@ -21,16 +20,15 @@ from bridge.kafka.unpack import bound_unpacking
 
 bound_unpacking()  # applies to all readers of this process
 
-# As many as the window of a partition: unpacking more at once would block the event loop for too long.
+# Equal to the window of a partition: unpacking more records at once would block the event loop for too long.
 POLL_RECORDS = 1024
-# Enough for the head of a batch; Kafka returns a whole batch even if the limit is smaller.
+# Enough for the header of a batch; Kafka returns a whole batch even if the limit is smaller.
 HEAD_BYTES = 1024
 HEAD_WAIT_MS = 500
 # Kafka protocol guide, "Record Batch", version 2: base offset, length, leader epoch, magic, CRC, attributes, last
 # offset delta.
 _HEAD = struct.Struct(">qiibIhi")
 _MAGIC = 2
-
 
 # Errors of `getmany` that are not about a corrupt batch.
 _OF_THE_CLIENT = (
@@ -67,7 +65,7 @@ class FetchBuffer:
     ) -> Mapping[Place, list[ConsumedRecord]]:
         """Return up to `most` fetched records of `places`, without waiting; raises like `getmany`.
 
-        Raises `UnreadableBatchError` for the next batch of a partition, after all records before it were returned.
+        Raises `UnreadableBatchError` for a partition's next batch, once all records before that batch were returned.
         """
         found: dict[Place, list[ConsumedRecord]] = {}
         left = most
@@ -88,8 +86,8 @@ class FetchBuffer:
         return found
 
     def _prepare(self, fetched: Any) -> None:
-        """Make `getmany` unpack to our records."""
-        unpacked = getattr(fetched, "_partition_records", None)  # absent in an error, and once everything was taken
+        """Make `getmany` unpack to `ConsumedRecord`."""
+        unpacked = getattr(fetched, "_partition_records", None)  # absent from an error, and once all records were taken
         if unpacked is None:
             return
         unpacked._consumer_record = _consumed  # noqa: SLF001 - replaces its method
@@ -103,7 +101,7 @@ class FetchBuffer:
             waiter.exception()  # the next `take` raises it
 
     async def after(self, place: Place, offset: int) -> int:
-        """Return the offset after the batch at `offset`, from its header; `KafkaError` if there is no answer."""
+        """Return the offset after the batch at `offset`, from its header; `KafkaError` if there is no response."""
         client = self._consumer._client  # noqa: SLF001 - `getmany` does not return the batch's header
         leader = client.cluster.leader_for_partition(TopicPartition(*place))
         asked = [(place.topic, [(place.partition, offset, HEAD_BYTES)])]
@@ -151,7 +149,7 @@ class FetchBuffer:
 
 
 def _consumed(place: Any, record: Any) -> ConsumedRecord:
-    """Convert an unpacked record of the client to ours."""
+    """Convert an unpacked record of the client to a `ConsumedRecord`."""
     topic, partition = place
     headers = record.headers
     for _, content in headers:
