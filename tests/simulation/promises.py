@@ -152,6 +152,11 @@ class Promises:
             self._late[host.name, line["name"]] = self._entries(host, SPOOL / "set-aside" / line["name"])
         elif event == "worker.spool_locked":
             self._late[host.name, f"locked {stem}"] = self._entries(host, segment)
+        elif event == "worker.spool_available":
+            # What was spooled into an unread segment later was passed over, too; this start reads it.
+            for (name, unread), entries in self._late.items():
+                if name == host.name and entries and (file := SPOOL / f"{unread}.segment") in host.disk.files:
+                    entries.update(self._entries(host, file))
         elif event == "worker.spool_unread":
             # A start logs it at once, and then waits; a running process has waited.
             is_late = host.port is None or now - host.disk.failing_since >= ORDER_S
