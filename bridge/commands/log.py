@@ -15,15 +15,15 @@ _DETAILS = ("reason", "detail", "field", "event_type", "reported_type")
 
 
 class LoggedDelivery(NamedTuple):
-    """A delivery as the ingress logged its outcome."""
+    """A delivery and its outcome, as logged by the ingress."""
 
     time: str
     source: str
     outcome: str
-    code: str  # empty if it became events
+    code: str  # empty if the delivery became events
     details: str  # such as the invalid field, or the event's type
-    meaning: str  # of the code, as a sentence; empty without a code
-    event_id: str  # hashed, as `drx-bridge hash-id` prints it; empty if it was refused
+    meaning: str  # meaning of the code, as a sentence; empty without a code
+    event_id: str  # hashed, as `drx-bridge hash-id` prints it; empty if the delivery was refused
 
     def __str__(self) -> str:
         words = (f"{self.time}  {self.outcome:<11}  {self.source:<12}", f"{self.code} {self.details}".strip())
@@ -44,7 +44,7 @@ def logged_deliveries(lines: Iterable[bytes]) -> Iterator[LoggedDelivery]:
         outcome, code = event.removeprefix(_PREFIX), str(fields.get("code", ""))
         words = (str(fields.get(name) or "") for name in _DETAILS)
         details = " ".join(word for word in words if word and word not in code)  # do not repeat `mismatch`
-        # The detail names one of the causes that the sentence lists.
+        # The detail names one of the causes that the meaning lists, so the meaning is left out.
         meaning = "" if fields.get("detail") else answers.meaning(outcome, code)
         time, source, event_id = (str(fields.get(name) or "") for name in ("timestamp", "source", "event_id"))
         yield LoggedDelivery(time, source, outcome, code, details, meaning, event_id)

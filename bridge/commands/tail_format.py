@@ -23,20 +23,20 @@ class Shown:
     """
 
     at: ConsumedRecord
-    record: str = ""  # its full name in Avro
+    record: str = ""  # full name of the record in Avro
     value: Mapping[str, Any] | None = field(default=None, repr=False)
     error: str = ""
 
     @property
     def time(self) -> str | None:
-        """Timestamp of the record; None if out of range, since other producers may write any number."""
+        """Timestamp of the record; None if it is out of range, since other producers may write any number."""
         try:
             return instant(datetime.fromtimestamp(self.at.timestamp_ms / 1000, UTC))
         except (ValueError, OverflowError):
             return None
 
     def document(self) -> dict[str, Any]:
-        """The record as JSON types; `error` only if there is one."""
+        """Return the record as JSON types; it has the member `error` only if the record cannot be decoded."""
         shown = {
             "topic": self.at.topic,
             "partition": self.at.partition,
@@ -54,10 +54,7 @@ class Shown:
         return {"body_text": text(body)} if isinstance(body, bytes) else {}
 
     def lines(self, *, as_tree: bool = False) -> Text:
-        """Position and type on the first line, the non-empty fields on the next.
-
-        As a tree, each field has a line of its own.
-        """
+        """Return a line with position and type, then non-empty fields: in one line, or a line each if `as_tree`."""
         title = Text().append(self.time or "-", "dim")
         title.append(f"  {self.at.topic}/{self.at.partition}@{self.at.offset}", "cyan")
         title.append(f"  {'-' if self.at.key is None else printable(text(self.at.key))}", "bold")
@@ -72,7 +69,7 @@ class Shown:
 
 
 def plain(value: Any) -> Any:
-    """Turn a decoded value into JSON types: instants in UTC with `Z`, decimals as text, bytes in base64."""
+    """Turn a decoded value into JSON types: instants in UTC with `Z`, decimals as strings, bytes in base64."""
     if isinstance(value, Mapping):
         return {name: plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -83,7 +80,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-# `datetime` before `date`, since it is a subclass.
+# `datetime` comes before `date`, because `datetime` is a subclass of `date`.
 _SCALARS: tuple[tuple[type, Callable[[Any], str]], ...] = (
     (datetime, instant),
     (date, date.isoformat),
@@ -93,7 +90,7 @@ _SCALARS: tuple[tuple[type, Callable[[Any], str]], ...] = (
 
 
 def text(content: bytes) -> str:
-    """Decode bytes that should be UTF-8; invalid bytes stay visible as escapes."""
+    """Decode bytes that should be UTF-8; invalid bytes are shown as escapes."""
     return content.decode("utf-8", "backslashreplace")
 
 

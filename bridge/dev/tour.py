@@ -374,7 +374,7 @@ class Tour:
         records = await self._records(event["id"])
         found = [(each.topic, each.headers["ce_type"], each.value.get("reported_type")) for each in records]
         wanted = [(PRESCRIPTIONS_TOPIC, "other.reported", word)]
-        screen.check("the event is with the others of its prescription, under the type that DRx used", found, wanted)
+        screen.check("the event is with its prescription's others, as other.reported with DRx's type", found, wanted)
         screen.pairs({"extensions": records[0].value["extensions"]} if records else {})
         await self._comes("PostgreSQL has the event in the timeline", REPORTED, event["id"], [("other.reported", word)])
 

@@ -1,4 +1,4 @@
-"""Read numbers, instants and days as sources write them: exactly, in linear time, instants in UTC."""
+"""Read numbers, instants and days as sources write them: exactly and in linear time; instants become UTC."""
 
 import re
 from datetime import UTC, date, datetime, timedelta
@@ -7,8 +7,8 @@ from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, ROUND_DOWN, ROUND_HALF_EVEN, R
 from bridge.contract.fields import Digits
 from bridge.mapping.profile import Flag
 
-# Precise enough for any lexeme; unused precision costs nothing. Nothing is raised beyond it: an exponent of a thousand
-# digits becomes infinity or, rounded up, the smallest number, but never zero.
+# Precise enough for any lexeme; unused precision costs nothing. No number raises: an exponent of a thousand digits
+# becomes infinity or, if it is negative, the number next to zero, but never zero: rounding is away from zero.
 _EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN, rounding=ROUND_UP, traps=[])
 
 
@@ -18,7 +18,7 @@ def exact(lexeme: str) -> Decimal:
 
 
 class FixedPoint:
-    """Converts numbers to a fixed-point field."""
+    """Converts numbers to the precision and scale of a fixed-point field."""
 
     def __init__(self, digits: Digits) -> None:
         """Create the decimal context once, as creating one costs more than using it."""
@@ -31,7 +31,7 @@ class FixedPoint:
         return None if fitted.is_nan() else fitted
 
 
-# RFC 3339, section 5.6: date-time; its note allows lower case and a space; the missing zone is our leniency.
+# RFC 3339, section 5.6: date-time; its note allows lower case and a space. We also allow a missing zone.
 _INSTANT = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]"
     r"((?:[01][0-9]|2[0-3]):[0-5][0-9]):([0-5][0-9]|60)"
@@ -43,7 +43,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _MICROS_DIGITS = 6
 
-# docs/contract.md §3: an epoch number is seconds below 1e11 (the year 5138) and milliseconds from there.
+# docs/contract.md §3: an epoch number below 1e11 (the year 5138) is in seconds, and in milliseconds from 1e11 on.
 MILLISECONDS_FROM = Decimal("1e11")
 # Microseconds per unit.
 _IN_SECONDS, _IN_MILLISECONDS = Decimal("1e-6"), Decimal("1e-3")
@@ -52,9 +52,9 @@ _MICROS = Context(prec=18, rounding=ROUND_DOWN, traps=[])
 
 
 def instant_of_text(text: str, flags: set[Flag]) -> datetime:
-    """Read an RFC 3339 instant, without a zone as UTC; leniencies used are added to `flags`.
+    """Read an RFC 3339 instant, in UTC if it has no zone; each leniency used is added to `flags`.
 
-    Raises `ValueError` if it is not an instant, `OverflowError` if a datetime cannot hold it.
+    Raises `ValueError` if `text` is not an instant, and `OverflowError` if a `datetime` cannot hold the instant.
     """
     match = _INSTANT.fullmatch(text)
     if match is None:
@@ -91,7 +91,7 @@ def instant_of_epoch(lexeme: str, flags: set[Flag]) -> datetime:
 
 
 def day_of_text(text: str) -> date:
-    """Read `YYYY-MM-DD` only; `ValueError` if it is not a day, `OverflowError` if a date cannot hold it."""
+    """Read only `YYYY-MM-DD`. Raises `ValueError` if `text` is not a day, and `OverflowError` if it is out of range."""
     if _DAY.fullmatch(text) is None:
         raise ValueError
     _refuse_year_zero(text)
@@ -99,6 +99,6 @@ def day_of_text(text: str) -> date:
 
 
 def _refuse_year_zero(text: str) -> None:
-    """Raise `OverflowError` for the year 0, which Python cannot hold, unlike for a nonexistent day."""
+    """Raise `OverflowError` for the year 0, which Python cannot represent; nonexistent days raise `ValueError`."""
     if text.startswith("0000"):
         raise OverflowError

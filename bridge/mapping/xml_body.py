@@ -1,11 +1,11 @@
-"""Parse an XML body into objects, lists and texts like those of JSON; never raises.
+"""Parse an XML body into objects, lists and strings as JSON has; never raises.
 
     <Fill no="1"><Drug>A</Drug><Drug/></Fill>       {"Fill": {"@no": "1", "Drug": ["A", ""]}}
 
-Namespace prefixes are removed. An element becomes an object or a text, and repeated elements become a list. Text next
-to elements becomes `#text`, and an empty element an empty text. Comments and processing instructions are ignored.
+Namespace prefixes are removed. An element becomes an object or a string, and repeated elements become a list. Text next
+to elements becomes `#text`, and an empty element becomes an empty string. Comments and instructions are ignored.
 
-A document type could define exponentially growing entities or refer to files, so a body with one is parked.
+A document type declaration could define exponentially growing entities or refer to files, so such a body is parked.
 """
 
 from collections import defaultdict
@@ -16,11 +16,10 @@ import xmltodict  # noqa: TID251 - this is its wrapper
 from bridge.event import ParkReason
 
 DEPTH_MAX = 64
-# Elements and attributes, at some 4 microseconds each. A SCRIPT message has some hundreds.
+# Elements and attributes, at about 4 µs each. A SCRIPT message has a few hundred of them.
 NODES_MAX = 10_000
-# Allowed encodings of an XML declaration; the parser refuses a body in another encoding, or UTF-16 without a mark.
+# Allowed encodings of an XML declaration; the parser refuses a body in another encoding, or UTF-16 without a BOM.
 _ENCODINGS = frozenset({"", "utf-8", "utf-16"})
-
 
 _OF_ENCODING = {
     expat.errors.codes[each]
@@ -29,11 +28,11 @@ _OF_ENCODING = {
 
 
 class _RefusedError(Exception):
-    """The document breaks one of our rules, by name."""
+    """The document breaks one of our rules; the message is the name of the rule."""
 
 
 def parse(body: bytes) -> dict[str, object] | ParkReason:
-    """Read one XML document; else return `malformed_xml` with the first rule that is broken.
+    """Return the parsed document, or a `ParkReason` `malformed_xml` whose detail is the first broken rule.
 
     The details are `empty`, `syntax`, `encoding`, `doctype`, `depth`, `too_many_nodes`, and `duplicate_name` for
     attributes of an element that differ only in their prefix.

@@ -20,18 +20,18 @@ _gap = re.compile(r"[ \t\r\n]*")
 
 
 class Body(NamedTuple):
-    """One body."""
+    """One body of the file, or the reason why a line or element has none."""
 
     number: int  # number of its line or array element, from 1
-    body: bytes  # its exact bytes; for CSV, a JSON object of the non-empty cells
-    unfit: str = ""  # why there is no body: `body_too_large` or `csv_columns`; else empty
+    body: bytes  # exact bytes of the line or element; for CSV, a JSON object of the row's non-empty cells
+    unfit: str = ""  # reason why there is no body: `body_too_large` or `csv_columns`; empty if there is a body
 
 
 def bodies_of(path: Path, *, body_max_bytes: int) -> Iterator[Body]:
     """Yield the bodies of a file. An array is read and split as a whole before its first body is yielded.
 
     Raises:
-        ConfigError: It cannot be read or has another format; the message contains nothing of it.
+        ConfigError: The file cannot be read or has another format; the message contains no content of the file.
     """
     try:
         with path.open("rb") as file:
@@ -49,7 +49,7 @@ def bodies_of(path: Path, *, body_max_bytes: int) -> Iterator[Body]:
         elif "field limit" in str(exc):
             problem = f"has a cell of more than {body_max_bytes} characters, or a double quote that has no end"
     except (ValueError, RecursionError):
-        problem = "begins like a JSON array and is none"
+        problem = "begins like a JSON array but is not valid JSON"
     else:
         return
     raise ConfigError(f"{path}: {problem}")
@@ -60,7 +60,7 @@ class _HeaderError(csv.Error):
 
 
 def _is_array(file: BinaryIO) -> bool:
-    """Return whether a file is one array. If its first line is JSON and more follow, each line is a body."""
+    """Return whether a file is one JSON array; a first line of complete JSON with more lines after it means NDJSON."""
     first, second = file.readline().removeprefix(_BOM).strip(), file.readline()
     file.seek(0)
     try:
@@ -76,7 +76,7 @@ def _documents(file: BinaryIO, body_max_bytes: int) -> Iterator[Body]:
         number += 1
         body = line.removeprefix(_BOM if number == 1 else b"").strip()
         if number == 1 and b"\0" in body:
-            raise UnicodeDecodeError("utf-8", b"", 0, 0, "")  # as UTF-16 has
+            raise UnicodeDecodeError("utf-8", b"", 0, 0, "")  # UTF-16 has such bytes
         if len(line) == most and not line.endswith(b"\n"):
             while len(line) == most and not line.endswith(b"\n"):
                 line = file.readline(most)
@@ -86,7 +86,7 @@ def _documents(file: BinaryIO, body_max_bytes: int) -> Iterator[Body]:
 
 
 def _elements(file: BinaryIO, _: int) -> Iterator[Body]:
-    """Split an array into its elements, each byte for byte, since numbers have several notations."""
+    """Split an array into its elements without reformatting them, since numbers have several notations."""
     text, scan = file.read().decode("utf-8-sig"), json.JSONDecoder().raw_decode
     spans: list[tuple[int, int]] = []
     at = _skip(text, 0)

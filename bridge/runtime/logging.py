@@ -1,8 +1,8 @@
 """The log of a process: `log.info("worker.ready", http=…)` queues a line, and a thread writes it as JSON.
 
-If the output blocks, lines are dropped and counted instead of delaying answers: the queue is bounded. Ids are hashed
+The queue is bounded: if the output blocks, lines are dropped and counted, and responses are not delayed. Ids are hashed
 here (`log_ids`), and log messages of libraries are reduced to constants, so that no line contains a value. A command,
-which does not call `configure_logging`, has errors on standard error.
+which does not call `configure_logging`, prints only errors, to standard error.
 """
 
 import atexit
@@ -29,11 +29,11 @@ import orjson
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 # Innermost stack frames of a bug to log; a line stays well under 8 KiB.
 TRAIL_MAX = 20
-# Maximum of queued lines: 5 MB at 600 bytes each, and 4 s of 2,000 deliveries a second.
+# Maximum of queued lines: 5 MB at 600 bytes each, or 4 s at 2,000 deliveries a second.
 QUEUE_MAX = 8192
 # The kernel writes this much to a pipe atomically (pipe(7)), so that a kill or another writer never splits a line.
 WRITE_MAX = getattr(select, "PIPE_BUF", 512)
-# Seconds to gather lines once all are written: the thread wakes 20 times a second under load, at 150 µs each.
+# Seconds to gather lines once the queue is empty: the thread wakes 20 times a second under load, at 150 µs each.
 GATHER_S = 0.05
 # Seconds that a process waits for its last lines at exit: less than half of the 5 s between stop and kill.
 FLUSH_S = 2.0
@@ -74,7 +74,7 @@ class LineWriter:
         self.dropped = self._reported = 0
 
     def open(self, file: int | None, rendered: Callable[[Line], bytes]) -> None:
-        """Write to `file` from now on, after lines queued for the former one; with None, drop all lines."""
+        """Write to `file` from now on, after lines queued for the former file; with None, drop all lines."""
         self.flush()
         self._file, self._render = -1 if file is None else file, rendered
         if self._thread is None:
@@ -140,7 +140,7 @@ class LineWriter:
 
 
 def render(line: Line) -> bytes:
-    """Return a line as JSON, ids hashed; if a field cannot be encoded, without fields."""
+    """Return a line as JSON with hashed ids; if a field cannot be encoded, return the line without its fields."""
     level, at_s, fields = line
     head = {"event": fields.get("event"), "level": level, "timestamp": datetime.fromtimestamp(at_s, UTC)}
     option = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
@@ -151,7 +151,7 @@ def render(line: Line) -> bytes:
 
 
 def render_for_people(line: Line) -> bytes:
-    """Return a line for a terminal, ids hashed."""
+    """Return a line for a terminal, with hashed ids."""
     level, at_s, fields = line
     event = fields.pop("event")
     words = " ".join(f"{name}={value!r}" for name, value in _hash_ids(fields).items())
@@ -160,7 +160,7 @@ def render_for_people(line: Line) -> bytes:
 
 
 def id_hash(text: str, key: bytes) -> str:
-    """Return the hash of an id in lines."""
+    """Return the hash that stands for an id in log lines, as hex digits."""
     return blake2s(text.encode("utf-8", "surrogatepass"), key=key, digest_size=ID_HASH_BYTES).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""MedicationRequest: the order, and what a pharmacy proposes in its place.
+"""MedicationRequest: the order, and the changes and renewals of the order that a pharmacy proposes.
 
 An order becomes `completed` only with `complete`: no event reports that its refills are used up, so fills are counted.
 """
@@ -16,9 +16,9 @@ from consumers.lifecycle.whole import Fields, newest_of, shared
 TYPE = "MedicationRequest"
 # Keys of requests that match no prescription.
 _REQUEST_PREFIX = "req:"
-# Status of a proposal by the answer; `pending` leaves it open.
+# Status of a proposal by the prescriber's decision; after `pending` the proposal stays active.
 _ANSWERED = {"denied": "cancelled", "denied_new_rx_to_follow": "cancelled", "pending": "active"}
-# After such an answer the number of refills is unknown: it may be the new total or additional.
+# After such a decision the number of refills is unknown: the number may be a new total or additional.
 _MORE_FILLS = frozenset({"approved", "approved_with_changes"})
 
 
@@ -44,7 +44,7 @@ class Subject(NamedTuple):
 
     @property
     def orders(self) -> list[Element]:
-        """Return the same as a list."""
+        """Return the reference to the order as a list, empty without an order."""
         return [] if self.order is None else [self.order]
 
 
@@ -91,7 +91,7 @@ def proposals(subject: Subject) -> list[tuple[str, Element]]:
             ids = proposal_ids(subject, kind, request_id)
             for identity, fields in zip(ids, _proposed(subject, kind, asked), strict=True):
                 repeats = asked.get("refills_requested") if kind == "renewal" else (fields or {}).get("refills")
-                # Not the order's pharmacy: another one may ask.
+                # Not the order's pharmacy: another pharmacy may ask.
                 pharmacy = asked.get("pharmacy")
                 elements = {
                     "identifier": subject.naming.identifier("request", request_id),
@@ -114,7 +114,7 @@ def transmission_failure(document: Document) -> Fields | None:
 
 
 def network_reason(fields: Mapping[str, Any], naming: Naming) -> Element:
-    """Return why the network refused a message, in its own codes."""
+    """Return why the network refused a message, in the network's own codes."""
     status = fields["network_status"]
     return fhir.concept(
         fhir.coding(naming.system("network-status"), status.get("code")),
@@ -149,7 +149,7 @@ def _status(subject: Subject) -> tuple[str, Element]:
         return "on-hold", network_reason(failure, naming)
     if state.transmission != "draft" or "epcs.signed" in document.get("said", {}):
         return ("completed" if subject.complete and _used_up(document) else "active"), {}
-    # A stub may or may not be a draft.
+    # A stub is a prescription known only from other events; it may or may not be a draft.
     return ("unknown" if state.stub else "draft"), {}
 
 
@@ -160,7 +160,7 @@ def is_rejected(document: Document) -> bool:
 
 
 def _used_up(document: Document) -> bool:
-    """Return whether the first fill and all refills are dispensed in full; False if their number is unknown."""
+    """Return whether the first fill and all refills are dispensed in full; False if the number is unknown."""
     refills: int | None = (shared(document, "medication") or {}).get("refills")
     if refills is None:
         return False
@@ -172,7 +172,7 @@ def _used_up(document: Document) -> bool:
 
 
 def _all_cancelled(document: Document) -> bool:
-    """Return whether the whole order was cancelled; if unknown, it is `stopped`, since a part may have been taken."""
+    """Return whether the whole order was cancelled; False if unknown: the patient may have taken a part."""
     asked = newest_of(document, "cancel.requested")
     return any(
         fields["decision"] == "approved" and request_id in asked and asked[request_id][1]["scope"] == "all"

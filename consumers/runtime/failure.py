@@ -31,8 +31,8 @@ UNEXPECTED = "unexpected"
 ID_CONFLICT = "id_conflict"
 
 _OURS: tuple[tuple[type[BridgeError], FailureClass], ...] = ((PermanentError, "permanent"), (DecodeError, "poison"))
-# Untranslated exceptions of a handler whose service is away; the first match applies. `TimeoutError`, `ssl.SSLError`
-# and `socket.gaierror` are `OSError`s.
+# Exceptions of a handler while its service is unreachable; the first match applies. `TimeoutError`, `ssl.SSLError` and
+# `socket.gaierror` are subclasses of `OSError`.
 _SYSTEMIC: tuple[tuple[type[Exception], str], ...] = (
     (TimeoutError, "timeout"),
     (ssl.SSLError, "tls"),
@@ -49,7 +49,7 @@ class Failure(NamedTuple):
 
     cls: FailureClass
     code: str  # constant code; never a value of an event
-    blameless: bool = False  # not the record's fault: the attempt does not count
+    blameless: bool = False  # the record did not cause the failure: the attempt does not count
 
 
 class Waits(NamedTuple):
@@ -64,22 +64,22 @@ class Park:
 
     failure: Failure
     attempts: int
-    raised: str = ""  # as of `raised_at`; empty if no attempt failed
+    raised: str = ""  # result of `raised_at`; empty if no attempt failed
 
 
 @dataclass(slots=True)
 class Tries:
     """The attempts at one record."""
 
-    attempt: int = 0  # attempts, except those where the record was not at fault
-    failures: int = 0  # all failed attempts
-    charged: int = 0  # failures that count towards parking
-    # `Circuit.passes` at the last failure of record or sink; None before one.
+    attempt: int = 0  # number of attempts, without those in which the record was not at fault
+    failures: int = 0  # number of all failed attempts
+    charged: int = 0  # number of failures that count towards parking
+    # `Circuit.passes` at the last failure of the record or the sink; None before the first such failure.
     passes: int | None = None
     # In the last attempt the handler was called and did not return: the failure may be the record's fault.
     calling: bool = False
     asked: bool = False  # the handler returned, and may have called its sink
-    # The handler raised a `TransientError` itself; one from its statements is the database's.
+    # The handler raised a `TransientError` itself; if its SQL statements raised it, the database failed instead.
     refused: bool = False
 
 
@@ -103,8 +103,8 @@ def classify(exc: BaseException) -> Failure:
 def raised_at(exc: BaseException, handle: Callable[..., Any] | None) -> str:
     """Return type and origin of an exception, as `KeyError at refill_desk.consumer:31`.
 
-    The origin is the innermost frame of the handler's own package, if any, else of any. The text of the exception is
-    left out: it may contain values of the event.
+    The origin is the innermost frame of the handler's own package, or the innermost frame if that package has none. The
+    message of the exception is left out: it may contain values of the event.
     """
     exc = at_fault(exc)
     frames = [(str(frame.f_globals.get("__name__")), line) for frame, line in traceback.walk_tb(exc.__traceback__)]
@@ -116,7 +116,7 @@ def raised_at(exc: BaseException, handle: Callable[..., Any] | None) -> str:
 
 
 def at_fault(exc: BaseException) -> BaseException:
-    """Return the exception of a handler; of a task group, the one most likely caused by the record."""
+    """Return the exception of a handler; from a task group, return the exception most likely caused by the record."""
     if isinstance(exc, HandlerExitError):
         exc = exc.__cause__ or exc
     while isinstance(exc, BaseExceptionGroup):

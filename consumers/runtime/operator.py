@@ -1,8 +1,8 @@
-"""Operations on a group: decide about parked keys, show and set offsets, forget the group.
+"""Operations on a group: decide about parked keys, show and set offsets, delete the group's rows.
 
 Each decision is one transaction, under the lock of the key, with a row in `audit`. A parked record is already settled
 (below `next_offset`, or in `settled`), so decisions do not change progress. Skipped and dropped events are added to the
-inbox, so that any later repeat is a duplicate.
+inbox, so that any later repeat of such an event is a duplicate.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -16,7 +16,7 @@ from consumers.postgres.pool import Connection, Database
 from consumers.runtime.ledger import digest_bytes
 from consumers.runtime.parking import Filters
 
-# Rows deleted at a time: takes at most a second, far below the statement timeout.
+# Rows deleted per statement, which takes at most a second: far below the statement timeout.
 FORGET_ROWS = 10_000
 
 _CHOOSE = """
@@ -31,7 +31,7 @@ update drx_consumer.parked_key as k set release_requested_by = $2,
 from unnest($4::text[], $5::int[], $6::text[]) with ordinality as wanted (topic, part, key, place)
 where k.grp = $1 and (k.topic, k.part, k.key) = (wanted.topic, wanted.part, wanted.key)
 """
-# Another producer may have written a key to several partitions; its records have no order across those.
+# Another producer may have written a key to several partitions; records in different partitions have no order.
 _LOCK_KEY = """
 select from drx_consumer.parked_key where grp = $1 and topic = $2 and key = $3 and ($4::int is null or part = $4)
 order by part for update
@@ -107,7 +107,7 @@ _UNSETTLE = """
 delete from drx_consumer.settled
 where grp = $1 and (topic, part) in (select * from unnest($2::text[], $3::int[]))
 """
-# With a new epoch, so that a process that still reads is fenced, claims again and continues from here.
+# With a new epoch: a process that still reads is fenced, claims again, and continues from the new offset.
 _SET_OFFSETS = """
 insert into drx_consumer.progress as p (grp, topic, part, next_offset, cluster_id)
 select $1, *, $5 from unnest($2::text[], $3::int[], $4::bigint[])
@@ -139,7 +139,7 @@ _FORGOTTEN_SINCE = """
 select verb = 'forget' and at > (select applied_at from "{schema}".schema_migration where number = 1)
 from drx_consumer.audit where grp = $1 and verb in ('forget', 'go_on') order by number desc limit 1
 """
-# In the order of their references; progress first, so that a running process is fenced.
+# In the order of the foreign keys; progress first, so that a running process is fenced.
 _FORGET = ("progress", "settled", "parked_event", "parked_key", "park_breaker", "outbox", "job")
 _FORGET_INBOX = """
 with gone as (
@@ -150,7 +150,7 @@ with gone as (
 
 
 class By(NamedTuple):
-    """Who acts and why; in a dry run, nothing is changed."""
+    """The operator who acts, and the reason; in a dry run, nothing is changed."""
 
     actor: str
     reason: str = ""
@@ -158,7 +158,7 @@ class By(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """A decision about a record, a key, a partition or a whole group; in a dry run, what it would be."""
+    """A decision about a record, a key, a partition or a whole group; in a dry run, it is not carried out."""
 
     topic: str | None = None
     partition: int | None = None
@@ -167,8 +167,8 @@ class Decision(NamedTuple):
     source: str | None = None
     event_id: str | None = None
     body_sha256: str | None = None
-    code: str | None = None  # why it was parked
-    # Whether the event was added to the inbox: not if the id was there, or it has none.
+    code: str | None = None  # why the record or key was parked
+    # Whether the event was added to the inbox: False if its id was there already, or it has no id.
     inbox_written: bool | None = None
 
 
@@ -188,7 +188,7 @@ class Progress(NamedTuple):
 async def request_release(
     database: Database, group: str, filters: Filters, *, per_second: float | None = None, by: By
 ) -> list[Decision]:
-    """Request the release of parked keys by filters, oldest first, at most `per_second`; owners carry it out."""
+    """Request the release of parked keys by filters, oldest first, at most `per_second`; their owners release them."""
     interval = timedelta(seconds=1 / per_second if per_second else 0)
     async with database.transaction() as connection:
         choose = _CHOOSE if by.dry_run else _CHOOSE + " for update"
@@ -205,9 +205,9 @@ async def request_release(
 async def park(
     database: Database, group: str, topic: str, key: str, *, partition: int | None = None, by: By
 ) -> list[Decision]:
-    """Park a key by hand: its records wait in order, unhandled, until it is released; withdraws a release.
+    """Park a key by hand: its records wait in order until it is released. A requested release is withdrawn.
 
-    The default `partition` is the one of Kafka's default partitioner. Raises `ConfigError` if the key is already
+    The default `partition` is computed as Kafka's default partitioner does. Raises `ConfigError` if the key is already
     parked, or its partition is unknown.
     """
     async with database.transaction() as connection:
@@ -233,7 +233,7 @@ async def give_up(
     partition: int | None = None,
     by: By,
 ) -> list[Decision]:
-    """Discard one parked record of a key, or all of them, in every partition unless one is named.
+    """Skip one parked record of a key, or drop all of its records, in every partition unless `partition` is given.
 
     Later records stay parked; a key without records is no longer parked. Raises `ConfigError` if no such record or key
     is parked, or several partitions have the record.
@@ -244,7 +244,7 @@ async def give_up(
             await connection.fetch(_LOCK_KEY, group, topic, key, partition)
         rows = await connection.fetch(_EVENTS, group, *which)
         decisions = [Decision(topic, row["part"], key, *tuple(row)[1:]) for row in rows]
-        if not decisions and offset is None:  # parked by hand, without records since
+        if not decisions and offset is None:  # parked by hand, and no record has come since
             rows = await connection.fetch(_EMPTY, group, topic, key, partition)
             decisions = [Decision(topic, row["part"], key, code=row["code"]) for row in rows]
         if not decisions:
@@ -274,7 +274,7 @@ async def resume(database: Database, group: str, by: By) -> list[Decision]:
 
 
 async def opened_at(database: Database, group: str) -> datetime | None:
-    """Return when the park limit of a group opened; None while closed."""
+    """Return when the park limit of a group opened; None while it is closed."""
     since: datetime | None = await database.fetchval(_OPENED_AT, group)
     return since
 
@@ -287,7 +287,7 @@ async def audit(connection: Connection, group: str, verb: str, decisions: Sequen
 
 
 async def standings(database: Database, group: str, topics: Collection[str]) -> dict[Place, Progress]:
-    """Return the progress of a group in each partition of these topics that has any."""
+    """Return the progress of a group in each partition of these topics that the group has claimed or set."""
     rows = await database.fetch(_PROGRESS, group, list(topics))
     return {Place(*row[:2]): Progress(*row[2:]) for row in map(tuple, rows)}
 
@@ -307,7 +307,7 @@ async def parked_from(connection: Connection, group: str, offsets: Mapping[Place
 async def set_offsets(
     connection: Connection, group: str, offsets: Mapping[Place, int], *, cluster_id: str, move: bool, by: By
 ) -> dict[Place, int]:
-    """Set a group's offsets, without `move` only missing ones, and return those set; the inbox is unchanged."""
+    """Set a group's offsets, or only missing offsets without `move`; return the offsets set. The inbox is unchanged."""
     places = sorted(offsets)
     columns = [at.topic for at in places], [at.partition for at in places]
     if move:
@@ -320,7 +320,7 @@ async def set_offsets(
 
 
 async def has_past(database: Database, group: str) -> bool:
-    """Return whether a group has progress, or an inbox, in which events would be duplicates."""
+    """Return whether a group has progress, or an inbox in which its events would be duplicates."""
     if not await database.fetchval("select to_regclass('drx_consumer.inbox') is not null"):
         return False
     return bool(await database.fetchval(_ANY, group))
@@ -334,7 +334,7 @@ async def forgotten_since(database: Database, group: str, schema: str) -> bool:
 
 
 async def forget_group(database: Database, group: str, by: By) -> dict[str, int]:
-    """Delete all rows of a group except its audit; return their number by table."""
+    """Delete all rows of a group except its audit; return the number of deleted rows by table."""
     async with database.transaction() as connection:
         forgotten: dict[str, int] = dict(await connection.fetchrow(_COUNT, group))
         if by.dry_run:
@@ -349,7 +349,7 @@ async def forget_group(database: Database, group: str, by: By) -> dict[str, int]
 
 async def _partition(connection: Connection, group: str, topic: str, key: str) -> int:
     count, end = await connection.fetchrow(_PARTITIONS, group, topic)
-    if not count or count != end or key.startswith("\\"):  # an escaped form of bytes that are not text
+    if not count or count != end or key.startswith("\\"):  # an escaped form of bytes that are not UTF-8
         raise ConfigError("the partition of that key is not known: name it with --partition")
     return partition_of(key.encode(), count)
 

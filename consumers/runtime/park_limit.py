@@ -1,10 +1,10 @@
 """Stop all processes of a group that parks too much, even after a restart, until an operator resumes it.
 
-A bad release must not park a whole topic. A process that exited instead would park as much again after each restart,
-and metrics would not show the stop. Its metric is `drxbridge_park_breaker_open`, its alert `ConsumerStuck`. Each
-process counts the records that it parks; that the limit was exceeded is committed to `drx_consumer.park_breaker`, which
-all processes of the group poll. A partition whose limit of parked records is reached stops separately, and continues
-once there is room.
+A bad software release must not park a whole topic. If the process exited instead, it would park as many records again
+after each restart, and metrics would not show the stop. The metric is `drxbridge_park_breaker_open`, the alert
+`ConsumerStuck`. Each process counts the records that it parks. When it exceeds the limit, it commits that state to
+`drx_consumer.park_breaker`, which all processes of the group poll. A partition that reaches its own limit of parked
+records stops separately, and continues once some of them are released or dropped.
 """
 
 import asyncio
@@ -20,8 +20,7 @@ from consumers.runtime.metrics import ConsumerMetrics
 from consumers.runtime.parking import ParkingFullError, StoppedError
 from consumers.runtime.partition import Partition, Partitions
 
-# A tenth of the last two hundred records: a few bad records park their keys; a bad release parks 20, and the 21st stops
-# the group.
+# A tenth of the last 200 records: a bad release parks 20 records, and the 21st stops the group.
 LAST_RECORDS = 200
 PARKED_MAX_PERCENT = 10
 
@@ -33,7 +32,7 @@ on conflict (grp) do update set opened_at = coalesce(b.opened_at, excluded.opene
 
 
 class ParkLimitError(StoppedError):
-    """Too much was parked: the group stops until an operator resumes it."""
+    """Too many records were parked: the group stops until an operator resumes it."""
 
     code = "park_breaker_open"
     command = "drx-consumer parked resume {name} --reason …"
@@ -43,7 +42,7 @@ class ParkCounter:
     """Counts how many of the last records were parked; later records of a parked key do not count."""
 
     def __init__(self, *, last: int = LAST_RECORDS, percent: float = PARKED_MAX_PERCENT) -> None:
-        """Allow `percent` % of the `last` records, and the same number while fewer were counted."""
+        """Allow `percent` % of the `last` records to be parked, and the same number before so many were counted."""
         self._last: deque[bool] = deque(maxlen=last)
         self._parked = 0
         self._reserved = 0
@@ -56,7 +55,7 @@ class ParkCounter:
 
     @contextmanager
     def room(self) -> Iterator[None]:
-        """Reserve room for a record, counted (`note`) once it is parked; `ParkLimitError` if there is none."""
+        """Reserve room for a record, to be counted by `note` once it is parked; `ParkLimitError` if no room is left."""
         if not self.left:
             self.note(parked=1)
             raise ParkLimitError
@@ -73,7 +72,7 @@ class ParkCounter:
 
     def note(self, *, parked: int = 0, other: int = 0) -> None:
         """Count settled records, parked ones last: if in doubt, too many count as parked."""
-        if not parked and not self._parked:  # nearly always; thousands of a batch at once
+        if not parked and not self._parked:  # nearly always; `other` may be thousands, from a batch
             self._last.extend((False,) * other)
             return
         for each in (False,) * other + (True,) * parked:
@@ -84,7 +83,7 @@ class ParkCounter:
 
 
 class ParkLimit:
-    """Stops partitions, and resumes them once the reason is gone; needs a running `work`."""
+    """Stops partitions, and resumes them once the reason no longer applies; `work` must be running."""
 
     def __init__(
         self,
@@ -103,7 +102,7 @@ class ParkLimit:
         self._group = group
         self._gauge = metrics.park_breaker_open
         self._poll_s = poll_s
-        # The limit was exceeded in this process, which is not committed yet.
+        # The limit was exceeded in this process, and that state is not committed yet.
         self._uncommitted = False
         self._wake = asyncio.Event()
         self._set(exceeded=False)
@@ -114,7 +113,7 @@ class ParkLimit:
             self._set(exceeded=True)
 
     def stop(self, partition: Partition, why: StoppedError) -> None:
-        """Stop settling a partition; if too much is parked, stop all partitions of the whole group."""
+        """Stop settling a partition; on `ParkLimitError`, stop all partitions of the whole group."""
         if not isinstance(why, ParkLimitError):
             self._partitions.stop(partition, why)
         elif not self._exceeded:
@@ -124,24 +123,24 @@ class ParkLimit:
             self._wake.set()
 
     def stops(self, partition: Partition) -> bool:
-        """Stop a newly claimed partition if the limit is exceeded; return whether it is."""
+        """Stop a newly claimed partition if the limit is exceeded; return whether it is exceeded."""
         if self._exceeded:
             self._partitions.stop(partition, ParkLimitError())
         return self._exceeded
 
     def renew(self, partition: Partition) -> None:
-        """Have a stopped partition claimed again if its reason is gone and no record is in progress."""
+        """Have a stopped partition claimed again if the limit is not exceeded and no record is in progress."""
         if not (self._exceeded or partition.busy or partition.gone):
             self._partitions.renew(partition)
 
     def standing(self) -> str:
-        """Return `ok`, or why records of some partition wait until an operator acts."""
+        """Return `ok`, or the code of the reason why records of a partition wait until an operator acts."""
         if self._exceeded:
             return ParkLimitError.code
         return next((each.stopped.code for each in self._partitions.all() if each.stopped), "ok")
 
     async def work(self) -> None:
-        """Commit this process's limit and follow the group's state, until cancelled."""
+        """Commit that this process exceeded the limit and follow the group's state, until cancelled."""
         while True:
             with suppress(TransientError):  # settling meets the same failure, and logs it
                 await self._follow()
@@ -167,7 +166,7 @@ class ParkLimit:
             self._set(exceeded=False)
 
     async def _resume(self) -> None:
-        """Re-claim stopped partitions that may resume."""
+        """Have stopped partitions that may resume claimed again."""
         stopped = [] if self._exceeded else [each for each in self._partitions.opened() if each.stopped]
         if not stopped:
             return
@@ -179,7 +178,7 @@ class ParkLimit:
                 ):
                     stopped.remove(partition)
         for partition in stopped:
-            if not partition.draining:  # it is forgotten soon
+            if not partition.draining:  # a draining partition is dropped soon
                 self.renew(partition)
 
     def _stop_all(self) -> None:

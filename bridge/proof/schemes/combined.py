@@ -1,4 +1,4 @@
-"""Several schemes at once: all must hold."""
+"""Several schemes at once: a delivery must pass all of them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,9 +8,9 @@ from bridge.proof.scheme import KeySlot, Proof, ProofKey, Raw, Scheme
 
 
 class Combined(Scheme):
-    """Verifies deliveries by all of its parts; the slot is that of the first part with keys.
+    """Verifies deliveries by all of its parts; the reported slot is the slot of the first part with keys.
 
-    The first line of a slot file is the secret of the first part with keys; each other such part has a named line.
+    The first line of a slot file is the secret of the first part with keys; each further part has a named line.
     """
 
     def __init__(self, parts: Sequence[Scheme]) -> None:
@@ -32,11 +32,11 @@ class Combined(Scheme):
 
     @property
     def parts(self) -> Sequence[Scheme]:
-        """In the order of the setting."""
+        """The schemes, in the order of the setting."""
         return self._parts
 
     def parse_key(self, text: str) -> ProofKey:
-        """Decode the key if only one part has keys."""
+        """Decode the key of the only part that has keys."""
         return self.parse_keys([text])
 
     def parse_keys(self, texts: Sequence[str]) -> ProofKey:
@@ -54,7 +54,7 @@ class Combined(Scheme):
                 failed = failed or exc
         if failed is not None:
             raise failed
-        # A signed id takes precedence over an unsigned one, of any part.
+        # A signed id of any part takes precedence over an unsigned id.
         named = max(proofs, key=lambda proof: (proof.id is not None) + (proof.id is not None and proof.id_signed))
         timestamp = next((proof.timestamp for proof in proofs if proof.timestamp is not None), None)
         slot = next((proof.slot for part, proof in zip(self.parts, proofs, strict=True) if part.keyed), proofs[0].slot)
