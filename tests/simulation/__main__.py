@@ -14,6 +14,8 @@ A world has two replicas, three brokers, and some 360 deliveries in four phases 
 and everything comes to rest; then all clocks pass a quiet quarter of an hour, which the loop skips. Nothing depends on
 the machine, the day, or the order of a set: `World.trace` is the same for the same seed.
 
+With `--consumers` worlds are those of `consuming`, which begin with the log that a world of the ingress has made.
+
 A seed that breaks a promise is shortened: kinds of acts are left out, then single acts, while the same promise breaks.
 """
 
@@ -23,35 +25,50 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 
+from tests.simulation import consuming
+from tests.simulation.operators import Plan, make_plan
+from tests.simulation.postgres import a_server
 from tests.simulation.runs import worlds
-from tests.simulation.story import Ran, of_seed, shrink, tell
+from tests.simulation.story import Ran, run, shrink, tell
 
 
 def main() -> int:
     """Run worlds until enough of them have run, or the time is over; return 1 if a promise was broken."""
     arguments = _arguments()
+    if not arguments.consumers:
+        return _run(arguments, make_plan, run)
+    with a_server() as dsn:
+        return _run(arguments, consuming.make_plan, partial(consuming.run, dsn=dsn))
+
+
+def _run(arguments: argparse.Namespace, make_plan: Callable[[int], Plan], run: Callable[..., Ran]) -> int:
+    failed = list[Ran]()
     if arguments.seed is not None:
-        return _one(arguments.seed)
-    began, ran, attempts, failed = time.monotonic(), 0, 0, list[Ran]()
-    ends_at = began + (_seconds(arguments.time) if arguments.time else math.inf)
-    for result in worlds(_numbers(arguments), ends_at=ends_at):
-        ran, attempts = ran + 1, attempts + result.attempts
-        if arguments.traces:
-            _say(f"{result.plan.seed} {result.trace}")
-        if result.broken:
-            failed.append(result)
-            shown = next((each for each in result.broken if each.promise == arguments.until), result.broken[0])
-            _say(f"seed {result.plan.seed}: {shown.promise}: {shown.what}")
-            if shown.promise == arguments.until:
-                break
-    took_s = time.monotonic() - began
-    _say(f"{ran} worlds from seed {arguments.first}, {attempts} deliveries, {took_s:.0f} s, {len(failed)} broken")
-    for result in failed[: arguments.stories]:
-        _tell(result)
+        ran = run(make_plan(arguments.seed), verbose=True)
+        failed += [ran] if ran.broken else []
+        _say("" if ran.broken else tell(ran))
+    else:
+        began, count, attempts = time.monotonic(), 0, 0
+        ends_at = began + (_seconds(arguments.time) if arguments.time else math.inf)
+        for ran in worlds(_numbers(arguments), lambda seed: run(make_plan(seed)), ends_at=ends_at):
+            count, attempts = count + 1, attempts + ran.attempts
+            if arguments.traces:
+                _say(f"{ran.plan.seed} {ran.trace}")
+            if ran.broken:
+                failed.append(ran)
+                shown = next((each for each in ran.broken if each.promise == arguments.until), ran.broken[0])
+                _say(f"seed {ran.plan.seed}: {shown.promise}: {shown.what}")
+                if shown.promise == arguments.until:
+                    break
+        took_s = time.monotonic() - began
+        _say(f"{count} worlds from seed {arguments.first}, {attempts} deliveries, {took_s:.0f} s, {len(failed)} broken")
+    for ran in failed[: arguments.stories]:
+        _say(tell(shrink(ran, run)))
     return int(bool(failed))
 
 
@@ -67,19 +84,6 @@ def found() -> list[int]:
     """Return the seeds that found something once."""
     lines = (Path(__file__).parent / "seeds.txt").read_text().splitlines()
     return [int(line.split()[0]) for line in lines if line and not line.startswith("#")]
-
-
-def _one(seed: int) -> int:
-    ran = of_seed(seed, verbose=True)
-    if not ran.broken:
-        _say(tell(ran))
-        return 0
-    _tell(ran)
-    return 1
-
-
-def _tell(ran: Ran) -> None:
-    _say(tell(shrink(ran)))
 
 
 def _say(text: str) -> None:
@@ -105,6 +109,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--for", dest="time", help="for how long, such as 10m")
     parser.add_argument("--until", help="end with the first world that breaks this promise")
     parser.add_argument("--stories", type=int, default=1, help="how many broken worlds to shorten and tell")
+    parser.add_argument("--consumers", action="store_true", help="worlds of consumers, on an embedded PostgreSQL")
     parser.add_argument("--found", action="store_true", help="first the seeds of seeds.txt")
     parser.add_argument("--traces", action="store_true", help="print the digest of each world's trace")
     return parser.parse_args()

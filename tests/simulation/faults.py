@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.simulation.effects import EFFECTS
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 COPIED = ("bridge", "consumers", "schemas", "tests")
@@ -47,6 +49,7 @@ def bite(fault: Fault, *, first: int, seeds: int, limit: str) -> bool:
         subprocess.run(["git", "apply", "-"], cwd=directory, input=fault.patch, text=True, check=True)  # noqa: S607 - git of the PATH
         command = [sys.executable, "-m", "tests.simulation", "--first", str(first), "--seeds", str(seeds)]
         command += ["--for", limit, "--until", fault.promise, "--stories", "0"]
+        command += ["--consumers"] if fault.promise in EFFECTS else []
         ran = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)  # noqa: S603 - ours
     *broken, last = ran.stdout.splitlines()
     is_found = bool(broken) and f": {fault.promise}" in broken[-1]

@@ -22,7 +22,6 @@ from tests.simulation.operators import (
     Act,
     Operators,
     Plan,
-    make_plan,
     write_key,
 )
 from tests.simulation.promises import Broken, Promises
@@ -48,12 +47,12 @@ class Ran:
     took_s: float
 
 
-def run(plan: Plan, *, verbose: bool = False) -> Ran:
-    """Run a world to its end."""
+def run(plan: Plan, *, verbose: bool = False, look: Callable[[Kafka], object] = id) -> Ran:
+    """Run a world to its end, and `look` at what it has written."""
     began = time.process_time()
     random.seed(plan.seed)
     world = World(plan.seed, verbose=verbose)
-    with _key_directory() as key_dir, _collected():
+    with _key_directory() as key_dir, collected():
         kafka = Kafka(world, dict.fromkeys(TOPICS, plan.partitions))
         hosts = [Host(name, world, kafka, key_dir / name, plan.partitions) for name in HOSTS]
         for host in hosts:
@@ -75,6 +74,7 @@ def run(plan: Plan, *, verbose: bool = False) -> Ran:
         finally:
             log.put, log.least = before
             world.loop.bury()
+        look(kafka)
     sent = sum(act.kind == "send" for act in plan.acts)
     took_s = time.process_time() - began
     return Ran(plan, promises.broken, world.trace, world.lines, sent, len(senders.attempts), world.at_s, took_s)
@@ -146,7 +146,7 @@ def _key_directory() -> Iterator[Path]:
 
 
 @contextmanager
-def _collected() -> Iterator[None]:
+def collected() -> Iterator[None]:
     """Collect no garbage meanwhile: finalizers would run at moments that no seed decides."""
     was_on = gc.isenabled()
     gc.disable()
@@ -157,7 +157,7 @@ def _collected() -> Iterator[None]:
             gc.enable()
 
 
-def shrink(ran: Ran, *, tries: int = 400, tell: Callable[[str], None] = lambda _: None) -> Ran:
+def shrink(ran: Ran, run: Callable[..., Ran], *, tries: int = 400) -> Ran:
     """Leave out what is not needed to break the same promise: whole kinds, then acts."""
     promise = ran.broken[0].promise
     left = tries
@@ -183,7 +183,6 @@ def shrink(ran: Ran, *, tries: int = 400, tell: Callable[[str], None] = lambda _
                 at += size
             else:
                 best = found
-        tell(f"{len(best.plan.acts)} acts")
         if size == 1 and len(best.plan.acts) == before:
             break
         size = max(1, size // 2)
@@ -198,8 +197,3 @@ def tell(ran: Ran) -> str:
     lines += [f"{number:3} {line}" for number, line in enumerate(ran.lines, 1)]
     lines += [f"BROKEN {each.promise}: {each.what}" for each in ran.broken]
     return "\n".join(lines)
-
-
-def of_seed(seed: int, *, verbose: bool = False) -> Ran:
-    """Run the world of a seed."""
-    return run(make_plan(seed), verbose=verbose)
