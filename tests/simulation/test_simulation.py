@@ -45,16 +45,3 @@ def test_worlds_keep_all_promises_and_are_the_same_under_other_hashes_and_on_ano
     both = here.keys() & there.keys()
     assert both
     assert {seed: here[seed] for seed in both} == {seed: there[seed] for seed in both}
-
-
-def test_consumers_keep_their_promises_and_worlds_are_the_same_under_other_hashes() -> None:
-    """Few, for each statement goes to a real PostgreSQL; `make simulate SIMULATE="--consumers --for 1h"` runs more."""
-    said = [
-        simulate("--consumers", "--first", "2", "--seeds", "20", "--for", "8s", "--traces", PYTHONHASHSEED=seed)
-        for seed in "12"
-    ]
-    here, there = (dict(line.split() for line in each.splitlines()[:-1]) for each in said)
-
-    both = here.keys() & there.keys()
-    assert both
-    assert {seed: here[seed] for seed in both} == {seed: there[seed] for seed in both}
