@@ -43,12 +43,12 @@ def demo(*, data_dir: Path | None, keep: bool, short: bool) -> int:
 
     raise_on_signals()
     screen, code = Screen(), INTERRUPTED
-    # A heartbeat during the outage would be spooled and counted with the events of the story.
+    # A heartbeat during the outage would be spooled and counted with the events of the tour.
     os.environ["BRIDGE_HEARTBEAT__ENABLED"] = "false"
     silence_kafka_client()
     screen.chapter(
         "drx-bridge: verified pharmacy webhooks into Kafka, and on to PostgreSQL and other systems",
-        "Everything is real here - HTTP, signatures, Kafka, Avro, PostgreSQL - but nobody in this story exists.\n"
+        "Everything is real here - HTTP, signatures, Kafka, Avro, PostgreSQL - but the people are fictitious.\n"
         "It all starts here, and nothing leaves this machine; the first time fetches Kafka, which takes a minute.",
     )
     try:
