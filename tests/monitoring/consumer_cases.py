@@ -29,6 +29,12 @@ def consumers() -> list[Case]:
         quiet("ConsumerStuck", "when a record comes after a rest", {offset: bend(60, 0), age: step(200, last=4)}),
         quiet("ConsumerStuck", "while it catches up with the past", {age: flat(1e6, HOUR)}),
         firing("ArchiveLate", {current: bend(60, 0)}, severity=TICKET),
+        # Also where the timestamp is set anew at every restart.
+        firing(
+            "ArchiveLate",
+            {at("archive_missing_files_total", ARCHIVE): bend(0, 1), current: rising(60, HOUR)},
+            severity=TICKET,
+        ),
         quiet(
             "ArchiveLate",
             "when another member publishes",
