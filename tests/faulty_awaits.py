@@ -33,8 +33,8 @@ class Fault(Coroutine[Any, Any, Any]):
         return self._coroutine.send(value)
 
     def throw(self, *exc: Any) -> Any:
-        """Raise what a cancellation raises."""
-        return self._coroutine.throw(*exc)
+        """Raise what a cancellation raises, or a time-out, which cancels, too."""
+        return self._coroutine.throw(*((self._tasks.exc,) if self._tasks.is_due(self._coroutine) else exc))
 
     def close(self) -> None:
         self._coroutine.close()

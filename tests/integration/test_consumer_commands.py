@@ -242,7 +242,7 @@ async def test_lag_says_that_a_topic_was_made_anew(desk: Desk, cluster: Cluster)
     assert first.startswith("7 3 3 ")
     assert first.endswith(" stopped: beyond the end")
     assert second == "2 2 0 0.0"
-    assert (code, "1 partition stopped: `drx-consumer doctor desk`" in err) == (1, True)
+    assert (code, "1 partition stopped: see `drx-consumer doctor desk`" in err) == (1, True)
 
 
 async def test_a_database_without_tables_is_one_line(desk: Desk) -> None:
