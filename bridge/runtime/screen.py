@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-# Wide enough that no row is wrapped or cut: in a pipe, for grep.
+# Characters in which practically every row fits whole, for grep in a pipe.
 WHOLE_WIDTH = 1_000
 
 
