@@ -18,7 +18,6 @@ No other module uses aiohttp's server. ADR 9 lists the faults worked around here
 """
 
 import asyncio
-import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -393,11 +392,9 @@ class HardenedServer(web_server.Server):
                 self._end_slow()
         finally:
             self.draining = True
-            waiting = accept_all(listener)
+            accepted = accept_all(listener, self)
             listener.close()
-            for accepted in waiting:
-                with contextlib.suppress(OSError):  # closed meanwhile
-                    await asyncio.get_running_loop().connect_accepted_socket(self, accepted)
+            await accepted
             await self._drain()
 
     def _end_slow(self) -> None:

@@ -11,6 +11,8 @@ from bridge.errors import ConfigError
 
 # Connections the kernel may hold before `accept`; Linux caps it by net.core.somaxconn (4096 since 5.4).
 BACKLOG = 1024
+# Further connections accepted with one: some milliseconds, as for the requests of one loop iteration.
+ACCEPT_MAX = 32
 # Buffer bytes per socket: some hundred answers, or a quarter of the largest usual body. Linux would buffer up to 6 MiB,
 # and every connection may be read before the memory of a closed one is freed.
 KERNEL_MAX_BYTES = 65_536
@@ -22,19 +24,27 @@ async def listen(
     protocol: Callable[[], asyncio.Protocol], host: str, port: int, *, connections_max: int, section: str
 ) -> asyncio.Server:
     """Accept connections; `ConfigError` names the variables of the address, which begin with `section`."""
+
+    def first() -> asyncio.Protocol:  # uvloop accepts one per loop iteration, so a flood would keep senders waiting
+        accept_all(listener, protocol, most=ACCEPT_MAX)
+        return protocol()
+
     _allow_files(connections_max + BACKLOG + FILES_SPARE)
     try:
-        listener = await asyncio.get_running_loop().create_server(protocol, host, port, backlog=BACKLOG)
+        listener = await asyncio.get_running_loop().create_server(
+            first, host, port, backlog=BACKLOG, start_serving=False
+        )
+        for each in listener.sockets:  # connections inherit it
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_MAX_BYTES)
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_MAX_BYTES)
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        await listener.start_serving()
     except (OSError, UnicodeError) as exc:  # the latter for a name that cannot be looked up, such as `a..b`
         why = "no such host"
         if isinstance(exc, OSError) and not isinstance(exc, socket.gaierror):
             why = os.strerror(exc.errno or 0)
         msg = f"{section}__HOST, {section}__PORT: cannot listen on {host}:{port} ({why}); choose another"
         raise ConfigError(msg) from None
-    for each in listener.sockets:  # connections inherit it
-        each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_MAX_BYTES)
-        each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_MAX_BYTES)
-        each.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     return listener
 
 
@@ -44,14 +54,18 @@ def _allow_files(wanted: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(limit, min(hard, wanted)), hard))
 
 
-def accept_all(listener: asyncio.Server) -> list[socket.socket]:
-    """Accept all pending connections, since the kernel would reset them when the listener closes."""
+def accept_all(
+    listener: asyncio.Server, protocol: Callable[[], asyncio.Protocol], *, most: int = BACKLOG
+) -> asyncio.Future[list[object]]:
+    """Accept pending connections, which closing the listener would reset; the future ends when they are open."""
     accepted: list[socket.socket] = []
     for each in listener.sockets:
-        with socket.socket(fileno=os.dup(each.fileno())) as own, contextlib.suppress(OSError):
-            own.settimeout(0)
-            while len(accepted) < BACKLOG:
+        own = socket.socket(each.family, each.type, fileno=each.fileno())
+        own.settimeout(0)
+        with contextlib.suppress(OSError):
+            while len(accepted) < most:
                 accepted.append(own.accept()[0])
-    for connection in accepted:
-        connection.settimeout(0)
-    return accepted
+                accepted[-1].settimeout(0)
+        own.detach()
+    connect = asyncio.get_running_loop().connect_accepted_socket
+    return asyncio.gather(*(connect(protocol, each) for each in accepted), return_exceptions=True)

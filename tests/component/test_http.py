@@ -2,14 +2,16 @@
 
 import asyncio
 import gc
+import socket
 import weakref
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
+from itertools import count
 
 import pytest
+import uvloop
 
-from bridge.dev.ports import HOST
 from bridge.runtime.http import (
     CONTINUE,
     FRAMING_MAX_BYTES,
@@ -21,6 +23,7 @@ from bridge.runtime.http import (
     HardenedServer,
     Request,
 )
+from bridge.runtime.sockets import ACCEPT_MAX
 from tests.component.test_ingress import StubTransport
 from tests.waiting import HANG_S, until
 
@@ -46,8 +49,7 @@ class Patient:
 @asynccontextmanager
 async def serving(handler: Patient) -> AsyncIterator[tuple[HardenedServer, tuple[str, int]]]:
     server = HardenedServer(handler, read_timeout_s=HANG_S, body_max_bytes=1_000)
-    listener = await asyncio.get_running_loop().create_server(server, HOST, 0)
-    async with asyncio.timeout(HANG_S), listener:
+    async with asyncio.timeout(HANG_S), await server._listen() as listener:
         yield server, listener.sockets[0].getsockname()
 
 
@@ -134,6 +136,23 @@ async def test_a_client_that_is_lost_before_it_has_taken_its_answer_leaves_nothi
         connection.connection_lost(None)
 
         await until(lambda: (server.open_connections, len(server.connections)) == (0, 0))
+
+
+def test_waiting_connections_are_accepted_in_a_few_iterations() -> None:
+    """uvloop, which the product runs on, accepts one per iteration: a sender would wait behind each of a flood."""
+
+    async def iterations() -> int:
+        async with serving(Patient()) as (server, address):
+            with ExitStack() as clients:
+                for _ in range(4 * ACCEPT_MAX):
+                    clients.enter_context(socket.create_connection(address))
+                for number in count():
+                    if server.open_connections == 4 * ACCEPT_MAX:
+                        return number
+                    await asyncio.sleep(0)
+        raise AssertionError
+
+    assert uvloop.run(iterations()) < ACCEPT_MAX
 
 
 class Inviting:

@@ -477,11 +477,11 @@ async def test_what_arrives_just_before_a_stop_is_answered(
     """On a connection that seems to be idle, or on one that is not accepted yet."""
     with socket.socket() as client:
 
-        def arriving(listener: asyncio.Server) -> list[socket.socket]:
+        def arriving(*given: Any) -> Any:
             if not kept:
                 client.connect(("127.0.0.1", ingress.port))
             client.sendall(genuine())
-            return accept_all(listener)
+            return accept_all(*given)
 
         if kept:
             client.connect(("127.0.0.1", ingress.port))
