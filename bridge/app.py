@@ -20,7 +20,7 @@ from bridge.ingress.limits import Admission
 from bridge.ingress.responses import SERVICE, Observations
 from bridge.ingress.webhooks import Webhooks
 from bridge.kafka.connection import KafkaConnection
-from bridge.kafka.follower import Follower
+from bridge.kafka.known_ids_reader import KnownIdsReader
 from bridge.kafka.partition_writer import SET_ASIDE_AFTER_S, PartitionWriters, WriterLimits
 from bridge.kafka.producer import KafkaProducer, Patience
 from bridge.kafka.publisher import EncodeRecord, Publisher, ordinals
@@ -364,7 +364,7 @@ async def open_durability(
         producer = _producer(settings, connection, routing, metrics, seams)
         spool = _spool(settings, metrics, seams)
         window_s = max(windows_s.values(), default=0.0)
-        follower = Follower(
+        known_ids_reader = KnownIdsReader(
             connection=connection,
             topics=routing.topics,
             known_ids=known_ids,
@@ -373,8 +373,8 @@ async def open_durability(
             oldest_s=lambda: spool.oldest_ms() / 1000 or None,
             now=seams.now,
         )
-        metrics.dedupe_ready.set_function(lambda: follower.ready)
-        metrics.dedupe_follow_lag_seconds.set_function(lambda: follower.lag_s)
+        metrics.dedupe_ready.set_function(lambda: known_ids_reader.ready)
+        metrics.dedupe_follow_lag_seconds.set_function(lambda: known_ids_reader.lag_s)
         writers = PartitionWriters(
             producer=producer,
             spool=spool,
@@ -385,11 +385,11 @@ async def open_durability(
                 spool_after_s=settings.spool_after_s,
                 set_aside_after_s=set_aside_after_s,
             ),
-            follower=follower,
+            known_ids_reader=known_ids_reader,
         )
         metrics.spooling_partitions.set_function(lambda: writers.spooling)
         metrics.spool_blocked_partitions.set_function(lambda: writers.blocked)
-        workers: list[Worker] = [follower]
+        workers: list[Worker] = [known_ids_reader]
         if isinstance(spool, Spool):
             stack.push_async_callback(spool.close)
             await spool.open(writers)

@@ -45,9 +45,9 @@ from bridge.dev.postgres import PostgresServer
 from bridge.dev.programs import find_postgres
 from bridge.errors import ConfigError
 from bridge.event import Delivery, Event
+from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from bridge.kafka.record import event_record
 from bridge.kafka.routing import RoutingTable
-from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.registry.address import RegistryAddress
 from bridge.registry.loader import bundled
 from bridge.registry.lock import NAMESPACE
@@ -139,8 +139,8 @@ class Statements:
 
 def a_context(connection: object = None, *, attempt: int = 1, resource: object = None) -> Context:
     """Return a context for calling a handler directly."""
-    place = {"group": "test", "topic": "test", "partition": 0, "offset": 0, "ordinal": "test:0"}
-    return Context(**place, attempt=attempt, connection=connection, resource=resource, traceparent=TRACEPARENT)  # type: ignore[arg-type]  # of two types
+    tp = {"group": "test", "topic": "test", "partition": 0, "offset": 0, "ordinal": "test:0"}
+    return Context(**tp, attempt=attempt, connection=connection, resource=resource, traceparent=TRACEPARENT)  # type: ignore[arg-type]  # of two types
 
 
 class Attempt(NamedTuple):
@@ -181,7 +181,7 @@ class Running:
     _work: asyncio.Task[None]
     _database: Database
     _resource: object
-    _ends: dict[Place, int]
+    _ends: dict[TopicPartition, int]
 
     async def feed(self, *events: Event) -> None:
         """Offer records to the consumer and wait until each is applied, a duplicate, skipped or parked."""
@@ -191,14 +191,14 @@ class Running:
     def offer(self, *events: Event) -> None:
         """Offer records to the consumer, each at the next offset of its topic."""
         for event in events:
-            place = self._place(event)
-            offset, self._ends[place] = self._ends[place], self._ends[place] + 1
-            self._processor.offer(place, [_record(event, place, offset)])
+            tp = self._place(event)
+            offset, self._ends[tp] = self._ends[tp], self._ends[tp] + 1
+            self._processor.offer(tp, [_record(event, tp, offset)])
 
     async def settled(self) -> None:
         """Wait until all offered records are settled."""
         async with asyncio.timeout(SETTLED_S):
-            while any(self._processor.next_offset(place) != end for place, end in self._ends.items()):
+            while any(self._processor.next_offset(tp) != end for tp, end in self._ends.items()):
                 if self._work.done():
                     self._work.result()
                 await asyncio.sleep(_POLL_S)
@@ -255,9 +255,9 @@ select topic, key, value, (headers - $2::text)::text from drx_consumer.outbox wh
         async with self._database.transaction() as connection:
             return [tuple(row) for row in await connection.fetch(query, *args)]
 
-    def _place(self, event: Event) -> Place:
-        topic = RoutingTable().place(event)
-        return Place(topic if Place(topic, 0) in self._ends else self._consumer.topics[0], 0)
+    def _place(self, event: Event) -> TopicPartition:
+        topic = RoutingTable().topic_of(event)
+        return TopicPartition(topic if TopicPartition(topic, 0) in self._ends else self._consumer.topics[0], 0)
 
 
 @asynccontextmanager
@@ -289,16 +289,16 @@ async def running(
         )
         stop = asyncio.Event()
         work = asyncio.create_task(processor.run(stop))
-        places = [Place(topic, 0) for topic in built.topics]
+        tps = [TopicPartition(topic, 0) for topic in built.topics]
         try:
-            for place in places:
-                await processor.adopt(place)
-                processor.start(place, 0)
-            ends = dict.fromkeys(places, 0)
+            for tp in tps:
+                await processor.adopt(tp)
+                processor.start(tp, 0)
+            ends = dict.fromkeys(tps, 0)
             yield Running(calls, registry, built, processor, work, database, resource, ends)
         finally:
-            await processor.drain(places, timeout_s=1.0)
-            processor.forget(places)
+            await processor.drain(tps, timeout_s=1.0)
+            processor.forget(tps)
             stop.set()
             await work
 
@@ -322,7 +322,7 @@ def _watched(consumer: Consumer, calls: list[Attempt]) -> Consumer:
     return replace(consumer, handle=many if isinstance(consumer.mode, Batches) else one)
 
 
-def _record(event: Event, place: Place, offset: int) -> ConsumedRecord:
+def _record(event: Event, tp: TopicPartition, offset: int) -> ConsumedRecord:
     """Return an event as the ingress writes it."""
     digest = sha256(event.to_json().encode()).hexdigest()
     delivery = Delivery(event.source, "sandbox", event.id, event.received_at, b"", digest, "current", TRACEPARENT, {})
@@ -330,13 +330,13 @@ def _record(event: Event, place: Place, offset: int) -> ConsumedRecord:
     record = event_record(
         event,
         delivery,
-        topic=place.topic,
-        partition=place.partition,
+        topic=tp.topic,
+        partition=tp.partition,
         value=_codec().encode(schema, event.value),
         schema=schema,
         ordinal=b"test:%d" % offset,
     )
-    return ConsumedRecord(*place, offset, record.timestamp_ms, record.key, record.value, record.headers)
+    return ConsumedRecord(*tp, offset, record.timestamp_ms, record.key, record.value, record.headers)
 
 
 def _fitting(model: type[ContractRecord], given: Mapping[str, object]) -> dict[str, object]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
 
-from bridge.answers import PARKED, REFUSED, STATUS, UNAVAILABLE, proof_failures
+from bridge.response_codes import PARKED, REFUSED, STATUS, UNAVAILABLE, proof_failures
 from docs.folders import Folder, folders
 
 PREFIX = "drxbridge_"

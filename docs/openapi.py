@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-from bridge.answers import PARKED, REFUSED, RETRY_AFTER_S, STATUS, UNAVAILABLE
 from bridge.ingress.responses import ROUTE
 from bridge.proof import scheme
+from bridge.response_codes import PARKED, REFUSED, RETRY_AFTER_S, STATUS, UNAVAILABLE
 from bridge.settings import HttpSettings, Management
 from docs.body_schema import body_schemas
 from docs.examples import examples

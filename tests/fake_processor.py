@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 
 from bridge.errors import TransientError
-from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from consumers.runtime.beginnings import Adoption
 from consumers.runtime.processor import Processor
 
@@ -17,73 +17,73 @@ class FakeProcessor(Processor):
     offered stays unsettled until `settle` or a drain; the fence of what is `overtaken` fails until it is adopted again.
     """
 
-    def __init__(self, stored: dict[Place, Adoption] | None = None) -> None:
+    def __init__(self, stored: dict[TopicPartition, Adoption] | None = None) -> None:
         self.stored = {} if stored is None else stored
-        self.adoptions: list[Place] = []
+        self.adoptions: list[TopicPartition] = []
         self.away = False
         self.claiming = asyncio.Event()
         self.claiming.set()
         self.draining = asyncio.Event()
         self.draining.set()
         self.holding = False
-        self.full: set[Place] = set()
-        self.stopped_for_long: set[Place] = set()
-        self.overtaken: set[Place] = set()
-        self.drained: list[frozenset[Place]] = []
-        self.forgotten: list[Place] = []
-        self.offered: defaultdict[Place, list[ConsumedRecord]] = defaultdict(list)
-        self.next_offsets: dict[Place, int] = {}
+        self.full: set[TopicPartition] = set()
+        self.stopped_for_long: set[TopicPartition] = set()
+        self.overtaken: set[TopicPartition] = set()
+        self.drained: list[frozenset[TopicPartition]] = []
+        self.forgotten: list[TopicPartition] = []
+        self.offered: defaultdict[TopicPartition, list[ConsumedRecord]] = defaultdict(list)
+        self.next_offsets: dict[TopicPartition, int] = {}
 
-    def ids(self, place: Place) -> list[str]:
-        return [record.header("ce_id") for record in self.offered[place]]
+    def ids(self, tp: TopicPartition) -> list[str]:
+        return [record.header("ce_id") for record in self.offered[tp]]
 
-    async def adopt(self, place: Place) -> Adoption:
-        self.adoptions.append(place)
+    async def adopt(self, tp: TopicPartition) -> Adoption:
+        self.adoptions.append(tp)
         await self.claiming.wait()
         if self.away:
             raise TransientError("database_away", systemic=True)
-        self.overtaken.discard(place)
-        return self.stored.get(place, Adoption(None, None))
+        self.overtaken.discard(tp)
+        return self.stored.get(tp, Adoption(None, None))
 
-    def start(self, place: Place, offset: int) -> None:
-        self.next_offsets[place] = offset
+    def start(self, tp: TopicPartition, offset: int) -> None:
+        self.next_offsets[tp] = offset
 
-    def offer(self, place: Place, records: Sequence[ConsumedRecord]) -> None:
-        assert place in self.next_offsets
-        self.offered[place] += records
+    def offer(self, tp: TopicPartition, records: Sequence[ConsumedRecord]) -> None:
+        assert tp in self.next_offsets
+        self.offered[tp] += records
         if not self.holding:
-            self.settle(place)
+            self.settle(tp)
 
-    def settle(self, place: Place) -> None:
-        last = self.offered[place][-1]
-        self.next_offsets[place] = last.offset + 1
-        self.stored[place] = Adoption(last.offset + 1, last.header("ce_id"))
+    def settle(self, tp: TopicPartition) -> None:
+        last = self.offered[tp][-1]
+        self.next_offsets[tp] = last.offset + 1
+        self.stored[tp] = Adoption(last.offset + 1, last.header("ce_id"))
 
-    def room(self, place: Place) -> bool:
-        return place not in self.full
+    def room(self, tp: TopicPartition) -> bool:
+        return tp not in self.full
 
-    def halted(self, place: Place) -> bool:
-        return place in self.stopped_for_long
+    def halted(self, tp: TopicPartition) -> bool:
+        return tp in self.stopped_for_long
 
-    def fenced(self, place: Place) -> bool:
-        return place in self.overtaken
+    def fenced(self, tp: TopicPartition) -> bool:
+        return tp in self.overtaken
 
-    async def drain(self, places: Collection[Place], *, timeout_s: float) -> None:
+    async def drain(self, tps: Collection[TopicPartition], *, timeout_s: float) -> None:
         del timeout_s
-        self.drained.append(frozenset(places))
-        if places:
+        self.drained.append(frozenset(tps))
+        if tps:
             await self.draining.wait()
-        for place in places:
-            if self.offered[place]:
-                self.settle(place)
+        for tp in tps:
+            if self.offered[tp]:
+                self.settle(tp)
 
-    def forget(self, places: Collection[Place]) -> None:
-        for place in places:
-            self.next_offsets.pop(place, None)
-            self.forgotten.append(place)
+    def forget(self, tps: Collection[TopicPartition]) -> None:
+        for tp in tps:
+            self.next_offsets.pop(tp, None)
+            self.forgotten.append(tp)
 
-    def next_offset(self, place: Place) -> int | None:
-        return self.next_offsets.get(place)
+    def next_offset(self, tp: TopicPartition) -> int | None:
+        return self.next_offsets.get(tp)
 
     async def run(self, stop: asyncio.Event) -> None:
         await stop.wait()

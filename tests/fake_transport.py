@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from consumers.runtime.transport import Bounds, GroupTransport, Rebalances, TransportError
 
 
@@ -15,31 +15,31 @@ class FakeKafka:
     """
 
     def __init__(self, topics: Mapping[str, int]) -> None:
-        self.logs: dict[Place, list[ConsumedRecord]] = {
-            Place(topic, number): [] for topic, partitions in topics.items() for number in range(partitions)
+        self.logs: dict[TopicPartition, list[ConsumedRecord]] = {
+            TopicPartition(topic, number): [] for topic, partitions in topics.items() for number in range(partitions)
         }
         self.starts = dict.fromkeys(self.logs, 0)
-        self.offsets: dict[Place, int] = {}
-        self.commits: list[dict[Place, int]] = []
+        self.offsets: dict[TopicPartition, int] = {}
+        self.commits: list[dict[TopicPartition, int]] = []
         self.reachable = True
         self.waiting = 0
         self.refuses: list[str] = []
-        self.leaderless: set[Place] = set()
-        self.corrupt: dict[Place, int] = {}
-        self.unstable: dict[Place, int] = {}
+        self.leaderless: set[TopicPartition] = set()
+        self.corrupt: dict[TopicPartition, int] = {}
+        self.unstable: dict[TopicPartition, int] = {}
         self.news = asyncio.Event()
         self._back = asyncio.Event()
         self._back.set()
 
-    def add(self, place: Place, *ids: str, key: bytes = b"rx_1") -> None:
-        log = self.logs[place]
+    def add(self, tp: TopicPartition, *ids: str, key: bytes = b"rx_1") -> None:
+        log = self.logs[tp]
         for each in ids:
             headers = [("ce_id", each.encode())]
-            log.append(ConsumedRecord(*place, len(log), 1_772_366_400_000 + len(log), key, each.encode(), headers))
+            log.append(ConsumedRecord(*tp, len(log), 1_772_366_400_000 + len(log), key, each.encode(), headers))
         self.news.set()
 
-    def expire(self, place: Place, start: int) -> None:
-        self.starts[place] = start
+    def expire(self, tp: TopicPartition, start: int) -> None:
+        self.starts[tp] = start
 
     def go_away(self) -> None:
         """Answer nothing until `come_back`."""
@@ -61,28 +61,28 @@ class FakeKafka:
         finally:
             self.waiting -= 1
 
-    def bounds(self, place: Place) -> Bounds:
-        if place in self.leaderless:
+    def bounds(self, tp: TopicPartition) -> Bounds:
+        if tp in self.leaderless:
             raise TransportError("no_answer")
-        return Bounds(self.starts[place], len(self.logs[place]))
+        return Bounds(self.starts[tp], len(self.logs[tp]))
 
 
 class FakeTransport(GroupTransport):
     """A member that gets what a test gives it, at the start everything; `failure` is the code of the next poll."""
 
-    def __init__(self, kafka: FakeKafka, *, gives: Iterable[Place] | None = None) -> None:
+    def __init__(self, kafka: FakeKafka, *, gives: Iterable[TopicPartition] | None = None) -> None:
         """Belong to the group of `kafka`; `gives` is the first assignment, all partitions when None."""
         self.kafka = kafka
-        self.polled: list[frozenset[Place]] = []
-        self.paused: set[Place] = set()
-        self.positions: dict[Place, int] = {}
+        self.polled: list[frozenset[TopicPartition]] = []
+        self.paused: set[TopicPartition] = set()
+        self.positions: dict[TopicPartition, int] = {}
         self.failure: str | None = None
         self.answer_s = 0.05
         self.renewed = False
         self.stopped = False
         self.hooks: list[asyncio.Task[None]] = []
         self._gives = frozenset(kafka.logs if gives is None else gives)
-        self._assigned: frozenset[Place] = frozenset()
+        self._assigned: frozenset[TopicPartition] = frozenset()
         self._rebalances: Rebalances | None = None
         self._rebalancing = False
 
@@ -93,20 +93,22 @@ class FakeTransport(GroupTransport):
         self._rebalances = rebalances
         self.hooks.append(asyncio.create_task(self.rebalance(self._gives)))
 
-    async def rebalance(self, places: Iterable[Place]) -> None:
-        """Take everything and give `places`, as the eager protocol does."""
+    async def rebalance(self, tps: Iterable[TopicPartition]) -> None:
+        """Take everything and give `tps`, as the eager protocol does."""
         assert self._rebalances is not None
         self._rebalancing = True
         await self._rebalances.revoked(self._assigned)
-        self._assigned = frozenset(places)
+        self._assigned = frozenset(tps)
         self.positions.clear()
         self.paused.clear()
         self._rebalancing = False
         self._rebalances.assigned(self._assigned)
 
-    async def poll(self, places: Collection[Place], *, timeout_s: float) -> Mapping[Place, Sequence[ConsumedRecord]]:
-        """Return what is there for `places`, or wait for anything to come."""
-        asked = frozenset(places)
+    async def poll(
+        self, tps: Collection[TopicPartition], *, timeout_s: float
+    ) -> Mapping[TopicPartition, Sequence[ConsumedRecord]]:
+        """Return what is there for `tps`, or wait for anything to come."""
+        asked = frozenset(tps)
         self.polled.append(asked)
         found = self._taken(asked)
         if not found and timeout_s > 0:
@@ -119,54 +121,54 @@ class FakeTransport(GroupTransport):
             found = self._taken(asked)
         return found
 
-    def _taken(self, asked: frozenset[Place]) -> dict[Place, list[ConsumedRecord]]:
+    def _taken(self, asked: frozenset[TopicPartition]) -> dict[TopicPartition, list[ConsumedRecord]]:
         if self.failure is not None:
             code, self.failure = self.failure, None
             raise TransportError(code)
         if self._rebalancing or not self.kafka.reachable:
             return {}
-        found: dict[Place, list[ConsumedRecord]] = {}
-        for place in sorted(asked & self._assigned - self.paused):
-            position = self.positions.get(place, self.kafka.offsets.get(place))
+        found: dict[TopicPartition, list[ConsumedRecord]] = {}
+        for tp in sorted(asked & self._assigned - self.paused):
+            position = self.positions.get(tp, self.kafka.offsets.get(tp))
             if position is None:
-                raise TransportError("offset_missing", [place])
-            start, end = self.kafka.bounds(place)
+                raise TransportError("offset_missing", [tp])
+            start, end = self.kafka.bounds(tp)
             if not start <= position <= end:
-                raise TransportError("offset_out_of_range", [place])
-            corrupt = self.kafka.corrupt.get(place)
+                raise TransportError("offset_out_of_range", [tp])
+            corrupt = self.kafka.corrupt.get(tp)
             if position == corrupt:
                 if found:
                     break
-                raise TransportError("batch_unreadable", [place], offset=corrupt)
+                raise TransportError("batch_unreadable", [tp], offset=corrupt)
             if corrupt is not None and position < corrupt:
                 end = corrupt
             if position < end:
-                found[place] = self.kafka.logs[place][position:end]
-                self.positions[place] = end
+                found[tp] = self.kafka.logs[tp][position:end]
+                self.positions[tp] = end
         return found
 
-    def position(self, place: Place) -> int | None:
-        return self.positions.get(place)
+    def position(self, tp: TopicPartition) -> int | None:
+        return self.positions.get(tp)
 
-    def high_watermark(self, place: Place) -> int | None:
+    def high_watermark(self, tp: TopicPartition) -> int | None:
         """Return the end of the log, also behind an open transaction."""
-        return len(self.kafka.logs[place]) + self.kafka.unstable.get(place, 0)
+        return len(self.kafka.logs[tp]) + self.kafka.unstable.get(tp, 0)
 
-    def assigned(self) -> frozenset[Place]:
+    def assigned(self) -> frozenset[TopicPartition]:
         return self._assigned
 
-    def seek(self, place: Place, offset: int) -> None:
-        if place in self._assigned:
-            self.positions[place] = offset
+    def seek(self, tp: TopicPartition, offset: int) -> None:
+        if tp in self._assigned:
+            self.positions[tp] = offset
 
-    def pause(self, places: Collection[Place]) -> None:
-        self.paused |= self._assigned.intersection(places)
+    def pause(self, tps: Collection[TopicPartition]) -> None:
+        self.paused |= self._assigned.intersection(tps)
 
-    def resume(self, places: Collection[Place]) -> None:
-        self.paused -= set(places)
+    def resume(self, tps: Collection[TopicPartition]) -> None:
+        self.paused -= set(tps)
         self.kafka.news.set()
 
-    async def commit(self, offsets: Mapping[Place, int]) -> None:
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         await self.kafka.answer(self.answer_s)
         if self.kafka.refuses:
             raise TransportError(self.kafka.refuses.pop(0))
@@ -176,9 +178,9 @@ class FakeTransport(GroupTransport):
         self.kafka.offsets.update(offsets)
         self.kafka.commits.append(dict(offsets))
 
-    async def bounds(self, places: Collection[Place]) -> Mapping[Place, Bounds]:
+    async def bounds(self, tps: Collection[TopicPartition]) -> Mapping[TopicPartition, Bounds]:
         await self.kafka.answer(self.answer_s)
-        return {place: self.kafka.bounds(place) for place in places}
+        return {tp: self.kafka.bounds(tp) for tp in tps}
 
     def outdated(self) -> bool:
         return self.renewed

@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from bridge.kafka.connection import KafkaConnection
-from bridge.kafka.transport import Place
+from bridge.kafka.consumed_record import TopicPartition
 from consumers.runtime.transport import GroupTransport, Timing
 from tests.kafka import HANG_S
 
@@ -28,11 +28,11 @@ async def a_member(bootstrap_servers: str, *, group: str, topic: str) -> AsyncIt
     joined = asyncio.Event()
 
     class Listener:
-        async def revoked(self, places: frozenset[Place]) -> None:
+        async def revoked(self, tps: frozenset[TopicPartition]) -> None:
             pass
 
-        def assigned(self, places: frozenset[Place]) -> None:
-            del places
+        def assigned(self, tps: frozenset[TopicPartition]) -> None:
+            del tps
             joined.set()
 
     member = GroupTransport(KafkaConnection(bootstrap_servers), group=group, topics=[topic], timing=HASTY)

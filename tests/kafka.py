@@ -11,9 +11,9 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 from prometheus_client import CollectorRegistry
 
 from bridge.kafka.connection import KafkaConnection
+from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.kafka.producer import KafkaProducer, Patience
 from bridge.kafka.reader import open_reader
-from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.metrics import IngressMetrics
 from tests.cluster import Cluster
 

@@ -6,14 +6,14 @@ from contextlib import asynccontextmanager
 from hashlib import sha256
 from typing import Any
 
-from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from consumers.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate
 from consumers.postgres.pool import Database, open_database
 from consumers.runtime.ledger import Inbox, Ledger, Settlement
 from consumers.runtime.parking import Why, append, park
 
 GROUP = "desk"
-PLACE = Place("drx.prescriptions.v1", 3)
+PLACE = TopicPartition("drx.prescriptions.v1", 3)
 KEY = "rx-1"
 
 _WAITING = """

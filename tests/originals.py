@@ -12,7 +12,7 @@ import orjson
 
 from bridge.avro.encoder import varint
 from bridge.avro.schema_ids import RECORDS
-from bridge.dev.story import stories, tell
+from bridge.dev.traffic import scenario, scenarios
 from bridge.event import Delivery, Event
 from bridge.kafka.record import Record, _milliseconds, _rfc3339, event_record
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC
@@ -83,8 +83,10 @@ class Told:
 def originals(seed: int) -> list[Told]:
     """Whole lives, the plots taking turns."""
     rng = random.Random(seed)  # noqa: S311 - test traffic, not keys
-    about_prescriptions = len(stories("drx")) - 1
-    lives = ([orjson.loads(body) for body in tell(rng, number % about_prescriptions)] for number in range(ORIGINALS))
+    about_prescriptions = len(scenarios("drx")) - 1
+    lives = (
+        [orjson.loads(body) for body in scenario(rng, number % about_prescriptions)] for number in range(ORIGINALS)
+    )
     return [Told(events[0]["data"]["prescription_id"], events) for events in lives]
 
 

@@ -8,12 +8,12 @@ from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
 from types import FrameType
 from typing import Any
 
-from bridge.answers import PARKED
 from bridge.contract.events import EVENT_MODELS
 from bridge.event import Event, ParkReason
 from bridge.mapping.json_body import Real, parse
 from bridge.mapping.profile import FLAGS, Mapped
 from bridge.mapping.readers import UnusableFault
+from bridge.response_codes import PARKED
 from tests.builders import codec
 from tests.unit.profile_documents import SAMPLES, leaves
 

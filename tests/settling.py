@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from bridge.avro.event_decoder import EventDecoder
 from bridge.errors import DecodeError, PermanentError, UnknownRecordError
 from bridge.event import Event
-from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from consumers.api import Batches, Consumer, Context, Lanes, Placed
 from consumers.postgres.pool import Database
 from consumers.runtime.ledger import Inbox, InboxState, Ledger, Settlement
@@ -25,7 +25,7 @@ from consumers.runtime.sorting import Learner
 from tests.kafka import HANG_S, until
 from tests.ledger import ledger_database
 
-PLACE = Place("drx.prescriptions.v1", 0)
+PLACE = TopicPartition("drx.prescriptions.v1", 0)
 GROUP = "tests"
 WHEN = datetime(2026, 9, 14, 15, 9, 26, tzinfo=UTC)
 POISON = b"\xffpoison"
@@ -49,7 +49,7 @@ def a_record(
     type: str = "prescription.sent",  # noqa: A002 - as above
     body: str = "",
     value: bytes | None = None,
-    place: Place = PLACE,
+    tp: TopicPartition = PLACE,
 ) -> ConsumedRecord:
     """A record whose event id is `evt_<offset>` unless it is given."""
     event_id = id or f"evt_{offset}"
@@ -61,7 +61,7 @@ def a_record(
         ("drx_body_sha256", sha256((body or event_id).encode()).hexdigest().encode()),
         ("drx_ordinal", b"one:%d" % offset),
     ]
-    return ConsumedRecord(*place, offset, 1_789_000_000_000, None if key is None else key.encode(), given, headers)
+    return ConsumedRecord(*tp, offset, 1_789_000_000_000, None if key is None else key.encode(), given, headers)
 
 
 class PlainDecoder(EventDecoder):
@@ -104,7 +104,7 @@ class FailingLedger(Ledger):
     def __init__(self, database: Database) -> None:
         super().__init__(database, group=GROUP, cluster_id="here")
         self.look_fails: Callable[[list[str]], Exception | None] = lambda _: None  # ids of events
-        self.begin_fails: Callable[[Place], Exception | None] = lambda _: None
+        self.begin_fails: Callable[[TopicPartition], Exception | None] = lambda _: None
         self.failed = 0
 
     async def look(self, entries: Sequence[Inbox]) -> list[InboxState]:
@@ -112,9 +112,9 @@ class FailingLedger(Ledger):
         return await super().look(entries)
 
     @asynccontextmanager
-    async def begin(self, place: Place, epoch: int, known: datetime | None = None) -> AsyncIterator[Settlement]:
-        self._raise(self.begin_fails(place))
-        async with super().begin(place, epoch, known) as settlement:
+    async def begin(self, tp: TopicPartition, epoch: int, known: datetime | None = None) -> AsyncIterator[Settlement]:
+        self._raise(self.begin_fails(tp))
+        async with super().begin(tp, epoch, known) as settlement:
             yield settlement
 
     def _raise(self, failure: Exception | None) -> None:
@@ -224,22 +224,22 @@ class Bench:
         self.stop = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
 
-    async def adopt(self, place: Place = PLACE) -> int:
+    async def adopt(self, tp: TopicPartition = PLACE) -> int:
         """Claim a partition and expect its records; return the first offset."""
-        adoption = await self.processor.adopt(place)
+        adoption = await self.processor.adopt(tp)
         offset = adoption.next_offset or 0
-        self.processor.start(place, offset)
+        self.processor.start(tp, offset)
         return offset
 
-    async def feed(self, records: Sequence[ConsumedRecord], place: Place = PLACE) -> None:
+    async def feed(self, records: Sequence[ConsumedRecord], tp: TopicPartition = PLACE) -> None:
         """Claim a partition and offer what it holds from there on."""
-        offset = await self.adopt(place)
-        self.processor.offer(place, [each for each in records if each.offset >= offset])
+        offset = await self.adopt(tp)
+        self.processor.offer(tp, [each for each in records if each.offset >= offset])
 
-    async def feed_all(self, records: Sequence[ConsumedRecord], place: Place = PLACE) -> None:
+    async def feed_all(self, records: Sequence[ConsumedRecord], tp: TopicPartition = PLACE) -> None:
         """Feed, and wait until all of it is settled."""
-        await self.feed(records, place)
-        await self.settled(records[-1].offset + 1, place)
+        await self.feed(records, tp)
+        await self.settled(records[-1].offset + 1, tp)
 
     async def read_again(self, records: Sequence[ConsumedRecord]) -> None:
         """Do as the reader does once the partition shows that it is to be adopted anew."""
@@ -247,8 +247,8 @@ class Bench:
         self.processor.forget([PLACE])
         await self.feed(records)
 
-    async def settled(self, next_offset: int, place: Place = PLACE) -> None:
-        await until(lambda: self.failed or self.processor.next_offset(place) == next_offset)
+    async def settled(self, next_offset: int, tp: TopicPartition = PLACE) -> None:
+        await until(lambda: self.failed or self.processor.next_offset(tp) == next_offset)
         if self.task is not None and self.task.done():
             self.task.result()
 
@@ -315,9 +315,9 @@ async def at_work(consumer: Consumer, database: Database, **options: Any) -> Asy
     try:
         yield bench
     finally:
-        places = [each.place for each in bench.processor._partitions.all()]
-        await bench.processor.drain(places, timeout_s=0.5)
-        bench.processor.forget(places)
+        tps = [each.tp for each in bench.processor._partitions.all()]
+        await bench.processor.drain(tps, timeout_s=0.5)
+        bench.processor.forget(tps)
         bench.stop.set()
         await asyncio.wait({bench.task}, timeout=30)
         if bench.task.done() and not bench.task.cancelled():

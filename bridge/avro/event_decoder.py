@@ -9,8 +9,8 @@ from bridge.avro.codec import UNKNOWN_SCHEMA_ID, Codec, Decoded, unknown_schema
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import BridgeError, DecodeError, TransientError, UnknownRecordError
 from bridge.event import UNRECOGNIZED_TYPE, Event
+from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.kafka.record import UNRECOGNIZED_SCHEMA
-from bridge.kafka.transport import ConsumedRecord
 from bridge.registry.address import RegistryAddress
 from bridge.registry.client import RegistryClient, RegistryRefusedError, RegistryUnavailableError, open_client
 from bridge.registry.loader import bundled

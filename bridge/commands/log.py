@@ -7,7 +7,7 @@ from typing import BinaryIO, NamedTuple
 import click
 import orjson
 
-from bridge import answers
+from bridge import response_codes
 from bridge.runtime.screen import printable
 
 _PREFIX = "delivery."
@@ -45,7 +45,7 @@ def logged_deliveries(lines: Iterable[bytes]) -> Iterator[LoggedDelivery]:
         words = (str(fields.get(name) or "") for name in _DETAILS)
         details = " ".join(word for word in words if word and word not in code)  # do not repeat `mismatch`
         # The detail names one of the causes that the meaning lists, so the meaning is left out.
-        meaning = "" if fields.get("detail") else answers.meaning(outcome, code)
+        meaning = "" if fields.get("detail") else response_codes.meaning(outcome, code)
         time, source, event_id = (str(fields.get(name) or "") for name in ("timestamp", "source", "event_id"))
         yield LoggedDelivery(time, source, outcome, code, details, meaning, event_id)
 

@@ -15,7 +15,7 @@ from bridge.mapping.json_body import parse
 from bridge.mapping.mapped import moment_of
 from bridge.mapping.mapped_functions import ExhaustedError, ExpressionError, Scope, compile_expression
 from bridge.runtime.audit import audit_options, audited
-from bridge.runtime.export import Body, bodies_of
+from bridge.runtime.body_files import Body, bodies_of
 from bridge.runtime.process import FloatRange
 from bridge.sender.posting import Poster
 from bridge.sender.sender import Post

@@ -18,9 +18,9 @@ from rich.console import Console
 from bridge.avro.event_decoder import EventDecoder, open_decoder
 from bridge.commands.tail_format import Shown, text
 from bridge.errors import DecodeError
+from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from bridge.kafka.reader import ReadError, TopicReader, open_reader
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, has_number, whole_key
-from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.registry.loader import bundled
 from bridge.registry.masker import JSON_MASK, PEOPLE_MASK, Masker
 from bridge.runtime.audit import audit_options, audited
@@ -192,10 +192,10 @@ def tail(
     return 0
 
 
-def passed_over(place: Place, offset: int, after: int) -> None:
+def passed_over(tp: TopicPartition, offset: int, after: int) -> None:
     """Report records that cannot be read."""
     offsets = f"offset {offset}" if after == offset + 1 else f"offsets {offset} to {after - 1}"
-    click.echo(f"{place.topic}/{place.partition}: {offsets} cannot be read: the batch is corrupt", err=True)
+    click.echo(f"{tp.topic}/{tp.partition}: {offsets} cannot be read: the batch is corrupt", err=True)
 
 
 async def decoded(record: ConsumedRecord, *, decoder: EventDecoder, masker: Masker | None) -> Shown:

@@ -10,7 +10,7 @@ from typing import Any
 from rich.text import Text
 
 from bridge.event import instant
-from bridge.kafka.transport import ConsumedRecord
+from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.registry.masker import NOTHING, PEOPLE_MASK
 from bridge.runtime.screen import printable
 

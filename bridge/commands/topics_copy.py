@@ -18,11 +18,11 @@ from prometheus_client import CollectorRegistry
 from bridge.errors import CodedError, ConfigError, NotDurableError
 from bridge.kafka.admin import open_admin, topic_specs
 from bridge.kafka.connection import KafkaConnection
+from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from bridge.kafka.producer import KafkaProducer
 from bridge.kafka.reader import TopicReader, open_reader
 from bridge.kafka.record import Record, message_bytes
 from bridge.kafka.routing import partition
-from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.broker_option import asking, bootstrap_option
 from bridge.runtime.failpoints import hit
@@ -191,7 +191,7 @@ async def _copied(kafka: KafkaSettings, source: str, target: str, partitions: in
 async def _state(connection: KafkaConnection, topic: str) -> tuple[dict[int, int], dict[int, Record]]:
     """Return the end of each partition, and its last record if it has one."""
     ends = await _ends(connection, topic)
-    starts = {Place(topic, number): max(end - 1, 0) for number, end in ends.items()}
+    starts = {TopicPartition(topic, number): max(end - 1, 0) for number, end in ends.items()}
     async with open_reader(connection, [topic], from_beginning=True, starts=starts) as reader:
         last = {each.partition: _as_written(each, topic, each.partition) async for each in reader.until_end()}
     return ends, last
@@ -203,7 +203,7 @@ async def _ends(connection: KafkaConnection, topic: str) -> dict[int, int]:
 
 
 def _by_number(reader: TopicReader) -> dict[int, int]:
-    return {place.partition: end for place, end in reader.ends.items()}
+    return {tp.partition: end for tp, end in reader.ends.items()}
 
 
 def _as_written(consumed: ConsumedRecord, topic: str, number: int) -> Record:

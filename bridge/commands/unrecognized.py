@@ -16,10 +16,10 @@ from bridge.avro.event_decoder import open_decoder
 from bridge.commands.tail import PipeConsole, decoded, json_line, passed_over, people_lines
 from bridge.contract.events import plain_type
 from bridge.errors import DecodeError
+from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.kafka.reader import TopicReader, Unreadable, open_reader
 from bridge.kafka.record import PART_SHA256
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable
-from bridge.kafka.transport import ConsumedRecord
 from bridge.known.delivery_ids import PREFIX
 from bridge.registry.loader import bundled
 from bridge.registry.masker import JSON_MASK, PEOPLE_MASK, Masker

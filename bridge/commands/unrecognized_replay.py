@@ -10,7 +10,7 @@ import orjson
 
 from bridge.commands.unrecognized import parked
 from bridge.event import ParkReason
-from bridge.kafka.transport import ConsumedRecord
+from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.broker_option import asking, bootstrap_option
 from bridge.runtime.process import FloatRange

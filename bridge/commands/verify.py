@@ -10,12 +10,12 @@ from typing import BinaryIO
 
 import click
 
-from bridge.answers import REFUSED
 from bridge.commands.scheme_options import AskedScheme, asked_scheme, scheme_options
 from bridge.errors import DeliveryRefusedError
 from bridge.ingress.headers import head_rules, read_heads
 from bridge.proof.scheme import KeySlot, Raw
 from bridge.proof.secrets import load
+from bridge.response_codes import REFUSED
 from bridge.runtime.process import pairs
 
 ACCEPTED = "verified"

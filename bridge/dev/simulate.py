@@ -19,7 +19,7 @@ from rich.progress import Progress
 from bridge.commands.sign import id_of
 from bridge.contract.events import EVENT_MODELS
 from bridge.dev.sources import SOURCES
-from bridge.dev.story import deliveries, new_id
+from bridge.dev.traffic import deliveries, new_id
 from bridge.errors import ConfigError
 from bridge.mapping.preview import ENVIRONMENTS
 from bridge.runtime.process import INTERRUPTED, FloatRange

@@ -29,7 +29,7 @@ from bridge.avro.event_decoder import EventDecoder, open_decoder
 from bridge.dev.services import CONSUMERS, PARTITIONS, run_program
 from bridge.dev.sources import SOURCES, DevSource
 from bridge.dev.stack import TOPICS, Stack
-from bridge.dev.story import new_id, tell
+from bridge.dev.traffic import new_id, scenario
 from bridge.errors import DecodeError
 from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.reader import open_reader
@@ -39,7 +39,7 @@ from bridge.runtime.screen import printable
 from bridge.sender.sender import Delivered, Post, RetryPolicy, Sender
 from bridge.sender.signing import standard_headers
 
-# The first scenario of `stories/drx.ndjson`: a caption for each event, and the read model's status after it.
+# The first scenario of `scenarios/drx.ndjson`: a caption for each event, and the read model's status after it.
 STORY = (
     ("A draft waits in the prescriber's queue.", "draft"),
     ("Signed and sent to the pharmacy.", "sent"),
@@ -52,7 +52,7 @@ STORY = (
     ("The parcel is at the patient's door.", "delivered"),
 )
 # JSON instead of Avro, as another team's program might write by mistake.
-POISON = b'{"type": "prescription.processed", "note": "where is the schema?"}'
+UNDECODABLE = b'{"type": "prescription.processed", "note": "where is the schema?"}'
 REASON = "JSON from another team"
 # Strings of a body to search for in the spool; strings under five characters could match encrypted bytes by chance.
 MARKERS = re.compile(rb':"([^"\\]{5,})"')
@@ -199,17 +199,17 @@ class Tour:
 
     async def play(self, rng: random.Random, *, short: bool) -> str:
         """Run all parts, or the four of a short tour, in order; return the key of the first part's prescription."""
-        events = _a_life(rng)
+        events = _scenario_with(rng)
         await self._life(events)
         await self._strangers(events[0], rng)
         if not short:
             await self._downstream(events)
-            sick = _a_life(rng)
+            sick = _scenario_with(rng)
             place = _partition_of(sick)
-            await self._poison(sick, _a_life(rng, lambda other: other == place))
-        one = _a_life(rng)
+            await self._undecodable(sick, _scenario_with(rng, lambda other: other == place))
+        one = _scenario_with(rng)
         place = _partition_of(one)
-        await self._outage(one, _a_life(rng, lambda other: other != place))
+        await self._outage(one, _scenario_with(rng, lambda other: other != place))
         if not short:
             await self._repeats(one)
             await self._unforeseen(one[6])
@@ -240,7 +240,7 @@ class Tour:
         screen = self.screen
         text = "Somebody who does not know the secret posts a copy of the first event."
         screen.part("A forged delivery", text)
-        new = orjson.loads(tell(rng)[0])["id"]
+        new = orjson.loads(scenario(rng)[0])["id"]
         answer = await self.forger.deliver(Post(new, orjson.dumps({**event, "id": new})))
         screen.check("the response is 401, with a constant code", str(answer.reply), "401 refused signature_mismatch")
         screen.check("no topic has a record with that id", await self._records(new), [])
@@ -284,7 +284,7 @@ class Tour:
 
         await self._becomes("the lake has each event once, in Parquet", lambda: asyncio.to_thread(lake), wanted)
 
-    async def _poison(self, sick: Sequence[BodyJson], well: Sequence[BodyJson]) -> None:
+    async def _undecodable(self, sick: Sequence[BodyJson], well: Sequence[BodyJson]) -> None:
         screen, key, other = self.screen, _key_of(sick), _key_of(well)
         screen.part(
             "A record that cannot be decoded",
@@ -295,7 +295,7 @@ class Tour:
             await self._accepted(event)
         async with AIOKafkaProducer(bootstrap_servers=self.stack.endpoints["bootstrap_servers"]) as producer:
             place = _partition_of(sick)
-            written = await producer.send_and_wait(PRESCRIPTIONS_TOPIC, POISON, key=key.encode(), partition=place)
+            written = await producer.send_and_wait(PRESCRIPTIONS_TOPIC, UNDECODABLE, key=key.encode(), partition=place)
         waiting: Rows = [("", "poison")]
         await self._comes(f"the key of {PRESCRIPTIONS_TOPIC}/{place}@{written.offset} is parked", PARKED, key, waiting)
         for number, event in enumerate(sick[2:5], start=1):
@@ -480,10 +480,10 @@ class Tour:
         return output.text
 
 
-def _a_life(rng: random.Random, fits: Callable[[int], bool] = lambda _partition: True) -> list[BodyJson]:
+def _scenario_with(rng: random.Random, fits: Callable[[int], bool] = lambda _partition: True) -> list[BodyJson]:
     """Return the events of a prescription whose partition satisfies `fits`."""
     while True:
-        events = [orjson.loads(body) for body in tell(rng)]
+        events = [orjson.loads(body) for body in scenario(rng)]
         if fits(_partition_of(events)):
             return events
 

@@ -21,7 +21,7 @@ from bridge.mapping.json_body import parse
 from bridge.mapping.profile import Mapped
 from bridge.proof.scheme import HmacKey, KeySlot, ProofKey, SharedSecret, matching_slot, refuse_mismatch
 from bridge.proof.schemes.parameters import ParameterError
-from bridge.runtime.http import Answer
+from bridge.runtime.http import Response
 
 Kind = Literal["query", "body", "body_json", "cloudevents", "eventgrid"]
 # Handshakes a second without a proof: an endpoint is registered once; some vendors repeat the check daily.
@@ -57,7 +57,7 @@ class Challenge(NamedTuple):
 
     def of_head(
         self, heads: Mapping[bytes, bytes], query: str, keys: Sequence[KeySlot], now: float, *, per_s: float | None
-    ) -> Answer | None:
+    ) -> Response | None:
         """Answer a GET or OPTIONS; None if it is not a handshake. A wrong token is refused."""
         given = [pair.partition("=") for pair in query.split("&")] if len(query) <= QUERY_MAX_CHARS else []
         members = [(unquote_plus(name), unquote_plus(text)) for name, _, text in given]
@@ -81,7 +81,7 @@ class Challenge(NamedTuple):
             refuse_mismatch(keys, now)
         return bool(given)
 
-    def of_body(self, heads: Mapping[bytes, bytes], body: bytes) -> Answer | None:
+    def of_body(self, heads: Mapping[bytes, bytes], body: bytes) -> Response | None:
         """Answer a POST; None if it is not a handshake."""
         document = parse(body, arrays=True) if self.method == "POST" and len(body) <= BODY_MAX_BYTES else None
         if self.kind == "eventgrid":
@@ -137,23 +137,23 @@ def _code(document: object) -> str | None:
     return code if isinstance(code, str) and _is_value(code) else None
 
 
-def _text(value: str, *headers: tuple[str, str]) -> Answer:
+def _text(value: str, *headers: tuple[str, str]) -> Response:
     # HTML characters are refused: a browser would run the echoed value as a page of this host.
-    return Answer(
+    return Response(
         200, value.encode(), content_type="text/plain", headers=(("X-Content-Type-Options", "nosniff"), *headers)
     )
 
 
-def _json(document: dict[str, str]) -> Answer:
-    return Answer(200, orjson.dumps(document))
+def _json(document: dict[str, str]) -> Response:
+    return Response(200, orjson.dumps(document))
 
 
 class ChallengedError(Exception):
     """A request is a handshake, and this is its answer."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, response: Response) -> None:
         super().__init__()
-        self.answer = answer
+        self.response = response
 
 
 def is_no_event(outcome: Mapped | ParkReason) -> bool:

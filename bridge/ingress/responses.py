@@ -1,4 +1,4 @@
-"""Count, log and answer what became of a request; the words and statuses are those of `bridge/answers.py`.
+"""Count, log and answer what became of a request; the words and statuses are those of `bridge/response_codes.py`.
 
 Every labelled child of a metric is resolved once, so that counting costs an addition.
 """
@@ -11,14 +11,14 @@ from typing import Literal, cast
 import orjson
 from prometheus_client import Counter
 
-from bridge.answers import PARKED, REFUSED, RETRY_AFTER_S, STATUS, UNAVAILABLE, proof_failures
 from bridge.contract.events import OTHER_REPORTED, plain_pointer, plain_type
 from bridge.errors import DeliveryRefusedError
 from bridge.event import Delivery, Event, ParkReason
 from bridge.ingress.call import UNKNOWN, Call, Observed
 from bridge.mapping.profile import FLAGS, Mapped
+from bridge.response_codes import PARKED, REFUSED, RETRY_AFTER_S, STATUS, UNAVAILABLE, proof_failures
 from bridge.runtime.failpoints import hit
-from bridge.runtime.http import Answer
+from bridge.runtime.http import Response
 from bridge.runtime.logging import log
 from bridge.runtime.metrics import IngressMetrics, LoopHistogram
 
@@ -38,7 +38,7 @@ UNROUTED = ("malformed_http", "not_found", "method_not_allowed")
 _LINES = {each: f"delivery.{each}" for each in ("accepted", "duplicate", "spooled", "ignored")}
 _OPENINGS = {outcome: b'{"outcome":"' + outcome.encode() + b'","id":' for outcome in _LINES}
 _REFUSALS = {
-    code: Answer(
+    code: Response(
         refusal.status,
         orjson.dumps({"outcome": "refused", "code": code}),
         headers=(("Allow", "POST"),) if code == "method_not_allowed" else (),
@@ -173,7 +173,7 @@ class Responses:
     def __init__(self, observations: Observations) -> None:
         self._observe = observations
 
-    def accepted(self, call: Call, outcome: Literal["accepted", "duplicate", "spooled", "ignored"]) -> Answer:
+    def accepted(self, call: Call, outcome: Literal["accepted", "duplicate", "spooled", "ignored"]) -> Response:
         """Answer a delivery that became events, or whose type the source ignores."""
         hit("before_answer")
         elapsed = call.elapsed_s
@@ -192,9 +192,9 @@ class Responses:
             **self._observe.answered(outcome, "", elapsed, call, event_type=event_type),
             **more,
         )
-        return Answer(self._status(call, outcome), _OPENINGS[outcome] + orjson.dumps(delivery.id) + b"}")
+        return Response(self._status(call, outcome), _OPENINGS[outcome] + orjson.dumps(delivery.id) + b"}")
 
-    def parked(self, call: Call, park: ParkReason, fresh: bool) -> Answer:  # noqa: FBT001 - of `Webhooks._end`
+    def parked(self, call: Call, park: ParkReason, fresh: bool) -> Response:  # noqa: FBT001 - of `Webhooks._end`
         """Answer a parked delivery; `fresh` if it was not parked before."""
         hit("before_answer")
         if fresh:
@@ -214,20 +214,20 @@ class Responses:
         body = {"outcome": "parked", "id": call.event_id, "reason": park.reason}
         if park.field:
             body["field"] = park.field  # words from our code or the mapping file, never text of the delivery
-        return Answer(self._status(call, "parked"), orjson.dumps(body))
+        return Response(self._status(call, "parked"), orjson.dumps(body))
 
     @staticmethod
     def _status(call: Call, outcome: str) -> int:
         """Return the status for a durable delivery; some senders accept only 200."""
         return STATUS["accepted"] if call.sender.answer_200 else STATUS[outcome]
 
-    def challenged(self, call: Observed, answer: Answer) -> Answer:
+    def challenged(self, call: Observed, response: Response) -> Response:
         """Answer a handshake."""
         counted = self._observe.answered("challenged", "", call.elapsed_s, call)
         log.info("delivery.challenged", source=call.source, **counted)
-        return answer
+        return response
 
-    def refused(self, call: Observed, exc: DeliveryRefusedError) -> Answer:
+    def refused(self, call: Observed, exc: DeliveryRefusedError) -> Response:
         """Answer a request that was refused before parsing."""
         if REFUSED[exc.code].proof:
             self._observe.unproved(call.source, exc.reason)
@@ -238,12 +238,12 @@ class Responses:
             reason=exc.reason,
             **self._observe.answered("refused", exc.code, call.elapsed_s, call),
         )
-        answer = _REFUSALS[exc.code]
+        response = _REFUSALS[exc.code]
         if exc.wait_s:
-            return Answer(answer.status, answer.body, headers=(("Retry-After", str(math.ceil(exc.wait_s))),))
-        return answer
+            return Response(response.status, response.body, headers=(("Retry-After", str(math.ceil(exc.wait_s))),))
+        return response
 
-    def unavailable(self, call: Observed, code: str) -> Answer:
+    def unavailable(self, call: Observed, code: str) -> Response:
         """Answer a delivery that could not be made durable."""
         log.warning(
             "delivery.unavailable",
@@ -254,7 +254,7 @@ class Responses:
         )
         retry_after = str(random.randint(*RETRY_AFTER_S))  # noqa: S311 - spreads load, not for security
         body = orjson.dumps({"outcome": "unavailable", "code": code})
-        return Answer(STATUS["unavailable"], body, headers=(("Retry-After", retry_after),))
+        return Response(STATUS["unavailable"], body, headers=(("Retry-After", retry_after),))
 
 
 def _types(mapped: Mapped) -> tuple[str, dict[str, object]]:

@@ -29,7 +29,7 @@ from bridge.proof.scheme import Proof, Raw
 from bridge.proof.schemes.network import FORWARDED
 from bridge.runtime import http
 from bridge.runtime.failpoints import hit
-from bridge.runtime.http import Answer
+from bridge.runtime.http import Response
 from bridge.runtime.logging import log, trail
 from bridge.runtime.tracing import Tracing
 
@@ -56,7 +56,7 @@ class Webhooks:
         self._respond = Responses(self.observations)
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def check(self, request: http.Request) -> Answer | None:
+    def check(self, request: http.Request) -> Response | None:
         """Check the headers of a request before its body arrives; return a response if the request is refused."""
         call = request.note = Call(request)
         try:
@@ -64,7 +64,7 @@ class Webhooks:
         except DeliveryRefusedError as exc:
             return self._respond.refused(call, exc)
         except ChallengedError as exc:
-            return self._respond.challenged(call, exc.answer)
+            return self._respond.challenged(call, exc.response)
         if call.heads.get(b"expect", b"").lower() == b"100-continue":
             request.invite()
         return None
@@ -88,7 +88,7 @@ class Webhooks:
             except DeliveryRefusedError as exc:
                 self._end(call, self._respond.refused, exc)
             except ChallengedError as exc:
-                self._end(call, self._respond.challenged, exc.answer)
+                self._end(call, self._respond.challenged, exc.response)
             except NotDurableError as exc:
                 self._end(call, self._respond.unavailable, exc.code)
             except Exception as exc:  # noqa: BLE001 - events already durable are duplicates when the sender retries
@@ -101,20 +101,20 @@ class Webhooks:
         log_bug("delivery_unanswered", call, exc)
         self._end(call, self._respond.unavailable, "unexpected")
 
-    def _end(self, call: Call, answering: Callable[..., Answer], *arguments: object) -> None:
+    def _end(self, call: Call, respond: Callable[..., Response], *arguments: object) -> None:
         """Respond to a call and release its admission, even if building the response fails."""
         if call.room is not None:
             self.admission.leave(call.room)
             call.room = None
         try:
-            answer = answering(call, *arguments)
+            response = respond(call, *arguments)
         except Exception as exc:  # noqa: BLE001 - a bug must not leave a sender waiting
-            if answering == self._respond.unavailable:
+            if respond == self._respond.unavailable:
                 call.http.fail(exc)
             else:
                 self._fail(call, exc)
         else:
-            call.http.answer(answer)
+            call.http.respond(response)
 
     def malformed(self) -> None:
         """Count a malformed request to which the server has responded with 400."""
@@ -152,10 +152,10 @@ class Webhooks:
             raise DeliveryRefusedError("rate_limited", reason="challenge", wait_s=wait_s)
         query = call.http.raw_path.partition("#")[0].partition("?")[2]
         per_s = source.limit.per_s if source.limit else None
-        answer = challenge.of_head(call.heads, query, source.secrets.keys, self.now(), per_s=per_s)
-        if answer is None or b"transfer-encoding" in call.heads or int(call.heads.get(b"content-length") or 0):
+        response = challenge.of_head(call.heads, query, source.secrets.keys, self.now(), per_s=per_s)
+        if response is None or b"transfer-encoding" in call.heads or int(call.heads.get(b"content-length") or 0):
             raise DeliveryRefusedError("method_not_allowed")
-        raise ChallengedError(answer)
+        raise ChallengedError(response)
 
     def _check_address(self, call: Call) -> None:
         """Refuse a request above the address's limit before it counts towards the limit of its source."""
@@ -238,9 +238,9 @@ class Webhooks:
             self._park_bug(call, exc)
         challenge = call.sender.challenge
         if challenge is not None and not call.proof.origin and is_no_event(call.outcome):
-            answer = challenge.of_body(call.heads, call.http.body)
-            if answer is not None:
-                raise ChallengedError(answer)
+            response = challenge.of_body(call.heads, call.http.body)
+            if response is not None:
+                raise ChallengedError(response)
         if call.unproved is not None:
             raise call.unproved
 

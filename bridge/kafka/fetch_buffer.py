@@ -10,12 +10,12 @@ import struct
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from aiokafka import TopicPartition  # noqa: TID251 - `bridge.kafka` wraps it
+from aiokafka import TopicPartition as ClientPartition  # noqa: TID251 - `bridge.kafka` wraps it
 from aiokafka import errors as kafka_errors  # noqa: TID251 - as above
 from aiokafka.protocol.fetch import FetchRequest  # noqa: TID251 - as above
 
 from bridge.errors import BridgeError
-from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from bridge.kafka.unpack import bound_unpacking
 
 bound_unpacking()  # applies to all readers of this process
@@ -45,9 +45,9 @@ class UnreadableBatchError(BridgeError):
 
     code = "batch_unreadable"
 
-    def __init__(self, place: Place, offset: int) -> None:
+    def __init__(self, tp: TopicPartition, offset: int) -> None:
         super().__init__(self.code)
-        self.place = place
+        self.tp = tp
         self.offset = offset
 
 
@@ -61,16 +61,16 @@ class FetchBuffer:
         self._suspects: set[Any] = set()
 
     async def take(
-        self, places: Collection[Place], *, most: int = POLL_RECORDS
-    ) -> Mapping[Place, list[ConsumedRecord]]:
-        """Return up to `most` fetched records of `places`, without waiting; raises like `getmany`.
+        self, tps: Collection[TopicPartition], *, most: int = POLL_RECORDS
+    ) -> Mapping[TopicPartition, list[ConsumedRecord]]:
+        """Return up to `most` fetched records of `tps`, without waiting; raises like `getmany`.
 
         Raises `UnreadableBatchError` for a partition's next batch, once all records before that batch were returned.
         """
-        found: dict[Place, list[ConsumedRecord]] = {}
+        found: dict[TopicPartition, list[ConsumedRecord]] = {}
         left = most
         fetched = self._consumer._fetcher._records  # noqa: SLF001 - partitions with fetched records, oldest first
-        for each in [each for each in fetched if each in places]:  # both are named tuples of topic and partition
+        for each in [each for each in fetched if each in tps]:  # both are named tuples of topic and partition
             try:
                 self._prepare(fetched[each])
                 records = await self._records(each, left)
@@ -79,7 +79,7 @@ class FetchBuffer:
                     break  # the next call raises it again
                 raise
             if records:
-                found[Place(*each)] = records
+                found[TopicPartition(*each)] = records
                 left -= len(records)
             if not left:
                 break
@@ -100,11 +100,11 @@ class FetchBuffer:
         if not waiter.cancel() and not waiter.cancelled():
             waiter.exception()  # the next `take` raises it
 
-    async def after(self, place: Place, offset: int) -> int:
+    async def after(self, tp: TopicPartition, offset: int) -> int:
         """Return the offset after the batch at `offset`, from its header; `KafkaError` if there is no response."""
         client = self._consumer._client  # noqa: SLF001 - `getmany` does not return the batch's header
-        leader = client.cluster.leader_for_partition(TopicPartition(*place))
-        asked = [(place.topic, [(place.partition, offset, HEAD_BYTES)])]
+        leader = client.cluster.leader_for_partition(ClientPartition(*tp))
+        asked = [(tp.topic, [(tp.partition, offset, HEAD_BYTES)])]
         answer = await client.send(leader, FetchRequest(HEAD_WAIT_MS, 1, HEAD_BYTES, 0, asked))
         content: bytes = answer.topics[0][1][0][-1] or b""
         if len(content) < _HEAD.size:
@@ -140,7 +140,7 @@ class FetchBuffer:
         except Exception as exc:  # decompressors raise anything from `DecompressionError` to `IndexError`
             self._left_context()
             state = self._consumer._subscription.subscription.assignment.state_value(partition)  # noqa: SLF001 - `position()` may wait
-            raise UnreadableBatchError(Place(*partition), state.position) from exc
+            raise UnreadableBatchError(TopicPartition(*partition), state.position) from exc
         return found
 
     def _left_context(self) -> None:
@@ -148,9 +148,9 @@ class FetchBuffer:
         self._consumer._subscription._fetch_count = 0  # noqa: SLF001 - as above
 
 
-def _consumed(place: Any, record: Any) -> ConsumedRecord:
+def _consumed(tp: Any, record: Any) -> ConsumedRecord:
     """Convert an unpacked record of the client to a `ConsumedRecord`."""
-    topic, partition = place
+    topic, partition = tp
     headers = record.headers
     for _, content in headers:
         if content is None:

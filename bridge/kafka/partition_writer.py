@@ -29,7 +29,7 @@ from prometheus_client import Counter
 from bridge.errors import NotDurableError, RecordRefusedError
 from bridge.event import Durable, Settled
 from bridge.kafka.accepted import Accepted, from_entry
-from bridge.kafka.follower import Follower
+from bridge.kafka.known_ids_reader import KnownIdsReader
 from bridge.kafka.producer import KafkaProducer
 from bridge.kafka.record import Record
 from bridge.known.known_ids import KnownIds
@@ -146,7 +146,7 @@ class PartitionWriters:
     known_ids: KnownIds  # receives the final state of each event
     late_acks: Counter  # counts acknowledgements that come after the sender was answered otherwise
     limits: WriterLimits
-    follower: Follower | None = None  # reads the records of other replicas, if there are any
+    known_ids_reader: KnownIdsReader | None = None  # reads the records of other replicas, if there are any
     records: int = 0  # records in memory: waiting, in flight, or being appended to the spool
     bytes: int = 0  # approximate bytes of these records
     drained: int = 0  # records drained to Kafka, or found there already
@@ -260,8 +260,8 @@ class PartitionWriters:
         writer = self._writers.get((topic, partition))
         if writer is None:
             writer = self._writers[topic, partition] = PartitionWriter(self, topic, partition)
-            if self.follower is not None:
-                self.follower.follow(topic)
+            if self.known_ids_reader is not None:
+                self.known_ids_reader.follow(topic)
         return writer
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -551,8 +551,8 @@ class PartitionWriter:
         if not self._caught_up:
             # Another replica may have written the same events meanwhile.
             self._caught_up = True
-            if self._shared.follower is not None:
-                await self._shared.follower.catch_up(self._topic, self._partition)
+            if self._shared.known_ids_reader is not None:
+                await self._shared.known_ids_reader.catch_up(self._topic, self._partition)
             return
         entries = await self._spool.peek(self._place, most=self._batch_max(), most_bytes=PEEK_MAX_BYTES)
         if not entries:  # the disk is unreadable now

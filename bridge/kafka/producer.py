@@ -376,9 +376,9 @@ class Generation:
             raise NotDurableError("outcome_unknown") from exc
 
     async def _write(self, topic: str, partition: int, records: Sequence[Record]) -> int:
-        place = TopicPartition(topic, partition)
+        tp = TopicPartition(topic, partition)
         await self._find(topic, partition)
-        await self._until_led(place)
+        await self._until_led(tp)
         builder = self._client.create_batch()
         # Brokers refuse a timestamp more than an hour ahead (`message.timestamp.after.max.ms`), so one from a wrong
         # clock would block its partition until that time.
@@ -392,13 +392,13 @@ class Generation:
             self.broken.set()
             raise NotDurableError("kafka_unavailable")
         # The core of `send_batch` if the topic is known and nothing of the partition waits; saves 5 µs.
-        batch = self._accumulator._append_batch(builder, place)  # noqa: SLF001 - as above
+        batch = self._accumulator._append_batch(builder, tp)  # noqa: SLF001 - as above
         loop = asyncio.get_running_loop()
         self._writes[batch.future] = loop.time()
         try:
             await batch.future
         except kafka_errors.KafkaError as exc:
-            raise self._failure(exc, place, batch) from exc
+            raise self._failure(exc, tp, batch) from exc
         finally:
             del self._writes[batch.future]
         self._answered_at = loop.time()
@@ -467,10 +467,10 @@ class Generation:
             self._missing[topic] = now
         raise NotDurableError("topic_missing")
 
-    async def _until_led(self, place: Any) -> None:
+    async def _until_led(self, tp: Any) -> None:
         """Wait for a partition's leader; with a waiting batch, aiokafka would request metadata 900 times a second."""
         looks = LEADER_LOOKS
-        while self._metadata.leader_for_partition(place) in {None, -1}:
+        while self._metadata.leader_for_partition(tp) in {None, -1}:
             if not (looks and await self._refresh()):
                 raise NotDurableError("kafka_unavailable")
             looks -= 1
@@ -483,7 +483,7 @@ class Generation:
         except TimeoutError:
             return False
 
-    def _failure(self, exc: Exception, place: Any, batch: Any) -> NotDurableError:
+    def _failure(self, exc: Exception, tp: Any, batch: Any) -> NotDurableError:
         """Translate the exception of a batch."""
         fault = _RECORD_FAULTS.get(type(exc)) or _TOPIC_FAULTS.get(type(exc))
         if fault is None or batch.retry_count > 1:
@@ -491,7 +491,7 @@ class Generation:
             self.broken.set()
             return NotDurableError("outcome_unknown")
         # Sent once and refused: reset its unused sequence numbers, or the next batch would be out of order.
-        self._client._txn_manager.increment_sequence_number(place, -batch.record_count)  # noqa: SLF001
+        self._client._txn_manager.increment_sequence_number(tp, -batch.record_count)  # noqa: SLF001
         if type(exc) in _RECORD_FAULTS:
             # A record's time is never later than our clock, so the clock is wrong.
             return RecordRefusedError(fault, for_good=not isinstance(exc, kafka_errors.InvalidTimestampError))

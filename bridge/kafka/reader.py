@@ -8,14 +8,14 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from aiokafka import TopicPartition  # noqa: TID251 - this is the door
+from aiokafka import TopicPartition as ClientPartition  # noqa: TID251 - this is the door
 from aiokafka.errors import KafkaError  # noqa: TID251 - as above
 
 from bridge.errors import CodedError
 from bridge.kafka.connection import CLIENT_FAILURES, KafkaConnection, refusal
+from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from bridge.kafka.fetch_buffer import POLL_RECORDS, FetchBuffer, UnreadableBatchError
 from bridge.kafka.producer import END_S, METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS, START_S, end_client
-from bridge.kafka.transport import ConsumedRecord, Place
 
 # Seconds for which one poll waits for records.
 POLL_S = 0.5
@@ -29,7 +29,7 @@ TAIL_PARTITION_MAX_BYTES = 256 * 1024
 # From a consumer and the ends of its partitions to start offsets.
 _Starts = Callable[[Any, Mapping[Any, int]], Awaitable[Mapping[Any, int]]]
 # Called for an unreadable batch, with its partition, its first offset, and the offset where reading continues.
-Unreadable = Callable[[Place, int, int], None]
+Unreadable = Callable[[TopicPartition, int, int], None]
 
 
 class ReadError(CodedError):
@@ -46,7 +46,7 @@ async def open_reader(
     from_beginning: bool,
     since_ms: int = 0,
     newest: int | None = None,
-    starts: Mapping[Place, int] = MappingProxyType({}),
+    starts: Mapping[TopicPartition, int] = MappingProxyType({}),
     unreadable: Unreadable | None = None,
 ) -> "AsyncIterator[TopicReader]":
     """Open a reader of `topics` at their beginning, their end, or the `starts` that the log still has.
@@ -59,7 +59,7 @@ async def open_reader(
     async def chosen(consumer: Any, ends: Mapping[Any, int]) -> Mapping[Any, int]:
         firsts = await _beginnings(consumer, ends, since_ms=since_ms) if from_beginning else ends
         least = {at: 0 if newest is None else end - newest for at, end in ends.items()}
-        given = {at: start for at in ends if (start := starts.get(Place(*at), 0)) <= ends[at]}
+        given = {at: start for at in ends if (start := starts.get(TopicPartition(*at), 0)) <= ends[at]}
         return {at: min(max(firsts[at], given.get(at, 0), least[at]), ends[at]) for at in ends}
 
     async with _open(connection, topics, chosen, unreadable) as reader:
@@ -116,18 +116,18 @@ async def _open(
             async with asyncio.timeout(START_S):
                 await consumer.start()
                 await consumer._client.force_metadata_update()  # noqa: SLF001 - the bootstrap answer contains no topics
-                places = places_of(consumer, topics)
+                tps = partitions_of(consumer, topics)
                 if led_only:
-                    places = [place for place in places if place.partition in led(consumer, place.topic)]
-                if not places:
+                    tps = [tp for tp in tps if tp.partition in led(consumer, tp.topic)]
+                if not tps:
                     raise ReadError("no_leader", f"no partition of {', '.join(topics)} has a leader")
-                consumer.assign(places)
-                ends = await consumer.end_offsets(places)
+                consumer.assign(tps)
+                ends = await consumer.end_offsets(tps)
                 offsets = await starts(consumer, ends)
         except CLIENT_FAILURES as exc:
             raise no_session(connection, reach) from exc
-        for place, offset in offsets.items():
-            consumer.seek(place, offset)
+        for tp, offset in offsets.items():
+            consumer.seek(tp, offset)
         yield TopicReader(consumer, ends, unreadable)
     finally:
         await end_consumer(consumer)
@@ -154,11 +154,11 @@ async def _newest(
     since = await consumer.offsets_for_times(dict.fromkeys(ends, max(0, since_ms)))
     share = records_max // len(ends)
     starts = {}
-    for place, end in ends.items():
-        offset = noted.get(place.partition, -1)
-        if not firsts[place] <= offset <= end:  # the topic was recreated, or its log truncated at either end
-            offset = end if since[place] is None else since[place].offset
-        starts[place] = max(firsts[place], offset, end - share)
+    for tp, end in ends.items():
+        offset = noted.get(tp.partition, -1)
+        if not firsts[tp] <= offset <= end:  # the topic was recreated, or its log truncated at either end
+            offset = end if since[tp] is None else since[tp].offset
+        starts[tp] = max(firsts[tp], offset, end - share)
     return starts
 
 
@@ -177,9 +177,9 @@ class TopicReader:
         """Yield records up to the ends at opening; `ReadError` after `SILENT_S` without any, or if unreadable."""
         loop = asyncio.get_running_loop()
         self._heard_at = loop.time()
-        while left := [place for place, end in self.ends.items() if await self._consumer.position(place) < end]:
+        while left := [tp for tp, end in self.ends.items() if await self._consumer.position(tp) < end]:
             for record in await self.poll(left):
-                if record.offset < self.ends[TopicPartition(record.topic, record.partition)]:
+                if record.offset < self.ends[ClientPartition(record.topic, record.partition)]:
                     yield record
                 self._heard_at = loop.time()
             if loop.time() - self._heard_at > SILENT_S:
@@ -187,16 +187,16 @@ class TopicReader:
 
     async def by_time(self) -> AsyncGenerator[ConsumedRecord, None]:
         """Yield the records of `until_end`, oldest first across partitions; `forever` continues from there."""
-        waiting: dict[Any, deque[ConsumedRecord]] = {place: deque() for place in self.ends}
+        waiting: dict[Any, deque[ConsumedRecord]] = {tp: deque() for tp in self.ends}
         loop = asyncio.get_running_loop()
         self._heard_at = loop.time()
         while True:
-            for place, records in waiting.items():
-                while not records and await self._consumer.position(place) < self.ends[place]:
-                    found = await self.poll([place], most=SLICE_RECORDS)
-                    records += [each for each in found if each.offset < self.ends[place]]
+            for tp, records in waiting.items():
+                while not records and await self._consumer.position(tp) < self.ends[tp]:
+                    found = await self.poll([tp], most=SLICE_RECORDS)
+                    records += [each for each in found if each.offset < self.ends[tp]]
                     if len(records) < len(found):
-                        self._consumer.seek(place, self.ends[place])
+                        self._consumer.seek(tp, self.ends[tp])
                     self._heard_at = loop.time() if found else self._heard_at
                     if loop.time() - self._heard_at > SILENT_S:
                         raise ReadError("no_answer", "the brokers have stopped answering")
@@ -212,13 +212,13 @@ class TopicReader:
             for record in await self.poll(list(self.ends)):
                 yield record
 
-    async def poll(self, places: list[Any], *, most: int = POLL_RECORDS) -> list[ConsumedRecord]:
-        """Return new records of `places`, empty after `POLL_S`; `ReadError` if refused or unreadable."""
+    async def poll(self, tps: list[Any], *, most: int = POLL_RECORDS) -> list[ConsumedRecord]:
+        """Return new records of `tps`, empty after `POLL_S`; `ReadError` if refused or unreadable."""
         try:
-            found = await self._fetch_buffer.take(places, most=most)
+            found = await self._fetch_buffer.take(tps, most=most)
             if not found:
                 await self._fetch_buffer.news(POLL_S)
-                found = await self._fetch_buffer.take(places, most=most)
+                found = await self._fetch_buffer.take(tps, most=most)
         except UnreadableBatchError as exc:
             await self._pass_over(exc)
             return []
@@ -227,17 +227,17 @@ class TopicReader:
         return [each for records in found.values() for each in records]
 
     async def _pass_over(self, batch: UnreadableBatchError) -> None:
-        topic, partition = batch.place
+        topic, partition = batch.tp
         if self._unreadable is None:
             message = f"{topic}/{partition}: the batch at offset {batch.offset} cannot be read: it is corrupt"
             raise ReadError(batch.code, message) from batch
         try:
-            after = await self._fetch_buffer.after(batch.place, batch.offset)
+            after = await self._fetch_buffer.after(batch.tp, batch.offset)
         except KafkaError:
             return  # the next poll raises it again
-        self._consumer.seek(TopicPartition(topic, partition), after)
+        self._consumer.seek(ClientPartition(topic, partition), after)
         self._heard_at = asyncio.get_running_loop().time()
-        self._unreadable(batch.place, batch.offset, after)
+        self._unreadable(batch.tp, batch.offset, after)
 
 
 class Tail:
@@ -250,7 +250,7 @@ class Tail:
         self._topic = topic
         self._places = list(reader.ends)
         # By partition, the end offset at the opening.
-        self.ends = {place.partition: end for place, end in reader.ends.items()}
+        self.ends = {tp.partition: end for tp, end in reader.ends.items()}
 
     async def poll(self) -> list[ConsumedRecord]:
         """Return new records, empty after `POLL_S`. Raises `ReadError` like `TopicReader.poll`."""
@@ -258,24 +258,24 @@ class Tail:
 
     async def positions(self) -> dict[int, int]:
         """Return the offset of the next record by partition."""
-        return {place.partition: await self._consumer.position(place) for place in self._places}
+        return {tp.partition: await self._consumer.position(tp) for tp in self._places}
 
     def heard(self) -> dict[int, tuple[int, int]]:
         """Return by partition an opaque time of the last answer, and the end of the log in it."""
         answers = {
-            place.partition: (self._consumer.last_poll_timestamp(place), self._consumer.last_stable_offset(place))
-            for place in self._places
+            tp.partition: (self._consumer.last_poll_timestamp(tp), self._consumer.last_stable_offset(tp))
+            for tp in self._places
         }
         return {partition: (at, end) for partition, (at, end) in answers.items() if at is not None}
 
     async def end_of(self, partition: int) -> int:
         """Request the end offset of a partition; `ReadError` without an answer."""
-        place = TopicPartition(self._topic, partition)
+        tp = ClientPartition(self._topic, partition)
         try:
-            found: dict[Any, int] = await self._consumer.end_offsets([place])
+            found: dict[Any, int] = await self._consumer.end_offsets([tp])
         except CLIENT_FAILURES as exc:
             raise ReadError("no_answer", "the brokers have stopped answering") from exc
-        return found[place]
+        return found[tp]
 
     def is_whole(self) -> bool:
         """Whether all partitions of the topic are being read."""
@@ -303,17 +303,17 @@ def led(consumer: Any, topic: str) -> set[int]:
     return found
 
 
-def places_of(consumer: Any, topics: Sequence[str]) -> list[Any]:
+def partitions_of(consumer: Any, topics: Sequence[str]) -> list[Any]:
     """Return all partitions of the topics (the client's type); `ReadError` if a topic does not exist."""
-    places = []
+    tps = []
     for topic in topics:
         partitions = consumer.partitions_for_topic(topic)
         if not partitions:
             raise ReadError(
                 "topic_missing", f"no such topic: {topic}; `drx-bridge topics create` makes the standard ones"
             )
-        places += [TopicPartition(topic, partition) for partition in sorted(partitions)]
-    return places
+        tps += [ClientPartition(topic, partition) for partition in sorted(partitions)]
+    return tps
 
 
 async def end_consumer(consumer: Any) -> None:

@@ -59,7 +59,7 @@ class Record(NamedTuple):
     timestamp_ms: int  # receipt of the delivery in Unix ms; Kafka's timestamp is the earlier of receipt and write
 
     def __repr__(self) -> str:
-        """Show only the place: key and value are health information."""
+        """Show only topic and partition: key and value are health information."""
         return f"Record({self.topic}/{self.partition})"
 
 

@@ -83,7 +83,7 @@ class RoutingTable:
         )
         return tuple(dict.fromkeys(found))
 
-    def place(self, event: Event) -> str:
+    def topic_of(self, event: Event) -> str:
         """Return the topic of an event."""
         if event.type == OTHER_REPORTED and isinstance(event, Event) and event.value["prescription_id"] is None:
             return self._of_accounts

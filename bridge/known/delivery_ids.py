@@ -13,7 +13,7 @@ each of its keys, less than the profile's `BUCKET_S` ago. Any other body is a ne
 is compared, never some fields: `Approved`, and `Approved` with a lot number, are two events.
 
 `NewestBodies` is local to a process, and holds only deliveries by the sender itself. A parked delivery may be about any
-key, so it replaces everything known of its source. Records read from topics by the follower only remove entries: a
+key, so it replaces everything known of its source. Records read from topics by `KnownIdsReader` only remove entries: a
 replay or another replica may have written them after the newest body. So after a restart, or at another replica, a
 retry becomes a second event with an equal state. A repeated event is the smaller evil, compared with a lost one.
 

@@ -4,7 +4,7 @@ An id that is being published is *pending*, and forgotten if that fails. The bod
 conflict. Only 64 bits of a keyed hash of each id are stored. An event would be mistaken for a repeat only if these and
 64 bits of the body's SHA-256 were equal; if only the former are, it is parked.
 
-`kafka/follower.py` adds the ids that earlier processes and other replicas wrote to the topics.
+`kafka/known_ids_reader.py` adds the ids that earlier processes and other replicas wrote to the topics.
 """
 
 import asyncio

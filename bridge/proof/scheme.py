@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256, SHA512, HashAlgorithm
 from cryptography.hazmat.primitives.hmac import HMAC
 
-from bridge.answers import REFUSED, UNKNOWN_KEY
 from bridge.errors import ConfigError, DeliveryRefusedError
+from bridge.response_codes import REFUSED, UNKNOWN_KEY
 from bridge.runtime.slot import Slot
 
 # The HTTP server's bound on a header field. It also bounds comparisons: 170 elements of the length of `v1` fit.
@@ -197,7 +197,7 @@ class Scheme(ABC):
         """Verify that a holder of one of the keys sent these bytes; `now` is Unix seconds.
 
         `keys` includes invalid ones: they take the same time and never match. For any bytes it raises only
-        `DeliveryRefusedError`, with a code of `bridge/answers.py`.
+        `DeliveryRefusedError`, with a code of `bridge/response_codes.py`.
         """
 
     @abstractmethod

@@ -8,7 +8,7 @@ import orjson
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from bridge.runtime.http import Answer, HardenedServer, Request
+from bridge.runtime.http import HardenedServer, Request, Response
 
 # Limits for broken clients; a probe or a scrape is a GET with a small head.
 READ_TIMEOUT_S = 10.0
@@ -22,8 +22,8 @@ Check = Callable[[], str]
 """
 Status = Literal["ok", "degraded", "unavailable"]
 
-_NOT_FOUND = Answer(404, b'{"code":"not_found"}')
-_NOT_ALLOWED = Answer(405, b'{"code":"method_not_allowed"}', headers=(("Allow", "GET, HEAD"),))
+_NOT_FOUND = Response(404, b'{"code":"not_found"}')
+_NOT_ALLOWED = Response(405, b'{"code":"method_not_allowed"}', headers=(("Allow", "GET, HEAD"),))
 
 
 def judge(checks: Mapping[str, Check]) -> tuple[Status, dict[str, str], dict[str, str]]:
@@ -56,7 +56,7 @@ class ManagementPort:
         self._live = live
         self._checks = checks
         self._registry = registry
-        self._routes: dict[str, Callable[[Request], Answer]] = {
+        self._routes: dict[str, Callable[[Request], Response]] = {
             "/livez": self._livez,
             "/readyz": self._readyz,
             "/metrics": self._metrics,
@@ -69,9 +69,9 @@ class ManagementPort:
     def take(self, requests: Sequence[Request]) -> None:
         """Answer each request."""
         for request in requests:
-            request.answer(self.check(request))
+            request.respond(self.check(request))
 
-    def check(self, request: Request) -> Answer:
+    def check(self, request: Request) -> Response:
         """Route a request by its head; bodies are not used."""
         route = self._routes.get(request.path)
         if route is None:
@@ -80,19 +80,19 @@ class ManagementPort:
             return _NOT_ALLOWED
         return route(request)
 
-    def _livez(self, _request: Request) -> Answer:
+    def _livez(self, _request: Request) -> Response:
         # That this runs proves that the event loop works. An outage of Kafka must not affect liveness.
         result = self._live()
         if result == "ok":
-            return Answer(200, b'{"status":"ok"}')
-        return Answer(503, orjson.dumps({"status": "unavailable", "code": result}))
+            return Response(200, b'{"status":"ok"}')
+        return Response(503, orjson.dumps({"status": "unavailable", "code": result}))
 
-    def _readyz(self, _request: Request) -> Answer:
+    def _readyz(self, _request: Request) -> Response:
         status, results, reasons = judge(self._checks)
         document = {"status": status, "checks": results} | ({"reasons": reasons} if reasons else {})
-        return Answer(503 if status == "unavailable" else 200, orjson.dumps(document))
+        return Response(503 if status == "unavailable" else 200, orjson.dumps(document))
 
-    def _metrics(self, request: Request) -> Answer:
+    def _metrics(self, request: Request) -> Response:
         # Only the format is taken from Accept: other words would be repeated in a header, or fail.
         encode, content_type = choose_encoder(OPENMETRICS if OPENMETRICS in request.headers.get("Accept", "") else "")
-        return Answer(200, encode(self._registry), content_type=content_type)
+        return Response(200, encode(self._registry), content_type=content_type)

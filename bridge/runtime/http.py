@@ -61,7 +61,7 @@ def _head(status: int, content_type: str, headers: Headers, length: int) -> byte
     return "\r\n".join([*lines, f"Content-Length: {length}"]).encode("ascii")
 
 
-class Answer:
+class Response:
     """A prepared response for aiohttp; one object may serve many requests. `close` ends the connection."""
 
     __slots__ = ("body", "close", "head", "status")
@@ -97,8 +97,8 @@ class Answer:
         """Do nothing: it has been sent completely."""
 
 
-MALFORMED = Answer(400, b'{"outcome":"refused","code":"malformed_http"}', close=True)
-FAILED = Answer(500, b'{"outcome":"unavailable","code":"internal_error"}', close=True)
+MALFORMED = Response(400, b'{"outcome":"refused","code":"malformed_http"}', close=True)
+FAILED = Response(500, b'{"outcome":"unavailable","code":"internal_error"}', close=True)
 
 
 class Request(web_request.BaseRequest):
@@ -109,7 +109,7 @@ class Request(web_request.BaseRequest):
         self.connection: ClientConnection = protocol
         self.connection.is_serving = True
         self.began = time.perf_counter()  # completion of its head, by `time.perf_counter`
-        self.answered: asyncio.Future[Answer] = loop.create_future()
+        self.response: asyncio.Future[Response] = loop.create_future()
         self.body = b""  # complete in `Handler.take`, unless it is larger than the server accepts
         self.note: Any = None  # set by the handler in `check`, for `take`
         self.is_last = True  # its answer ends the connection
@@ -129,14 +129,14 @@ class Request(web_request.BaseRequest):
         if self.version >= HttpVersion11 and self.transport is not None:
             self.transport.write(CONTINUE)
 
-    def answer(self, answer: Answer) -> None:
+    def respond(self, response: Response) -> None:
         """Answer it unless already answered; does nothing if the client has disconnected."""
-        if not self.answered.done():
-            self.answered.set_result(answer)
+        if not self.response.done():
+            self.response.set_result(response)
 
     def fail(self, exc: BaseException) -> None:
         """Answer 500 for a bug."""
-        self.answer(self.connection.handle_error(self, exc=exc))
+        self.respond(self.connection.handle_error(self, exc=exc))
 
     @property
     def is_plain(self) -> bool:
@@ -148,9 +148,9 @@ class Request(web_request.BaseRequest):
 
 
 class Handler(Protocol):
-    """Answers requests by `Request.answer`, each once; exceptions are answered 500."""
+    """Answers requests by `Request.respond`, each once; exceptions are answered 500."""
 
-    def check(self, request: Request, /) -> Answer | None:
+    def check(self, request: Request, /) -> Response | None:
         """Return an answer from the head alone, before the body arrives; None to receive the body."""
 
     def take(self, requests: Sequence[Request], /) -> None:
@@ -340,8 +340,8 @@ class HardenedServer(web_server.Server):
             request.body = body.read_nowait()
         else:
             connection.wait("slow_request")
-            if (answer := self._handler.check(request)) is not None:
-                return answer
+            if (response := self._handler.check(request)) is not None:
+                return response
             try:  # to read more than is taken
                 request.body = await body.readexactly(self.body_max_bytes + 1)
             except asyncio.IncompleteReadError as exc:
@@ -357,14 +357,14 @@ class HardenedServer(web_server.Server):
         if not self._arrived:
             asyncio.get_running_loop().call_soon(self._take)
         self._arrived.append(request)
-        answer = await request.answered
+        response = await request.response
         # A client that waits for 100 Continue may omit its body, so the next bytes may be a request (RFC 9110 10.1.1).
         request.is_last = not (body.is_eof() and request.keep_alive and request.version >= HttpVersion11)
         request.is_last |= self.draining or "Upgrade" in request.headers  # the parser drops bytes after some upgrades
         if "Transfer-Encoding" in request.headers:  # the parser adds a trailer to the headers of the next request
             request.is_last |= connection.end != CHUNKED_END or connection.ahead > 0
         request.is_last |= connection.is_finished and not connection.ahead
-        return answer
+        return response
 
     def _take(self) -> None:
         sizes = accumulate(len(each.body) for each in self._arrived[:TURN_MAX])

@@ -16,7 +16,7 @@ from bridge.event import ParkReason
 from bridge.mapping.lookup import load_profile
 from bridge.mapping.preview import map_body
 from bridge.mapping.profile import Mapped, Profile
-from bridge.runtime.export import bodies_of
+from bridge.runtime.body_files import bodies_of
 from bridge.runtime.files import replace_file
 from bridge.runtime.process import FloatRange, pairs
 from consumers.commands.installed import Chosen, choose

@@ -10,7 +10,7 @@ from datetime import datetime
 import click
 
 from bridge.errors import BridgeError, ConfigError, TransientError
-from bridge.kafka.transport import Place
+from bridge.kafka.consumed_record import TopicPartition
 from bridge.runtime.broker_option import bootstrap_option
 from bridge.runtime.findings import Finding, Report
 from bridge.runtime.logging import silence_kafka_client
@@ -43,7 +43,7 @@ class Kept:
     misfit: str = ""  # why its own tables do not match its progress, with the remedy; empty if they do
     # Tables that `init` would make, as `schema 1`. With either of these two, the rest is not queried.
     missing: Collection[str] = ()
-    progress: Mapping[Place, Progress] = field(default_factory=dict)
+    progress: Mapping[TopicPartition, Progress] = field(default_factory=dict)
     opened_at: datetime | None = None  # when the park limit opened; None while it is closed
     refused: str = ""  # why the target of its handlers fails the start check; empty if it passes
 
@@ -84,11 +84,11 @@ def type_findings(consumer: Consumer) -> list[Finding]:
 
 def phi_findings(consumer: Consumer, dsn: str) -> list[Finding]:
     """List where health information goes; of `dsn` only server and database are shown."""
-    place = f"PostgreSQL at {database_of(dsn)}"
-    kept = [Finding("phi", "ok", f"parked events, whole, and keys: {place}")]
+    stored_at = f"PostgreSQL at {database_of(dsn)}"
+    kept = [Finding("phi", "ok", f"parked events, whole, and keys: {stored_at}")]
     if consumer.publishes:
         topics = ", ".join(sorted(consumer.publishes))
-        kept.append(Finding("phi", "ok", f"what it publishes, in clear: {place} until it is written to {topics}"))
+        kept.append(Finding("phi", "ok", f"what it publishes, in clear: {stored_at} until it is written to {topics}"))
     if consumer.discloses is None:
         advice = "set Consumer.discloses to where its handler sends them"
         return [*kept, Finding("phi", "warning", "it does not declare where the events it handles go", advice)]
@@ -157,11 +157,9 @@ def state_findings(named: str, kept: Kept, *, begins_by_itself: bool) -> Iterato
     if kept.opened_at is not None:
         found = f"park limit open since {kept.opened_at:{TIME}}: nothing is handled until it is resumed"
         yield Finding("parking", "failed", found, f"drx-consumer parked resume {named} --reason …")
-    for place, each in sorted(kept.progress.items()):
+    for tp, each in sorted(kept.progress.items()):
         if each.above > WINDOW_RECORDS:
-            found = (
-                f"{place.topic}/{place.partition}: offset {each.next_offset} waits, and {each.above} after it do not"
-            )
+            found = f"{tp.topic}/{tp.partition}: offset {each.next_offset} waits, and {each.above} after it do not"
             advice = f"see ConsumerStuck; at some {SETTLED_WINDOWS * WINDOW_RECORDS} the whole partition waits"
             yield Finding("settling", "warning", found, advice)
     if keys := sum(each.parked_keys for each in kept.progress.values()):
@@ -171,7 +169,7 @@ def state_findings(named: str, kept: Kept, *, begins_by_itself: bool) -> Iterato
 
 
 def offset_findings(
-    chosen: Chosen, kept: Kept, bounds: Mapping[Place, Bounds], *, cluster_id: str
+    chosen: Chosen, kept: Kept, bounds: Mapping[TopicPartition, Bounds], *, cluster_id: str
 ) -> Iterator[Finding]:
     """Yield why a start or a partition would not continue from the stored offsets."""
     try:
@@ -180,13 +178,13 @@ def offset_findings(
     except ConfigError as exc:
         yield Finding("offsets", "failed", str(exc))
         return
-    for place, each in sorted(kept.progress.items()):
+    for tp, each in sorted(kept.progress.items()):
         if each.next_offset is None:
             continue  # reported as a separate finding
-        verdict = decide_start(Adoption(each.next_offset, None), bounds=bounds.get(place, NO_LOG), policy="none")
+        verdict = decide_start(Adoption(each.next_offset, None), bounds=bounds.get(tp, NO_LOG), policy="none")
         if isinstance(verdict, Stopped):
-            advice = hint(verdict.code, consumer=chosen.named, place=place)
-            yield Finding("offsets", "failed", f"{place.topic}/{place.partition} {verdict.code}", advice)
+            advice = hint(verdict.code, consumer=chosen.named, tp=tp)
+            yield Finding("offsets", "failed", f"{tp.topic}/{tp.partition} {verdict.code}", advice)
 
 
 async def _published(chosen: Chosen) -> Finding:
@@ -194,7 +192,7 @@ async def _published(chosen: Chosen) -> Finding:
     consumer, topics = chosen.consumer, ", ".join(sorted(chosen.consumer.publishes))
     try:
         async with open_group(chosen.settings.kafka.connection, consumer.group, consumer.publishes) as view:
-            return Finding("publishes", "ok", f"{topics}: {len(view.places)} partitions")
+            return Finding("publishes", "ok", f"{topics}: {len(view.tps)} partitions")
     except BridgeError as exc:
         advice = "drx-bridge topics create --topic NAME --like drx.prescriptions.v1"
         return Finding("publishes", "failed", str(exc), advice)

@@ -13,9 +13,9 @@ from prometheus_client import CollectorRegistry
 from bridge.avro.event_decoder import EventDecoder, open_decoder
 from bridge.errors import BridgeError, PermanentError
 from bridge.event import ParkReason
+from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.kafka.reader import open_reader
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC
-from bridge.kafka.transport import ConsumedRecord
 from bridge.mapping import drx_standard
 from bridge.mapping.preview import map_body
 from bridge.runtime.audit import audited

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import click
 
 from bridge.errors import ConfigError, TransientError
+from bridge.kafka.consumed_record import TopicPartition
 from bridge.kafka.reader import ReadError
-from bridge.kafka.transport import Place
 from bridge.runtime.audit import audited
 from bridge.runtime.broker_option import bootstrap_option
 from consumers.commands.installed import Chosen
@@ -30,7 +30,7 @@ class InitOptions(NamedTuple):
     """The options of the command."""
 
     begin: Begin | None  # `earliest`, `latest`, an instant, an offset, or None: only the tables
-    partition: Place | None  # the only partition to set; None: all
+    partition: TopicPartition | None  # the only partition to set; None: all
     force: bool  # also move partitions that have an offset
     # Set partitions without an offset and leave the rest, even if the group has members; without Kafka, succeed if the
     # group has an offset in each of its topics.
@@ -41,7 +41,7 @@ class InitOptions(NamedTuple):
 class Move(NamedTuple):
     """The offset of a partition before and after."""
 
-    place: Place
+    tp: TopicPartition
     before: int | None
     offset: int
 
@@ -57,13 +57,13 @@ def _begin(_context: click.Context, _parameter: click.Parameter, value: str | No
     return moment
 
 
-def _partition(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Place | None:
+def _partition(_context: click.Context, _parameter: click.Parameter, value: str | None) -> TopicPartition | None:
     if value is None:
         return None
     topic, slash, number = value.rpartition("/")
     if not topic or not slash or not (number.isascii() and number.isdigit()):
         raise click.BadParameter("a topic and the number of a partition, such as drx.prescriptions.v1/3")
-    return Place(topic, int(number))
+    return TopicPartition(topic, int(number))
 
 
 @click.command()
@@ -198,7 +198,7 @@ async def _set_offsets(
     return [Move(at, before.get(at), offset) for at, offset in sorted(offsets.items())]
 
 
-async def _offsets(view: GroupView, want: InitOptions) -> dict[Place, int]:
+async def _offsets(view: GroupView, want: InitOptions) -> dict[TopicPartition, int]:
     begin = want.begin
     bounds = await view.bounds()
     if want.partition is not None:
@@ -213,5 +213,5 @@ async def _offsets(view: GroupView, want: InitOptions) -> dict[Place, int]:
         return dict.fromkeys(bounds, begin)
     if isinstance(begin, datetime):
         found = await view.offsets_at(int(begin.timestamp() * 1000))
-        return {place: end if (offset := found[place]) is None else offset for place, (_, end) in bounds.items()}
-    return {place: each.start if begin == EARLIEST else each.end for place, each in bounds.items()}
+        return {tp: end if (offset := found[tp]) is None else offset for tp, (_, end) in bounds.items()}
+    return {tp: each.start if begin == EARLIEST else each.end for tp, each in bounds.items()}

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import click
 
-from bridge.kafka.transport import Place
+from bridge.kafka.consumed_record import TopicPartition
 from bridge.runtime.broker_option import bootstrap_option
 from bridge.runtime.findings import counted
 from consumers.commands.installed import Chosen
@@ -93,8 +93,8 @@ async def _lags(chosen: Chosen) -> tuple[Standing, list[Lag]]:
         since = await opened_at(database, consumer.group)
     async with open_group(settings.kafka.connection, consumer.group, consumer.topics) as view:
         state, bounds, committed = await view.state(), await view.bounds(), await view.committed()
-        next_offsets: dict[Place, int | None] = {}
-        behind: dict[Place, int] = {}
+        next_offsets: dict[TopicPartition, int | None] = {}
+        behind: dict[TopicPartition, int] = {}
         for at, (start, end) in bounds.items():
             next_offsets[at] = next_offset = stored[at].next_offset if at in stored else None
             first = start if next_offset is None or next_offset > end else max(next_offset, start)

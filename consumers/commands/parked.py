@@ -15,7 +15,7 @@ from rich.text import Text
 from bridge.avro.event_decoder import EventDecoder, open_decoder
 from bridge.errors import ConfigError, DecodeError
 from bridge.event import plain
-from bridge.kafka.transport import ConsumedRecord
+from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.runtime.audit import audited, places
 from bridge.runtime.findings import counted
 from bridge.runtime.process import FloatRange, Group

@@ -13,9 +13,9 @@ from bridge.avro.event_decoder import EventDecoder, open_decoder
 from bridge.errors import DecodeError
 from bridge.event import UNRECOGNIZED_TYPE, instant
 from bridge.kafka.accepted import from_entry
+from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from bridge.kafka.reader import ReadError, open_reader
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC, has_number, whole_key
-from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.known.delivery_ids import HASH_CHARS, PREFIX
 from bridge.runtime.audit import audited
 from bridge.runtime.broker_option import bootstrap_option
@@ -161,7 +161,7 @@ async def _where(chosen: Chosen, wanted: str, *, from_beginning: bool, show_phi:
         # If the event id comes from the body, no table stores the hash-based delivery id.
         is_whole = from_beginning or (wanted.startswith(PREFIX) and not records)
         starts = {} if is_whole else {at: each.next_offset or 0 for at, each in stored.items()}
-        ends: dict[Place, int] = {}
+        ends: dict[TopicPartition, int] = {}
         for topics in (chosen.consumer.topics, (UNRECOGNIZED_TOPIC,)):
             try:
                 ends |= await _read(chosen, topics, records, wanted=wanted, starts=starts)
@@ -218,33 +218,33 @@ async def _located(database: Database, chosen: Chosen, wanted: str) -> _Places:
         received = "" if row["received_at"] is None else instant(row["received_at"])
         names = ("ce_source", "ce_id", "ce_type", "drx_received_at")
         headers = zip(names, (row["source"], row["event_id"], row["event_type"], received), strict=True)
-        place = (row["topic"], row["part"], row["offset"])
-        found[place] = ConsumedRecord(*place, 0, None, None, [(name, text.encode()) for name, text in headers])
+        position = (row["topic"], row["part"], row["offset"])
+        found[position] = ConsumedRecord(*position, 0, None, None, [(name, text.encode()) for name, text in headers])
     return found
 
 
 async def _read(
-    chosen: Chosen, topics: Collection[str], records: _Places, *, wanted: str, starts: Mapping[Place, int]
-) -> dict[Place, int]:
+    chosen: Chosen, topics: Collection[str], records: _Places, *, wanted: str, starts: Mapping[TopicPartition, int]
+) -> dict[TopicPartition, int]:
     """Replace records by those of the log, and add what is found from `starts` on; return the ends of the log."""
     connection = chosen.settings.kafka.connection
-    left = [at for at in records if at[0] in topics]
+    left = [(TopicPartition(*at[:2]), at[2]) for at in records if at[0] in topics]
     if left:
         async with open_group(connection, chosen.consumer.group, list(topics)) as view:
             bounds = await view.bounds()
-            left = [at for at in left if Place(*at[:2]) in bounds and bounds[Place(*at[:2])].start <= at[2]]
+            left = [(tp, offset) for tp, offset in left if tp in bounds and bounds[tp].start <= offset]
             while left:
-                now = {Place(topic, partition): offset for topic, partition, offset in left}
+                now = dict(left)
                 found = (await view.first_records(now)).values()
                 records |= {each[:3]: each for each in found if each is not None and each[:3] in records}
-                left = [at for at in left if now[Place(*at[:2])] != at[2]]
+                left = [(tp, offset) for tp, offset in left if now[tp] != offset]
     async with open_reader(
         connection, list(topics), from_beginning=True, starts=starts, unreadable=lambda *_: None
     ) as reader:
         async for record in reader.until_end():
             if _is_of(record, wanted):
                 records[record[:3]] = record
-        return {Place(*at): end for at, end in reader.ends.items()}
+        return {TopicPartition(*at): end for at, end in reader.ends.items()}
 
 
 def _is_of(record: ConsumedRecord, wanted: str) -> bool:
@@ -283,12 +283,14 @@ def _spooled(wanted: str) -> _Places:
     return found
 
 
-async def _groups(database: Database, record: ConsumedRecord, ends: Mapping[Place, int]) -> dict[str, dict[str, Any]]:
+async def _groups(
+    database: Database, record: ConsumedRecord, ends: Mapping[TopicPartition, int]
+) -> dict[str, dict[str, Any]]:
     """Return the state of a record in each group that reads the partition."""
     if record.offset == IN_SPOOL:
         return {}
     rows = await database.fetch(_GROUPS, *record[:3], *_identity(record))
-    end = ends.get(Place(*record[:2]), sys.maxsize)
+    end = ends.get(TopicPartition(*record[:2]), sys.maxsize)
     groups = {}
     for row in rows:
         stopped = why_stopped(row["next_offset"], Bounds(0, end))
@@ -340,12 +342,12 @@ async def _document(
 
 
 def _rows(document: Mapping[str, Any]) -> list[tuple[object, ...]]:
-    place = f"{document['topic']}/{document['partition']}"
+    partition = f"{document['topic']}/{document['partition']}"
     state = "spooled" if document["offset"] is None else f"@{document['offset']}"
     why = " ".join(filter(None, document.get("unrecognized", {}).values()))
     rows: list[tuple[object, ...]] = [
         (document["received"], document["type"], document["id"], document["by"]),
-        (None, place, state, why),
+        (None, partition, state, why),
     ]
     for group, each in document["groups"].items():
         side = {"parked": "behind", "waiting": "before"}.get(each["state"], "")

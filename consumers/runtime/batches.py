@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterable
 
 from bridge.errors import TransientError
-from bridge.kafka.transport import ConsumedRecord
+from bridge.kafka.consumed_record import ConsumedRecord
 from consumers.api import Batches
 from consumers.runtime.failure import SYSTEMIC_MAX_S, Failure, Tries, delay_s
 from consumers.runtime.key_queues import KeyQueues
@@ -87,7 +87,7 @@ class BatchDriver:
         """
         partitions = self._settling.partitions
         if not partitions.full:
-            return not partitions.room(partition.place)
+            return not partitions.room(partition.tp)
         return partition is self._fullest() and not self._slots.locked()
 
     def _fullest(self) -> Partition | None:
@@ -147,7 +147,7 @@ class BatchDriver:
                 at = {"topic": topic, "partition": number, "offset": offset}
                 settling.tally.sink_failed(exc.code, first=attempt == 1, **at)
             elif not tries.refused:
-                settling.tally.retried_batch(partition.place.topic, len(batch), code=exc.code)
+                settling.tally.retried_batch(partition.tp.topic, len(batch), code=exc.code)
             again = exc.systemic or not tries.refused
             if again and (
                 attempt < settling.consumer.attempts or (exc.systemic and not await settling.circuit.there())

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from consumers.postgres.text import stored_text
 from consumers.runtime.transport import Bounds
 
@@ -32,9 +32,9 @@ def why_stopped(next_offset: int | None, bounds: Bounds) -> str:
     return verdict.code if isinstance(verdict, Stopped) else ""
 
 
-def hint(code: str, *, consumer: str, place: Place) -> str:
+def hint(code: str, *, consumer: str, tp: TopicPartition) -> str:
     """Return advice for an operator about a partition that is not read."""
-    return HINTS[code].format(name=consumer, at=f"{place.topic}/{place.partition}")
+    return HINTS[code].format(name=consumer, at=f"{tp.topic}/{tp.partition}")
 
 
 class Adoption(NamedTuple):

@@ -5,17 +5,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NamedTuple, TypeVar
 
-from aiokafka import AIOKafkaConsumer, TopicPartition  # noqa: TID251 - this is the door
+from aiokafka import AIOKafkaConsumer  # noqa: TID251 - this is the door
+from aiokafka import TopicPartition as ClientPartition  # noqa: TID251 - as above
 from aiokafka.admin import AIOKafkaAdminClient  # noqa: TID251 - as above
 from aiokafka.errors import GroupIdNotFound, KafkaError, NonEmptyGroup, for_code  # noqa: TID251 - as above
 from aiokafka.protocol.admin import DeleteGroupsRequest  # noqa: TID251 - as above
 
 from bridge.errors import ConfigError
 from bridge.kafka.connection import BUGS, CLIENT_FAILURES, KafkaConnection, reachable
+from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from bridge.kafka.fetch_buffer import FetchBuffer, UnreadableBatchError
 from bridge.kafka.producer import METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS, end_client
-from bridge.kafka.reader import ReadError, end_consumer, no_session, places_of
-from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.kafka.reader import ReadError, end_consumer, no_session, partitions_of
 from bridge.runtime.findings import counted
 from consumers.runtime.transport import Bounds
 
@@ -69,9 +70,9 @@ async def open_group(connection: KafkaConnection, group: str, topics: Sequence[s
             async with asyncio.timeout(GROUPS_S):
                 await _log_in(admin, consumer, connection=connection, options=options)
                 await consumer._client.force_metadata_update()  # noqa: SLF001 - the bootstrap answer contains no topics
-                places = places_of(consumer, topics)
-                consumer.assign(places)
-                yield GroupView(consumer, admin, group, [Place(*place) for place in places])
+                tps = partitions_of(consumer, topics)
+                consumer.assign(tps)
+                yield GroupView(consumer, admin, group, [TopicPartition(*tp) for tp in tps])
         except BUGS:
             raise
         except CLIENT_FAILURES as exc:
@@ -92,14 +93,14 @@ async def _log_in(*clients: Any, connection: KafkaConnection, options: Mapping[s
 class GroupView:
     """State and offsets of one group, without joining it."""
 
-    def __init__(self, consumer: Any, admin: Any, group: str, places: Sequence[Place]) -> None:
-        """The clients are started; the consumer is assigned `places` and is not a member."""
-        self.unreadable: dict[Place, int] = {}  # offsets of batches that `first_records` could not read
+    def __init__(self, consumer: Any, admin: Any, group: str, tps: Sequence[TopicPartition]) -> None:
+        """The clients are started; the consumer is assigned `tps` and is not a member."""
+        self.unreadable: dict[TopicPartition, int] = {}  # offsets of batches that `first_records` could not read
         self._consumer = consumer
         self._fetch_buffer = FetchBuffer(consumer)
         self._admin = admin
         self._group = group
-        self.places = places  # all partitions of its topics
+        self.tps = tps  # all partitions of its topics
 
     async def cluster_id(self) -> str:
         """Return the id of the Kafka cluster."""
@@ -136,26 +137,26 @@ class GroupView:
             raise for_code(error_code)
         return GroupState(state, len(members))
 
-    async def bounds(self) -> dict[Place, Bounds]:
+    async def bounds(self) -> dict[TopicPartition, Bounds]:
         """Return the start and end offsets of the logs."""
-        asked = list(map(_partition, self.places))
+        asked = list(map(_partition, self.tps))
         starts = await self._consumer.beginning_offsets(asked)
         ends = await self._consumer.end_offsets(asked)
-        return {place: Bounds(starts[place], ends[place]) for place in self.places}
+        return {tp: Bounds(starts[tp], ends[tp]) for tp in self.tps}
 
-    async def committed(self) -> dict[Place, int | None]:
+    async def committed(self) -> dict[TopicPartition, int | None]:
         """Return the group's offsets in Kafka; None for a partition without one."""
-        return {place: await self._consumer.committed(_partition(place)) for place in self.places}
+        return {tp: await self._consumer.committed(_partition(tp)) for tp in self.tps}
 
-    async def offsets_at(self, timestamp_ms: int) -> dict[Place, int | None]:
+    async def offsets_at(self, timestamp_ms: int) -> dict[TopicPartition, int | None]:
         """Return the first offset with a record of that time or later; None for a partition without one."""
-        asked = {_partition(place): max(0, timestamp_ms) for place in self.places}  # no record is older
+        asked = {_partition(tp): max(0, timestamp_ms) for tp in self.tps}  # no record is older
         found = await self._consumer.offsets_for_times(asked)
-        return {Place(*place): None if at is None else int(at.offset) for place, at in found.items()}
+        return {TopicPartition(*tp): None if at is None else int(at.offset) for tp, at in found.items()}
 
-    async def commit(self, offsets: Mapping[Place, int]) -> None:
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Commit offsets; Kafka refuses this while the group has members."""
-        await self._consumer.commit({_partition(place): offset for place, offset in offsets.items()})
+        await self._consumer.commit({_partition(tp): offset for tp, offset in offsets.items()})
 
     async def forget(self) -> None:
         """Remove the group with its offsets, if it exists; `ConfigError` while it has members."""
@@ -171,38 +172,38 @@ class GroupView:
         if error_code not in {0, GroupIdNotFound.errno}:
             raise for_code(error_code)
 
-    async def first_records(self, offsets: Mapping[Place, int]) -> dict[Place, ConsumedRecord | None]:
+    async def first_records(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, ConsumedRecord | None]:
         """Return the first record at or after each offset; None if there is none up to the end of the log.
 
         A partition is missing if its record did not arrive within `RECORDS_S`, or is in an unreadable batch (see
         `unreadable`).
         """
-        found: dict[Place, ConsumedRecord | None] = {}
-        for place, offset in offsets.items():
-            self._consumer.seek(_partition(place), offset)
+        found: dict[TopicPartition, ConsumedRecord | None] = {}
+        for tp, offset in offsets.items():
+            self._consumer.seek(_partition(tp), offset)
         ends = await self.bounds()
         deadline = asyncio.get_running_loop().time() + RECORDS_S
-        while left := [place for place in offsets if place not in found and place not in self.unreadable]:
+        while left := [tp for tp in offsets if tp not in found and tp not in self.unreadable]:
             if asyncio.get_running_loop().time() > deadline:
                 break
             found |= await self._first(left)
-            for place in left:
+            for tp in left:
                 # Only transaction markers and aborted records may be left.
-                if place not in found and await self._consumer.position(_partition(place)) >= ends[place].end:
-                    found[place] = None
+                if tp not in found and await self._consumer.position(_partition(tp)) >= ends[tp].end:
+                    found[tp] = None
         return found
 
-    async def _first(self, places: Collection[Place]) -> dict[Place, ConsumedRecord]:
+    async def _first(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, ConsumedRecord]:
         try:
-            fetched = await self._fetch_buffer.take(places)
+            fetched = await self._fetch_buffer.take(tps)
             if not fetched:
                 await self._fetch_buffer.news(POLL_S)
-                fetched = await self._fetch_buffer.take(places)
+                fetched = await self._fetch_buffer.take(tps)
         except UnreadableBatchError as exc:
-            self.unreadable[exc.place] = exc.offset
+            self.unreadable[exc.tp] = exc.offset
             return {}
-        return {place: records[0] for place, records in fetched.items()}
+        return {tp: records[0] for tp, records in fetched.items()}
 
 
-def _partition(place: Place) -> Any:
-    return TopicPartition(*place)
+def _partition(tp: TopicPartition) -> Any:
+    return ClientPartition(*tp)

@@ -18,7 +18,7 @@ from functools import partial
 
 from bridge.avro.codec import UNKNOWN_SCHEMA_ID
 from bridge.errors import TransientError
-from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from bridge.runtime.failpoints import hit
 from consumers.api import Outgoing
 from consumers.runtime.failure import Failure, Park, Tries, Waits
@@ -72,7 +72,7 @@ class KeyQueues:
             tasks=tasks,
             slots=asyncio.Semaphore(1),
         )
-        self._rounds: dict[Place, tuple[Partition, Rounds[Work, None]]] = {}
+        self._rounds: dict[TopicPartition, tuple[Partition, Rounds[Work, None]]] = {}
 
     def begin(self) -> None:
         """Start the workers."""
@@ -273,7 +273,7 @@ class KeyQueues:
         return await self._settling.ledger.look([event.inbox for event in events])
 
     def _rounds_of(self, partition: Partition) -> Rounds[Work, None]:
-        owner, rounds = self._rounds.get(partition.place, (None, None))
+        owner, rounds = self._rounds.get(partition.tp, (None, None))
         if rounds is None or owner is not partition:
 
             async def settle(works: Sequence[Work]) -> Sequence[None]:
@@ -285,7 +285,7 @@ class KeyQueues:
                 return [None] * len(works)
 
             rounds = Rounds(settle, name=id, back_off=self._settling.back_off, tasks=self._tasks, slots=self._slots)
-            self._rounds[partition.place] = partition, rounds
+            self._rounds[partition.tp] = partition, rounds
         return rounds
 
     async def _park(self, queue: KeyQueue, verdict: Park) -> None:

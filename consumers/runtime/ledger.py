@@ -24,7 +24,7 @@ from datetime import datetime
 from typing import Literal, NamedTuple
 
 from bridge.errors import BridgeError
-from bridge.kafka.transport import Place
+from bridge.kafka.consumed_record import TopicPartition
 from consumers.api import Outgoing
 from consumers.postgres.pool import Connection, Database
 from consumers.postgres.text import TEXT_MAX_BYTES, stored_text
@@ -136,13 +136,15 @@ class FencedError(BridgeError):
 class Settlement:
     """One transaction that settles records of a partition."""
 
-    def __init__(self, connection: Connection, *, group: str, place: Place, epoch: int, known: datetime | None) -> None:
+    def __init__(
+        self, connection: Connection, *, group: str, tp: TopicPartition, epoch: int, known: datetime | None
+    ) -> None:
         self.connection = connection  # inside the transaction; passed to handlers
         self.group = group
-        self.place = place
+        self.tp = tp
         # Records published by handlers; written to the outbox at the end of the transaction.
         self.outgoing: list[Outgoing] = []
-        self._where = (group, place.topic, place.partition, epoch)
+        self._where = (group, tp.topic, tp.partition, epoch)
         self._known = known
 
     async def fence(self, first: int) -> None:
@@ -179,7 +181,7 @@ class Settlement:
         if self.outgoing:
             columns = [list(column) for column in zip(*self.outgoing, strict=True)]
             columns[3] = [json.dumps(headers) for headers in columns[3]]
-            await self.connection.execute(_PUBLISH, self.group, *self.place, *columns)
+            await self.connection.execute(_PUBLISH, self.group, *self.tp, *columns)
         last = None if last_event_id is None else stored_text(last_event_id)
         updated_at: datetime | None = await self.connection.fetchval(
             _SETTLE, *self._where, next_offset, last, list(above), self._known
@@ -199,22 +201,22 @@ class Ledger:
         self._cluster_id = cluster_id
         self.published = asyncio.Event()  # set when the outbox has new records
 
-    async def claim(self, place: Place) -> Claim:
+    async def claim(self, tp: TopicPartition) -> Claim:
         """Claim a partition, so that its former owner's transactions fail; `TransientError` while one locks the row."""
         async with self._database.transaction() as connection:
-            row = await connection.fetchrow(_CLAIM, self._group, *place, self._cluster_id)
+            row = await connection.fetchrow(_CLAIM, self._group, *tp, self._cluster_id)
             # A separate statement, which sees commits of the former owner that the claim waited for.
-            standing = await connection.fetchrow(_STANDING, self._group, *place)
+            standing = await connection.fetchrow(_STANDING, self._group, *tp)
         return Claim(settled=frozenset(standing["settled"]), parked=set(standing["parked"]), **dict(row))
 
     @asynccontextmanager
-    async def begin(self, place: Place, epoch: int, known: datetime | None = None) -> AsyncIterator[Settlement]:
-        """Open the transaction that settles records of `place`; see `Database.transaction` for its errors.
+    async def begin(self, tp: TopicPartition, epoch: int, known: datetime | None = None) -> AsyncIterator[Settlement]:
+        """Open the transaction that settles records of `tp`; see `Database.transaction` for its errors.
 
         `known` is the latest `updated_at` committed by this claim.
         """
         async with self._database.transaction(calls_services=True) as connection:
-            settlement = Settlement(connection, group=self._group, place=place, epoch=epoch, known=known)
+            settlement = Settlement(connection, group=self._group, tp=tp, epoch=epoch, known=known)
             yield settlement
         if settlement.outgoing:
             self.published.set()

@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from bridge.errors import ConfigError, TransientError
-from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from bridge.runtime.backoff import backoff_s
 from bridge.runtime.failpoints import hit
 from bridge.runtime.lifecycle import pause
@@ -149,7 +149,7 @@ class PartitionLag:
 class AssignedPartition:
     """One generation of a partition: from its assignment until it is revoked or claimed again."""
 
-    place: Place
+    tp: TopicPartition
     claim: asyncio.Task[Start | Stopped] | None = None  # the task that claims it
     comparing: Start | None = None  # where to start, until the previous record was compared
     lag: PartitionLag | None = None  # its lag; None before reading starts
@@ -183,7 +183,7 @@ class Member:
         self._now = membership.clock
         metrics = membership.metrics
         self._commits = OffsetCommits(transport, metrics=metrics, group=membership.name)
-        self._assigned: dict[Place, AssignedPartition] = {}
+        self._assigned: dict[TopicPartition, AssignedPartition] = {}
         self._draining: set[AssignedPartition] = set()
         self._finishing = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []
@@ -194,7 +194,7 @@ class Member:
         self._joined = False
         self._joining_since: float | None = now
         self._ticked_at = self._polled_at = now
-        self._silent_since: dict[Place, float] = {}
+        self._silent_since: dict[TopicPartition, float] = {}
         metrics.poll_age.labels(metrics.service).set_function(lambda: self._now() - self._polled_at)
         self._partition_gauges = (
             metrics.consumer_lag_records,
@@ -263,23 +263,23 @@ class Member:
         except Exception as exc:  # noqa: BLE001 - see above
             self._failure = exc
 
-    async def revoked(self, places: frozenset[Place]) -> None:
+    async def revoked(self, tps: frozenset[TopicPartition]) -> None:
         """Drain and commit; until this returns the partitions are ours."""
         self._joining_since = self._now()
         # The client would swallow an exception raised here.
-        await self._noting(self._give_back(places))
+        await self._noting(self._give_back(tps))
 
-    def assigned(self, places: frozenset[Place]) -> None:
+    def assigned(self, tps: frozenset[TopicPartition]) -> None:
         """Give each partition a new generation; the poll task does the rest."""
         self._joining_since = None
         self._joined = True
         self._forget(self._take_away(list(self._assigned)))  # does nothing unless the client omitted `revoked`
-        self._assigned = {place: AssignedPartition(place) for place in sorted(places)}
+        self._assigned = {tp: AssignedPartition(tp) for tp in sorted(tps)}
         self._metrics.consumer_rebalances.labels(self._metrics.service, "assigned").inc()
-        log.info("worker.assigned", group=self._group, partitions=len(places))
+        log.info("worker.assigned", group=self._group, partitions=len(tps))
 
-    async def _give_back(self, places: Collection[Place]) -> None:
-        ours = self._take_away(places)
+    async def _give_back(self, tps: Collection[TopicPartition]) -> None:
+        ours = self._take_away(tps)
         outcome = "ok"
         try:
             # A stop waits for the drain of a rebalance, which the client would cancel after a second. A rebalance waits
@@ -287,7 +287,7 @@ class Member:
             async with self._giving_back:
                 with contextlib.suppress(TimeoutError):  # records still in flight fail at their fence
                     async with asyncio.timeout(self._of.drain_s + DRAIN_MARGIN_S):
-                        await self._processor.drain([each.place for each in ours], timeout_s=self._of.drain_s)
+                        await self._processor.drain([each.tp for each in ours], timeout_s=self._of.drain_s)
                 outcome = await self._commits.commit(lambda: self._settled(ours))
         finally:
             self._forget(ours)
@@ -296,9 +296,9 @@ class Member:
             self._metrics.consumer_rebalances.labels(self._metrics.service, kind).inc()
             log.info("worker.revoked", group=self._group, partitions=len(ours), code=outcome)
 
-    def _take_away(self, places: Collection[Place]) -> list[AssignedPartition]:
+    def _take_away(self, tps: Collection[TopicPartition]) -> list[AssignedPartition]:
         """Stop reading these, so that a batch being fetched is dropped; return those that were assigned."""
-        ours = [self._assigned.pop(place) for place in places if place in self._assigned]
+        ours = [self._assigned.pop(tp) for tp in tps if tp in self._assigned]
         for each in ours:
             if each.claim is not None:
                 each.claim.cancel()
@@ -307,12 +307,12 @@ class Member:
 
     def _forget(self, partitions: Collection[AssignedPartition]) -> None:
         self._draining.difference_update(partitions)
-        places = [each.place for each in partitions]
-        self._processor.forget(places)
-        self._commits.forget(places)
+        tps = [each.tp for each in partitions]
+        self._processor.forget(tps)
+        self._commits.forget(tps)
         for each in partitions:
             for gauge in self._partition_gauges:
-                gauge.remove(self._metrics.service, *each.place)
+                gauge.remove(self._metrics.service, *each.tp)
 
     def _ours(self) -> list[AssignedPartition]:
         return [*self._assigned.values(), *self._draining]
@@ -321,7 +321,7 @@ class Member:
         """Poll once, and offer records fetched for the current generation of their partition."""
         self._advance()
         fetched = [each for each in self._assigned.values() if each.fetched]
-        asked = {each.place: each for each in fetched if not each.reading or self._processor.room(each.place)}
+        asked = {each.tp: each for each in fetched if not each.reading or self._processor.room(each.tp)}
         claiming = any(not each.reading and not each.stopped for each in self._assigned.values())
         short = claiming or len(asked) < len(fetched)
         try:
@@ -332,16 +332,16 @@ class Member:
             return
         finally:
             self._polled_at = self._now()
-        for place, records in found.items():
-            if self._assigned.get(place) is asked[place]:
-                self._offer(asked[place], records)
+        for tp, records in found.items():
+            if self._assigned.get(tp) is asked[tp]:
+                self._offer(asked[tp], records)
 
     def _advance(self) -> None:
         """Move each partition to its next state, if possible."""
         for each in list(self._assigned.values()):
             if each.claim is None:
-                self._transport.pause([each.place])
-                each.claim = asyncio.create_task(self._claim(each.place))
+                self._transport.pause([each.tp])
+                each.claim = asyncio.create_task(self._claim(each.tp))
             elif each.reading:
                 self._follow(each)
             elif each.claim.done() and each.comparing is None and not each.stopped:
@@ -351,25 +351,25 @@ class Member:
 
     def _follow(self, partition: AssignedPartition) -> None:
         """Apply the processor's state to a partition that is read."""
-        halted = self._processor.halted(partition.place)
-        if self._processor.fenced(partition.place):
-            self._claim_again(partition.place)
+        halted = self._processor.halted(partition.tp)
+        if self._processor.fenced(partition.tp):
+            self._claim_again(partition.tp)
         elif partition.halted != halted and not partition.stopped:
             partition.halted = halted
-            (self._transport.pause if halted else self._transport.resume)([partition.place])
+            (self._transport.pause if halted else self._transport.resume)([partition.tp])
 
-    def _claim_again(self, place: Place) -> None:
+    def _claim_again(self, tp: TopicPartition) -> None:
         """Begin a new generation; work in flight of the old one is discarded."""
-        self._forget(self._take_away([place]))
-        self._assigned[place] = AssignedPartition(place)
+        self._forget(self._take_away([tp]))
+        self._assigned[tp] = AssignedPartition(tp)
 
     def _claimed(self, partition: AssignedPartition, verdict: Start | Stopped) -> None:
         if isinstance(verdict, Stopped):
             self._stop(partition, verdict.code)
             return
         compares = verdict.expected_id is not None
-        self._transport.seek(partition.place, verdict.offset - compares)
-        self._transport.resume([partition.place])
+        self._transport.seek(partition.tp, verdict.offset - compares)
+        self._transport.resume([partition.tp])
         if compares:
             partition.comparing = verdict
         else:
@@ -378,9 +378,9 @@ class Member:
     def _start(self, partition: AssignedPartition, start: Start) -> None:
         partition.comparing = None
         partition.lag = PartitionLag(start.offset)
-        where = {"topic": partition.place.topic, "partition": partition.place.partition, "offset": start.offset}
+        where = {"topic": partition.tp.topic, "partition": partition.tp.partition, "offset": start.offset}
         log.info("worker.reading", group=self._group, **where)
-        self._processor.start(partition.place, start.offset)
+        self._processor.start(partition.tp, start.offset)
 
     def _offer(self, partition: AssignedPartition, records: Sequence[ConsumedRecord]) -> None:
         start = partition.comparing
@@ -392,31 +392,31 @@ class Member:
             records = [each for each in records if each.offset >= start.offset]
         if records and partition.lag is not None:
             partition.lag.offered(records)
-            self._processor.offer(partition.place, records)
+            self._processor.offer(partition.tp, records)
 
     def _stop(self, partition: AssignedPartition, code: str, offset: int | None = None) -> None:
         """Stop reading this partition; the others continue."""
         partition.stopped = code
         partition.comparing = None
-        self._transport.pause([partition.place])
-        where = {"topic": partition.place.topic, "partition": partition.place.partition, "offset": offset}
-        advice = hint(code, consumer=self._of.consumer, place=partition.place)
+        self._transport.pause([partition.tp])
+        where = {"topic": partition.tp.topic, "partition": partition.tp.partition, "offset": offset}
+        advice = hint(code, consumer=self._of.consumer, tp=partition.tp)
         log.error("worker.partition_stopped", group=self._group, **where, code=code, hint=advice)
         if code == "not_initialized" and all(each.stopped == code for each in self._assigned.values()):
             raise ConfigError(f"no setting or offset defines where group {self._group!r} begins; {advice}")
 
-    async def _poll_failed(self, exc: TransportError, asked: Mapping[Place, AssignedPartition]) -> None:
+    async def _poll_failed(self, exc: TransportError, asked: Mapping[TopicPartition, AssignedPartition]) -> None:
         """Handle a failed poll, or raise; a failure of a former generation of its partition is ignored."""
-        ours = [place for place in exc.places & self._assigned.keys() if self._assigned[place] is asked.get(place)]
+        ours = [tp for tp in exc.tps & self._assigned.keys() if self._assigned[tp] is asked.get(tp)]
         if exc.code == "offset_out_of_range":  # expired or truncated during reading: the next claim decides which
-            for place in ours:
-                self._claim_again(place)
+            for tp in ours:
+                self._claim_again(tp)
         elif exc.code == "batch_unreadable":
-            for place in ours:
-                self._batch_unreadable(self._assigned[place], exc.offset)
+            for tp in ours:
+                self._batch_unreadable(self._assigned[tp], exc.offset)
         elif exc.code == "refused":
             self._refused = True
-        elif ours or not exc.places:
+        elif ours or not exc.tps:
             # `offset_missing`: Kafka has lost the group's offsets; ours are committed when leaving.
             raise exc
         await asyncio.sleep(FAILED_POLL_S)
@@ -426,17 +426,17 @@ class Member:
         if start is None:
             self._stop(partition, "batch_unreadable", offset)
         else:  # a batch of settled records, which is not needed
-            self._transport.seek(partition.place, start.offset)
+            self._transport.seek(partition.tp, start.offset)
             self._start(partition, start)
 
-    async def _claim(self, place: Place) -> Start | Stopped:
+    async def _claim(self, tp: TopicPartition) -> Start | Stopped:
         """Claim a partition in PostgreSQL, then query its log; retry both until they answer."""
-        adoption = await self._until_answered(lambda: self._processor.adopt(place))
+        adoption = await self._until_answered(lambda: self._processor.adopt(tp))
         hit("between_claim_and_seek")
         for _ in range(BEYOND_END_LOOKS):
-            bounds = await self._until_answered(lambda: self._transport.bounds([place]))
-            has_begun = place.topic in self._of.begun
-            verdict = decide_start(adoption, bounds=bounds[place], policy=self._of.policy, has_begun=has_begun)
+            bounds = await self._until_answered(lambda: self._transport.bounds([tp]))
+            has_begun = tp.topic in self._of.begun
+            verdict = decide_start(adoption, bounds=bounds[tp], policy=self._of.policy, has_begun=has_begun)
             if verdict != Stopped("offset_beyond_end"):
                 break
             await self._of.sleep(BEYOND_END_S)
@@ -456,10 +456,10 @@ class Member:
             await self._commits.commit(lambda: self._settled(self._ours()))
             await pause(self._finishing, COMMIT_PERIOD_S)
 
-    def _settled(self, partitions: Collection[AssignedPartition]) -> dict[Place, int]:
+    def _settled(self, partitions: Collection[AssignedPartition]) -> dict[TopicPartition, int]:
         """Return up to where those that are read are settled."""
-        reading = [(each.place, self._processor.next_offset(each.place)) for each in partitions if each.reading]
-        return {place: offset for place, offset in reading if offset is not None}
+        reading = [(each.tp, self._processor.next_offset(each.tp)) for each in partitions if each.reading]
+        return {tp: offset for tp, offset in reading if offset is not None}
 
     async def _watch(self) -> None:
         """Detect failures that aiokafka does not report: no poll, no answer, no progress of a partition."""
@@ -475,7 +475,7 @@ class Member:
         """Note that the event loop runs, and the settled offset of each partition."""
         self._ticked_at = now = self._now()
         for each in self._ours():
-            next_offset = self._processor.next_offset(each.place)
+            next_offset = self._processor.next_offset(each.tp)
             if each.lag is not None and next_offset is not None:
                 each.lag.observe(next_offset)
         if self._joining_since is not None and now - self._joining_since > self._of.limits.join_s:
@@ -488,15 +488,15 @@ class Member:
         now = self._now()
         self._note_silence(answers, now)
         for each in self._ours():
-            bounds = answers.get(each.place)  # assigned since the request
+            bounds = answers.get(each.tp)  # assigned since the request
             if each.lag is not None and bounds is not None:
-                position = self._transport.position(each.place)
-                end = max(bounds.end, self._transport.high_watermark(each.place) or 0)
+                position = self._transport.position(each.tp)
+                end = max(bounds.end, self._transport.high_watermark(each.tp) or 0)
                 found = each.lag.behind(end, position=position, now=now, now_ms=time.time() * 1000)
                 for gauge, value in zip(self._partition_gauges, (*found, each.lag.next_offset), strict=True):
-                    gauge.labels(self._metrics.service, *each.place).set(value)
+                    gauge.labels(self._metrics.service, *each.tp).set(value)
 
-    def _note_silence(self, answers: Mapping[Place, Bounds | None], now: float) -> None:
+    def _note_silence(self, answers: Mapping[TopicPartition, Bounds | None], now: float) -> None:
         # Counted from the first unanswered request: a paused process has had no answer for long, but lost nothing yet.
         self._silent_since = {at: self._silent_since.get(at, now) for at, bounds in answers.items() if bounds is None}
         since = sorted(self._silent_since.values())
@@ -508,19 +508,19 @@ class Member:
         if all_for_s > self._of.limits.silent_s or one_for_s > self._of.limits.partly_silent_s:
             raise TransportError("no_answer")
 
-    async def _ask_bounds(self, places: Collection[Place]) -> dict[Place, Bounds | None]:
+    async def _ask_bounds(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, Bounds | None]:
         """Send one request per partition: in a joint one, a partition without a leader would leave all unanswered.
 
         While there was no answer, only one partition is asked: the client connects ten times a second for each.
         """
-        if places and self._silent_since.keys() == set(places):
-            one = random.choice(list(places))  # noqa: S311 - not for security; a fixed one may have no leader for long
+        if tps and self._silent_since.keys() == set(tps):
+            one = random.choice(list(tps))  # noqa: S311 - not for security; a fixed one may have no leader for long
             if await self._bounds(one) is None:
-                return dict.fromkeys(places)
-        return dict(zip(places, await asyncio.gather(*map(self._bounds, places)), strict=True))
+                return dict.fromkeys(tps)
+        return dict(zip(tps, await asyncio.gather(*map(self._bounds, tps)), strict=True))
 
-    async def _bounds(self, place: Place) -> Bounds | None:
+    async def _bounds(self, tp: TopicPartition) -> Bounds | None:
         try:
-            return (await self._transport.bounds([place]))[place]
+            return (await self._transport.bounds([tp]))[tp]
         except TransportError:
             return None

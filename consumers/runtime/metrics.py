@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from prometheus_client import CollectorRegistry, Gauge
 
-from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from bridge.runtime.logging import log, trail
 from bridge.runtime.metrics import DURATION_BUCKETS, FRESHNESS_BUCKETS, NAMESPACE, Metrics, counter, gauge, histogram
 from bridge.runtime.tracing import Tracing
@@ -163,10 +163,10 @@ class Tally:
             "record.parked", code=failure.code, attempts=attempts, **{"class": failure.cls}, **self._where(record)
         )
 
-    def bug(self, exc: BaseException, place: Place, *, offset: int | None) -> None:
+    def bug(self, exc: BaseException, tp: TopicPartition, *, offset: int | None) -> None:
         """Count an exception that is not a `BridgeError`, and log its code locations only."""
         self._metrics.consumer_bugs.inc()
-        at = {"group": self._group, "topic": place.topic, "partition": place.partition, "offset": offset}
+        at = {"group": self._group, "topic": tp.topic, "partition": tp.partition, "offset": offset}
         log.error("worker.handler_bug", where=trail(exc), **at)
 
     def fenced(self) -> None:

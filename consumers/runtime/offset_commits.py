@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping
 
-from bridge.kafka.transport import Place
+from bridge.kafka.consumed_record import TopicPartition
 from bridge.runtime.logging import log
 from consumers.runtime.metrics import ConsumerMetrics
 from consumers.runtime.transport import GroupTransport, TransportError
@@ -20,11 +20,11 @@ class OffsetCommits:
         self._transport = transport
         self._metrics = metrics
         self._group = group
-        self._committed: dict[Place, int] = {}
+        self._committed: dict[TopicPartition, int] = {}
         self._committing = asyncio.Lock()
         self._outcome = "ok"
 
-    async def commit(self, settled: Callable[[], Mapping[Place, int]]) -> str:
+    async def commit(self, settled: Callable[[], Mapping[TopicPartition, int]]) -> str:
         """Commit the next offset of each partition; return `ok`, or a code for which the next commit makes up."""
         try:
             async with asyncio.timeout(COMMIT_S), self._committing:
@@ -37,13 +37,13 @@ class OffsetCommits:
         self._outcome = outcome
         return outcome
 
-    def forget(self, places: Collection[Place]) -> None:
+    def forget(self, tps: Collection[TopicPartition]) -> None:
         """Commit these anew if they are assigned again: meanwhile another member may have committed."""
-        for each in places:
+        for each in tps:
             self._committed.pop(each, None)
 
-    async def _send(self, settled: Mapping[Place, int]) -> str:
-        news = {place: offset for place, offset in settled.items() if offset != self._committed.get(place)}
+    async def _send(self, settled: Mapping[TopicPartition, int]) -> str:
+        news = {tp: offset for tp, offset in settled.items() if offset != self._committed.get(tp)}
         if not news:
             return "ok"
         begun = time.monotonic()

@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from bridge.errors import ConfigError
+from bridge.kafka.consumed_record import TopicPartition
 from bridge.kafka.routing import partition as partition_of
-from bridge.kafka.transport import Place
 from consumers.postgres.pool import Connection, Database
 from consumers.runtime.ledger import digest_bytes
 from consumers.runtime.parking import Filters
@@ -286,10 +286,10 @@ async def audit(connection: Connection, group: str, verb: str, decisions: Sequen
         await connection.execute(_AUDIT, group, verb, by.actor, by.reason, *columns)
 
 
-async def standings(database: Database, group: str, topics: Collection[str]) -> dict[Place, Progress]:
+async def standings(database: Database, group: str, topics: Collection[str]) -> dict[TopicPartition, Progress]:
     """Return the progress of a group in each partition of these topics that the group has claimed or set."""
     rows = await database.fetch(_PROGRESS, group, list(topics))
-    return {Place(*row[:2]): Progress(*row[2:]) for row in map(tuple, rows)}
+    return {TopicPartition(*row[:2]): Progress(*row[2:]) for row in map(tuple, rows)}
 
 
 async def lock_progress(connection: Connection, group: str, topics: Collection[str]) -> None:
@@ -297,23 +297,23 @@ async def lock_progress(connection: Connection, group: str, topics: Collection[s
     await connection.fetch(_LOCK, group, list(topics))
 
 
-async def parked_from(connection: Connection, group: str, offsets: Mapping[Place, int]) -> int:
+async def parked_from(connection: Connection, group: str, offsets: Mapping[TopicPartition, int]) -> int:
     """Return the number of parked events at or above these offsets, which the group would read again."""
-    places = sorted(offsets)
-    columns = [at.topic for at in places], [at.partition for at in places], [offsets[at] for at in places]
+    tps = sorted(offsets)
+    columns = [at.topic for at in tps], [at.partition for at in tps], [offsets[at] for at in tps]
     return int(await connection.fetchval(_PARKED_FROM, group, *columns))
 
 
 async def set_offsets(
-    connection: Connection, group: str, offsets: Mapping[Place, int], *, cluster_id: str, move: bool, by: By
-) -> dict[Place, int]:
+    connection: Connection, group: str, offsets: Mapping[TopicPartition, int], *, cluster_id: str, move: bool, by: By
+) -> dict[TopicPartition, int]:
     """Set a group's offsets, or only missing offsets without `move`; return the offsets set. The inbox is unchanged."""
-    places = sorted(offsets)
-    columns = [at.topic for at in places], [at.partition for at in places]
+    tps = sorted(offsets)
+    columns = [at.topic for at in tps], [at.partition for at in tps]
     if move:
         await connection.execute(_UNSETTLE, group, *columns)
-    rows = await connection.fetch(_SET_OFFSETS, group, *columns, [offsets[at] for at in places], cluster_id, move)
-    placed = {at: offsets[at] for at in sorted(Place(*row) for row in rows)}
+    rows = await connection.fetch(_SET_OFFSETS, group, *columns, [offsets[at] for at in tps], cluster_id, move)
+    placed = {at: offsets[at] for at in sorted(TopicPartition(*row) for row in rows)}
     decisions = [Decision(*at, offset=offset) for at, offset in placed.items()]
     await audit(connection, group, "init", decisions, by)
     return placed

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from bridge.errors import NotDurableError, TransientError
+from bridge.kafka.consumed_record import TopicPartition
 from bridge.kafka.record import Record
 from bridge.kafka.routing import partition
-from bridge.kafka.transport import Place
 from bridge.runtime.logging import log
 from consumers.postgres.pool import Database
 from consumers.runtime.metrics import ConsumerMetrics
@@ -77,7 +77,7 @@ class Outbox:
         stuck: dict[str, str] = {}  # by topic, why it accepts nothing; excluded from the next query
         while True:
             were_stuck = len(stuck)
-            found = await self._waiting([each.place for each in partitions.opened()], list(stuck))
+            found = await self._waiting([each.tp for each in partitions.opened()], list(stuck))
             batches: defaultdict[tuple[str, int], list[tuple[int, Record]]] = defaultdict(list)
             for row in found:
                 count = self.producer.partitions(row["topic"])
@@ -101,10 +101,10 @@ class Outbox:
     def _report_stuck(self, stuck: Mapping[str, str]) -> None:
         self._report(min(((code, topic) for topic, code in stuck.items()), default=None))
 
-    async def _waiting(self, places: Sequence[Place], stuck: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+    async def _waiting(self, tps: Sequence[TopicPartition], stuck: Sequence[str]) -> Sequence[Mapping[str, Any]]:
         """Return the oldest rows of topics other than `stuck`, and report the number of all rows."""
         async with self.database.transaction() as connection:
-            columns = [each.topic for each in places], [each.partition for each in places]
+            columns = [each.topic for each in tps], [each.partition for each in tps]
             found: Sequence[Mapping[str, Any]] = await connection.fetch(_WAITING, self.group, *columns, stuck, ROWS)
             waiting, age_s = tuple(await connection.fetchrow(_STANDING, self.group))
         self.metrics.outbox_records.set(waiting)

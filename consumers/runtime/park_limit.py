@@ -174,7 +174,7 @@ class ParkLimit:
             for partition in list(stopped):
                 why = partition.stopped
                 if isinstance(why, ParkingFullError) and not await parking.has_room(
-                    connection, self._group, partition.place, why
+                    connection, self._group, partition.tp, why
                 ):
                     stopped.remove(partition)
         for partition in stopped:

@@ -17,8 +17,8 @@ from typing import Any, ClassVar, NamedTuple
 import orjson
 
 from bridge.errors import BridgeError
+from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from bridge.kafka.record import PART_SHA256
-from bridge.kafka.transport import ConsumedRecord, Place
 from consumers.postgres.pool import Connection, Database
 from consumers.postgres.text import TEXT_MAX_BYTES, stored_text
 from consumers.runtime.ledger import Settlement
@@ -198,20 +198,20 @@ async def head(settlement: Settlement, key: str, *, asked: bool = False) -> Cons
         return None
     if asked and not locked["asked"]:
         raise WithdrawnError
-    which = (settlement.group, *settlement.place, key)
+    which = (settlement.group, *settlement.tp, key)
     row = await settlement.connection.fetchrow(_HEAD, *which)
     if row is None:
         await settlement.connection.fetchval(_RELEASE_KEY, *which)
         return None
     headers = [(name, b64decode(content)) for name, content in orjson.loads(row["headers"])]
-    return ConsumedRecord(*settlement.place, row["offset"], row["timestamp_ms"], row["raw_key"], row["value"], headers)
+    return ConsumedRecord(*settlement.tp, row["offset"], row["timestamp_ms"], row["raw_key"], row["value"], headers)
 
 
 async def release(settlement: Settlement, record: ConsumedRecord) -> bool:
     """Remove the applied record that `head` returned; True if the key is no longer parked."""
-    connection, place = settlement.connection, (settlement.group, *settlement.place)
-    await connection.execute(_RELEASE_EVENT, *place, record.offset)
-    return bool(await connection.fetchval(_RELEASE_KEY, *place, key_text(record)))
+    connection, tp = settlement.connection, (settlement.group, *settlement.tp)
+    await connection.execute(_RELEASE_EVENT, *tp, record.offset)
+    return bool(await connection.fetchval(_RELEASE_KEY, *tp, key_text(record)))
 
 
 async def park_again(settlement: Settlement, record: ConsumedRecord, why: Why) -> None:
@@ -219,26 +219,28 @@ async def park_again(settlement: Settlement, record: ConsumedRecord, why: Why) -
 
     The attempts are those of this release only.
     """
-    connection, place = settlement.connection, (settlement.group, *settlement.place)
-    await connection.execute(_FAILED_KEY, *place, key_text(record), *why[:3])
-    await connection.execute(_FAILED_EVENT, *place, record.offset, *why)
+    connection, tp = settlement.connection, (settlement.group, *settlement.tp)
+    await connection.execute(_FAILED_KEY, *tp, key_text(record), *why[:3])
+    await connection.execute(_FAILED_EVENT, *tp, record.offset, *why)
 
 
-async def requested(database: Database, group: str, places: Collection[Place]) -> list[tuple[Place, str]]:
-    """Return the keys, in text form, of `places` whose release is requested and due, the longest due first."""
-    return await _keys(database, _REQUESTED, group, places)
+async def requested(
+    database: Database, group: str, tps: Collection[TopicPartition]
+) -> list[tuple[TopicPartition, str]]:
+    """Return the keys, in text form, of `tps` whose release is requested and due, the longest due first."""
+    return await _keys(database, _REQUESTED, group, tps)
 
 
-async def by_hand(database: Database, group: str, places: Collection[Place]) -> list[tuple[Place, str]]:
-    """Return the keys, in text form, of `places` that an operator has parked."""
-    return await _keys(database, _BY_HAND, group, places)
+async def by_hand(database: Database, group: str, tps: Collection[TopicPartition]) -> list[tuple[TopicPartition, str]]:
+    """Return the keys, in text form, of `tps` that an operator has parked."""
+    return await _keys(database, _BY_HAND, group, tps)
 
 
-async def has_room(connection: Connection, group: str, place: Place, full: ParkingFullError) -> bool:
-    """Return whether there is room again below the limit that stopped `place`."""
+async def has_room(connection: Connection, group: str, tp: TopicPartition, full: ParkingFullError) -> bool:
+    """Return whether there is room again below the limit that stopped `tp`."""
     if full.key is None:
         return int(await connection.fetchval(_COUNT_KEYS, group)) < KEYS_MAX
-    return int(await connection.fetchval(_COUNT_EVENTS, group, *place, full.key)) < EVENTS_OF_KEY_MAX
+    return int(await connection.fetchval(_COUNT_EVENTS, group, *tp, full.key)) < EVENTS_OF_KEY_MAX
 
 
 async def census(database: Database, group: str) -> tuple[int, int, float]:
@@ -262,20 +264,22 @@ async def show(database: Database, group: str, topic: str, key: str, *, values: 
     return [dict(row) for row in await database.fetch(_SHOW, group, topic, key, values)]
 
 
-async def _keys(database: Database, query: str, group: str, places: Collection[Place]) -> list[tuple[Place, str]]:
-    topics, partitions = [at.topic for at in places], [at.partition for at in places]
+async def _keys(
+    database: Database, query: str, group: str, tps: Collection[TopicPartition]
+) -> list[tuple[TopicPartition, str]]:
+    topics, partitions = [at.topic for at in tps], [at.partition for at in tps]
     rows = await database.fetch(query, group, topics, partitions)
-    return [(Place(topic, partition), key) for topic, partition, key in rows]
+    return [(TopicPartition(topic, partition), key) for topic, partition, key in rows]
 
 
 async def _lock(settlement: Settlement, key: str) -> Any:
-    return await settlement.connection.fetchrow(_LOCK_KEY, settlement.group, *settlement.place, key)
+    return await settlement.connection.fetchrow(_LOCK_KEY, settlement.group, *settlement.tp, key)
 
 
 async def _store(settlement: Settlement, record: ConsumedRecord, key: str, why: Why) -> None:
     """Insert the record; the key's row is locked."""
     connection, group = settlement.connection, settlement.group
-    if await connection.fetchval(_COUNT_EVENTS, group, *settlement.place, key) >= EVENTS_OF_KEY_MAX:
+    if await connection.fetchval(_COUNT_EVENTS, group, *settlement.tp, key) >= EVENTS_OF_KEY_MAX:
         raise ParkingFullError(key)
     names = ("ce_source", "ce_id", "ce_type", PART_SHA256 if record.header(PART_SHA256) else "drx_body_sha256")
     headers = [[stored_text(name), b64encode(content).decode()] for name, content in record.headers]

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from bridge.runtime.logging import log
 from consumers.api import WINDOW_RECORDS, Batches, Lanes
 from consumers.runtime.failure import Failure, Tries
@@ -67,8 +67,8 @@ class Partition:
     Attributes: draining: No more records may be handled. gone: The partition is void.
     """
 
-    def __init__(self, place: Place, claim: Claim) -> None:
-        self.place = place
+    def __init__(self, tp: TopicPartition, claim: Claim) -> None:
+        self.tp = tp
         self.claim = claim  # changed only by `settling`
         self.window = Window(claim.next_offset or 0)  # replaced when reading starts (`open`)
         self.opened = False
@@ -168,18 +168,18 @@ class Partitions:
         self._group = group
         self._consumer = consumer
         self._tally = tally
-        self._held: dict[Place, Partition] = {}
+        self._held: dict[TopicPartition, Partition] = {}
         # Places to adopt again: claimed by another process, or resumed after a stop.
-        self._fenced: set[Place] = set()
+        self._fenced: set[TopicPartition] = set()
         self._none_left = asyncio.Event()
         self._none_left.set()
 
-    def __getitem__(self, place: Place) -> Partition:
-        return self._held[place]
+    def __getitem__(self, tp: TopicPartition) -> Partition:
+        return self._held[tp]
 
-    def find(self, place: Place) -> Partition | None:
-        """Return the partition of a place."""
-        return self._held.get(place)
+    def find(self, tp: TopicPartition) -> Partition | None:
+        """Return the state of a partition; None if it is not assigned."""
+        return self._held.get(tp)
 
     def all(self) -> list[Partition]:
         """Return every partition."""
@@ -189,9 +189,9 @@ class Partitions:
         """Return the partitions that have been opened for reading."""
         return [partition for partition in self._held.values() if partition.opened and not partition.gone]
 
-    def room(self, place: Place) -> bool:
-        """Return whether more records of a place may be taken now."""
-        partition = self._held.get(place)
+    def room(self, tp: TopicPartition) -> bool:
+        """Return whether more records of a partition may be taken now."""
+        partition = self._held.get(tp)
         if partition is None or partition.window.unsettled >= self._window_records:
             return False
         return partition.window.count < SETTLED_WINDOWS * self._window_records and not self.full
@@ -201,24 +201,24 @@ class Partitions:
         """Return whether all partitions together have reached the byte limit."""
         return sum(each.window.size for each in self._held.values() if not each.stopped) >= self._window_bytes
 
-    def next_offset(self, place: Place) -> int | None:
-        """Return the offset below which all records of a place are settled; None before it was opened."""
-        partition = self._held.get(place)
+    def next_offset(self, tp: TopicPartition) -> int | None:
+        """Return the offset below which all records of a partition are settled; None before it was opened."""
+        partition = self._held.get(tp)
         return partition.window.next_offset if partition is not None and partition.opened else None
 
-    async def adopt(self, place: Place) -> Partition:
+    async def adopt(self, tp: TopicPartition) -> Partition:
         """Claim a partition; an earlier `Partition` of it becomes void."""
-        claim = await self._ledger.claim(place)
-        self.forget((place,))
-        partition = self._held[place] = Partition(place, claim)
+        claim = await self._ledger.claim(tp)
+        self.forget((tp,))
+        partition = self._held[tp] = Partition(tp, claim)
         self._none_left.clear()
         return partition
 
-    def forget(self, places: Collection[Place]) -> None:
+    def forget(self, tps: Collection[TopicPartition]) -> None:
         """Forget these partitions."""
-        for place in places:
-            self._fenced.discard(place)
-            partition = self._held.pop(place, None)
+        for tp in tps:
+            self._fenced.discard(tp)
+            partition = self._held.pop(tp, None)
             if partition is not None:
                 partition.close()
         if not self._held:
@@ -234,37 +234,37 @@ class Partitions:
         await stop.wait()
         await self._none_left.wait()
 
-    def is_fenced(self, place: Place) -> bool:
-        """Return whether the place must be adopted again: another process claimed it, or it is resumed (`renew`)."""
-        return place in self._fenced
+    def is_fenced(self, tp: TopicPartition) -> bool:
+        """Return whether it must be adopted again: another process claimed it, or it is resumed (`renew`)."""
+        return tp in self._fenced
 
     def fence(self, partition: Partition) -> None:
         """Drop a partition that another process claimed, or whose position differs; it is claimed again."""
         self._tally.fenced()
         if partition.gone:
             return
-        place = partition.place
-        log.warning("worker.fenced", group=self._group, topic=place.topic, partition=place.partition)
+        tp = partition.tp
+        log.warning("worker.fenced", group=self._group, topic=tp.topic, partition=tp.partition)
         self.renew(partition)
 
     def renew(self, partition: Partition) -> None:
         """Drop a partition, to be claimed again."""
         partition.close()
-        if self._held.get(partition.place) is partition:
-            self._fenced.add(partition.place)
+        if self._held.get(partition.tp) is partition:
+            self._fenced.add(partition.tp)
 
     def stop(self, partition: Partition, why: StoppedError) -> None:
         """Stop settling a partition until an operator acts."""
         if partition.stopped:
             return
         partition.stop(why)
-        place = {"topic": partition.place.topic, "partition": partition.place.partition}
-        hint = why.command.format(name=self._consumer, topic=partition.place.topic)
-        log.error("worker.partition_stopped", group=self._group, code=why.code, hint=hint, **place)
+        tp = {"topic": partition.tp.topic, "partition": partition.tp.partition}
+        hint = why.command.format(name=self._consumer, topic=partition.tp.topic)
+        log.error("worker.partition_stopped", group=self._group, code=why.code, hint=hint, **tp)
 
-    async def drain(self, places: Iterable[Place], *, timeout_s: float) -> list[Partition]:
+    async def drain(self, tps: Iterable[TopicPartition], *, timeout_s: float) -> list[Partition]:
         """Start no new records of these; return the partitions that drained, and drop the others."""
-        partitions = [self._held[place] for place in places if place in self._held]
+        partitions = [self._held[tp] for tp in tps if tp in self._held]
         for partition in partitions:
             partition.draining = True
             partition.wake.set()
@@ -275,7 +275,7 @@ class Partitions:
         except TimeoutError:
             for partition in partitions:
                 if partition.busy and not partition.gone:
-                    place = {"topic": partition.place.topic, "partition": partition.place.partition}
-                    log.warning("worker.given_up", group=self._group, **place)
+                    tp = {"topic": partition.tp.topic, "partition": partition.tp.partition}
+                    log.warning("worker.given_up", group=self._group, **tp)
                     partition.close()
         return [partition for partition in partitions if not partition.gone]

@@ -21,7 +21,7 @@ from typing import Any
 
 from bridge.avro.event_decoder import EventDecoder
 from bridge.errors import TransientError
-from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from bridge.runtime.backoff import Spread
 from bridge.runtime.tracing import Tracing
 from consumers.api import Batches, Consumer, Lanes
@@ -127,17 +127,17 @@ class Processor:
                 database=database, producer=producer, group=group, metrics=metrics, published=ledger.published
             )
 
-    async def adopt(self, place: Place) -> Adoption:
+    async def adopt(self, tp: TopicPartition) -> Adoption:
         """Claim a partition; work on an earlier claim of it is void."""
         await self._park_limit.look()
-        partition = await self._partitions.adopt(place)
+        partition = await self._partitions.adopt(tp)
         # A release goes first: if the parking limit is reached, one more record would stop the partition again.
         partition.releases.update(key for _, key in await self._settling.requested([partition]))
         return Adoption(partition.claim.next_offset, partition.claim.last_event_id)
 
-    def start(self, place: Place, offset: int) -> None:
+    def start(self, tp: TopicPartition, offset: int) -> None:
         """Expect records from `offset` on."""
-        partition = self._partitions[place]
+        partition = self._partitions[tp]
         partition.open(offset)
         if self._park_limit.stops(partition):
             return
@@ -145,9 +145,9 @@ class Processor:
         if self._batches is not None:
             partition.driver = self._tasks.start(self._drive(partition, self._batches))
 
-    def offer(self, place: Place, records: Sequence[ConsumedRecord]) -> None:
+    def offer(self, tp: TopicPartition, records: Sequence[ConsumedRecord]) -> None:
         """Take records; those settled by an earlier owner, and those not handled, are settled at once."""
-        partition = self._partitions.find(place)
+        partition = self._partitions.find(tp)
         if partition is None or not partition.may_start:
             return
         sorter, skips = self._settling.sorter, []
@@ -163,19 +163,19 @@ class Processor:
             else:
                 self._key_queues.put(partition, record)
         if stale:
-            self._tally.count(place.topic, "stale", stale)
+            self._tally.count(tp.topic, "stale", stale)
         if skips:
-            self._tally.passed_over(place.topic, skips)
+            self._tally.passed_over(tp.topic, skips)
             partition.moved()
         partition.wake.set()
 
-    def room(self, place: Place) -> bool:
+    def room(self, tp: TopicPartition) -> bool:
         """Whether more may be offered now."""
-        return self._partitions.room(place)
+        return self._partitions.room(tp)
 
-    def halted(self, place: Place) -> bool:
+    def halted(self, tp: TopicPartition) -> bool:
         """Whether a partition is stopped until an operator acts."""
-        partition = self._partitions.find(place)
+        partition = self._partitions.find(tp)
         return partition is not None and bool(partition.stopped)
 
     def standing(self) -> str:
@@ -188,24 +188,24 @@ class Processor:
         waits = self._circuit.closed and any(partition.waits(now) for partition in self._partitions.opened())
         return "degraded" if waits else "ok"
 
-    def fenced(self, place: Place) -> bool:
+    def fenced(self, tp: TopicPartition) -> bool:
         """Whether the partition must be forgotten and adopted again: claimed by another, or resumed after a stop."""
-        return self._partitions.is_fenced(place)
+        return self._partitions.is_fenced(tp)
 
-    def next_offset(self, place: Place) -> int | None:
+    def next_offset(self, tp: TopicPartition) -> int | None:
         """Return the offset below which all records are settled."""
-        return self._partitions.next_offset(place)
+        return self._partitions.next_offset(tp)
 
-    async def drain(self, places: Collection[Place], *, timeout_s: float) -> None:
+    async def drain(self, tps: Collection[TopicPartition], *, timeout_s: float) -> None:
         """Start no new record of these; return when those in progress are settled, or given up after `timeout_s`."""
-        drained = await self._partitions.drain(places, timeout_s=timeout_s)
+        drained = await self._partitions.drain(tps, timeout_s=timeout_s)
         with contextlib.suppress(TimeoutError):  # the next owner then skips some records again
             async with asyncio.timeout(LAST_PROGRESS_S):
                 await self._settling.write_progress(drained)
 
-    def forget(self, places: Collection[Place]) -> None:
+    def forget(self, tps: Collection[TopicPartition]) -> None:
         """Drop the state of these partitions."""
-        self._partitions.forget(places)
+        self._partitions.forget(tps)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Settle offered records; after `stop`, until every partition is forgotten. Raises if a task fails."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from bridge.errors import PermanentError, TransientError
-from bridge.kafka.transport import ConsumedRecord
+from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.runtime.backoff import Spread
 from bridge.runtime.failpoints import hit
 from bridge.runtime.logging import log
@@ -152,7 +152,7 @@ class Settling:
         if not (work.events or work.behind or work.parked):  # nothing has to be written now
             partition.window.settle(offsets)
             partition.moved()
-            self.tally.passed_over(partition.place.topic, (skip for _, skip in work.skipped))
+            self.tally.passed_over(partition.tp.topic, (skip for _, skip in work.skipped))
             return
         inside = work.handled is None
         async with self.transaction(partition, offsets, events=work.events, effects=inside) as settlement:
@@ -194,7 +194,7 @@ class Settling:
                 raise WithdrawnError
 
     def _count(self, partition: Partition, work: Work, applied: Sequence[Sorted]) -> None:
-        tally, topic = self.tally, partition.place.topic
+        tally, topic = self.tally, partition.tp.topic
         partition.moved()
         tally.applied(applied)
         tally.passed_over(topic, (skip for _, skip in work.skipped))
@@ -218,7 +218,7 @@ class Settling:
         hit("before_fence")
         claim, window = partition.claim, partition.window
         with self._span("settle", events):
-            async with self.ledger.begin(partition.place, claim.epoch, claim.updated_at) as settlement:
+            async with self.ledger.begin(partition.tp, claim.epoch, claim.updated_at) as settlement:
                 yield settlement
                 advance = window.preview(offsets)
                 updated_at = await settlement.settle(
@@ -265,7 +265,7 @@ class Settling:
                 self.tally.retried(record, failure, attempt=tries.attempt, first=tries.failures == 1)
                 return Waits(again_s)
         elif failure.cls == "bug":
-            self.tally.bug(at_fault(exc), queue.partition.place, offset=record.offset)
+            self.tally.bug(at_fault(exc), queue.partition.tp, offset=record.offset)
         if failure.code == ID_CONFLICT:
             self.tally.conflicted(record)
         return Park(failure, tries.attempt, raised_at(exc, self.consumer.handle))
@@ -323,22 +323,22 @@ class Settling:
             head = await parking.head(settlement, key, asked=True)
         if head is None:
             partition.claim.parked.discard(key)
-            place = partition.place
+            tp = partition.tp
             group = self.consumer.group
-            log.info("worker.release_ended", group=group, topic=place.topic, partition=place.partition)
+            log.info("worker.release_ended", group=group, topic=tp.topic, partition=tp.partition)
         return head
 
     async def by_hand(self, partitions: Iterable[Partition]) -> list[tuple[Partition, str]]:
         """Return the keys that an operator has parked."""
-        places = {each.place: each for each in partitions if not each.draining}
-        rows = await parking.by_hand(self.database, self.consumer.group, places.keys()) if places else []
-        return [(places[place], key) for place, key in rows]
+        tps = {each.tp: each for each in partitions if not each.draining}
+        rows = await parking.by_hand(self.database, self.consumer.group, tps.keys()) if tps else []
+        return [(tps[tp], key) for tp, key in rows]
 
     async def requested(self, partitions: Iterable[Partition]) -> list[tuple[Partition, str]]:
         """Return the parked keys to be released."""
-        places = {each.place: each for each in partitions if each.claim.parked and not each.draining}
-        rows = await parking.requested(self.database, self.consumer.group, places.keys()) if places else []
-        return [(places[place], key) for place, key in rows if key in places[place].claim.parked]
+        tps = {each.tp: each for each in partitions if each.claim.parked and not each.draining}
+        rows = await parking.requested(self.database, self.consumer.group, tps.keys()) if tps else []
+        return [(tps[tp], key) for tp, key in rows if key in tps[tp].claim.parked]
 
     async def persist(self, write: Callable[[], Awaitable[_Written]]) -> _Written:
         """Write a decision, retrying until it succeeds, so that an outage does not repeat the handler's call."""

@@ -15,8 +15,8 @@ from bridge.avro.event_decoder import EventDecoder
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import BridgeError, DecodeError, TransientError, UnknownRecordError
 from bridge.event import UNRECOGNIZED_TYPE, Event
+from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.kafka.record import PART_SHA256
-from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.backoff import backoff_s
 from bridge.runtime.logging import log
 from consumers.api import Consumer

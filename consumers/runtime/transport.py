@@ -13,7 +13,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition  # noqa: TID251 - this is the door
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener  # noqa: TID251 - this is the door
+from aiokafka import TopicPartition as ClientPartition  # noqa: TID251 - as above
 from aiokafka import errors as kafka_errors  # noqa: TID251 - as above
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import (  # noqa: TID251 - as above
     StickyPartitionAssignor,
@@ -22,10 +23,10 @@ from aiokafka.structs import OffsetAndMetadata  # noqa: TID251 - as above
 
 from bridge.errors import CodedError, ConfigError
 from bridge.kafka.connection import CLIENT_FAILURES, KafkaConnection, reachable, refusal
+from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from bridge.kafka.fetch_buffer import POLL_RECORDS, FetchBuffer, UnreadableBatchError
 from bridge.kafka.producer import METADATA_MAX_AGE_MS, START_S
 from bridge.kafka.reader import end_consumer
-from bridge.kafka.transport import ConsumedRecord, Place
 
 FETCH_MAX_BYTES = 8 * 1024 * 1024
 PARTITION_FETCH_MAX_BYTES = 1024 * 1024
@@ -87,20 +88,20 @@ class TransportError(CodedError):
 
     retriable = True
 
-    def __init__(self, code: str, places: Iterable[Place] = (), *, offset: int | None = None) -> None:
+    def __init__(self, code: str, tps: Iterable[TopicPartition] = (), *, offset: int | None = None) -> None:
         """Keep the constant `code`, the affected partitions, and the unreadable `offset`."""
         super().__init__(code)
-        self.places = frozenset(places)
+        self.tps = frozenset(tps)
         self.offset = offset
 
 
 class Rebalances(Protocol):
     """Called at rebalances, in the client's own task. While `revoked` runs, the partitions are still ours."""
 
-    async def revoked(self, places: frozenset[Place]) -> None:
+    async def revoked(self, tps: frozenset[TopicPartition]) -> None:
         """Drain and commit; within the rebalance timeout."""
 
-    def assigned(self, places: frozenset[Place]) -> None:
+    def assigned(self, tps: frozenset[TopicPartition]) -> None:
         """Note the newly assigned partitions; do not seek here, since records may be polled before this returns."""
 
 
@@ -167,20 +168,22 @@ class GroupTransport:
         self._consumer.subscribe(list(self._topics), listener=_Listener(rebalances))
         self._missing = MissingTopics(self._consumer._client, self._topics)  # noqa: SLF001 - the only refresher of metadata
 
-    async def poll(self, places: Collection[Place], *, timeout_s: float) -> Mapping[Place, Sequence[ConsumedRecord]]:
-        """Return records of `places` only, even if empty; each call keeps this member in its group.
+    async def poll(
+        self, tps: Collection[TopicPartition], *, timeout_s: float
+    ) -> Mapping[TopicPartition, Sequence[ConsumedRecord]]:
+        """Return records of `tps` only, even if empty; each call keeps this member in its group.
 
         Raises:
             TransportError: `no_answer`, `offset_missing`, `offset_out_of_range`, `batch_unreadable`, `refused`.
         """
         self._missing.look()
-        found = await self._take(places)
+        found = await self._take(tps)
         if not found and timeout_s > 0:
             await self._fetch_buffer.news(timeout_s)
-            found = await self._take(places)
+            found = await self._take(tps)
         return found
 
-    async def _take(self, places: Collection[Place]) -> Mapping[Place, Sequence[ConsumedRecord]]:
+    async def _take(self, tps: Collection[TopicPartition]) -> Mapping[TopicPartition, Sequence[ConsumedRecord]]:
         """Return fetched records without waiting, so that `getmany` cannot be cancelled."""
         subscription = self._consumer._subscription  # noqa: SLF001 - `getmany` waits for the group without a limit
         try:
@@ -192,9 +195,9 @@ class GroupTransport:
             self._consumer._coordinator.check_errors()  # noqa: SLF001 - as `getmany` does
             with subscription.fetch_context():  # counts as a poll, which keeps a member in its group
                 pass
-            return {} if subscription.reassignment_in_progress else await self._fetch_buffer.take(places)
+            return {} if subscription.reassignment_in_progress else await self._fetch_buffer.take(tps)
         except UnreadableBatchError as exc:
-            raise TransportError(exc.code, [exc.place], offset=exc.offset) from exc
+            raise TransportError(exc.code, [exc.tp], offset=exc.offset) from exc
         except CLIENT_FAILURES as exc:
             raise _translated(exc) from exc
 
@@ -205,45 +208,45 @@ class GroupTransport:
         if any(task is not None and task.done() and not task.cancelled() and task.exception() for task in tasks):
             coordinator.request_rejoin()
 
-    def position(self, place: Place) -> int | None:
+    def position(self, tp: TopicPartition) -> int | None:
         """Return the next offset to read, after records that readers do not see; None while unknown."""
-        state = self._state(place)
+        state = self._state(tp)
         return state.position if state is not None and state.has_valid_position else None
 
-    def high_watermark(self, place: Place) -> int | None:
+    def high_watermark(self, tp: TopicPartition) -> int | None:
         """Return the end of the log of the last fetch, including open transactions; None before the first."""
-        state = self._state(place)
+        state = self._state(tp)
         return None if state is None else state.highwater
 
-    def _state(self, place: Place) -> Any:
-        partition = TopicPartition(*place)
+    def _state(self, tp: TopicPartition) -> Any:
+        partition = ClientPartition(*tp)
         if partition not in self._consumer.assignment():
             return None
         return self._consumer._subscription.subscription.assignment.state_value(partition)  # noqa: SLF001 - `position()` may wait
 
-    def assigned(self) -> frozenset[Place]:
+    def assigned(self) -> frozenset[TopicPartition]:
         """Return the partitions assigned to this member."""
-        return frozenset(Place(*each) for each in self._consumer.assignment())
+        return frozenset(TopicPartition(*each) for each in self._consumer.assignment())
 
-    def seek(self, place: Place, offset: int) -> None:
-        """Read `place` from `offset` on."""
-        for each in self._ours([place]):
+    def seek(self, tp: TopicPartition, offset: int) -> None:
+        """Read `tp` from `offset` on."""
+        for each in self._ours([tp]):
             self._consumer.seek(each, offset)
 
-    def pause(self, places: Collection[Place]) -> None:
+    def pause(self, tps: Collection[TopicPartition]) -> None:
         """Stop fetching; records fetched and not polled are dropped and fetched again."""
-        self._consumer.pause(*self._ours(places))
+        self._consumer.pause(*self._ours(tps))
 
-    def resume(self, places: Collection[Place]) -> None:
+    def resume(self, tps: Collection[TopicPartition]) -> None:
         """Undo `pause`."""
-        self._consumer.resume(*self._ours(places))
+        self._consumer.resume(*self._ours(tps))
 
-    def _ours(self, places: Collection[Place]) -> list[Any]:
+    def _ours(self, tps: Collection[TopicPartition]) -> list[Any]:
         """Filter out partitions that a rebalance has just revoked; the listener reports them."""
         ours = self._consumer.assignment()
-        return [TopicPartition(*place) for place in places if place in ours]
+        return [ClientPartition(*tp) for tp in tps if tp in ours]
 
-    async def commit(self, offsets: Mapping[Place, int]) -> None:
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Commit the next offsets, within a time limit; `TransportError`: `not_member`, `no_answer`."""
         coordinator = self._consumer._coordinator  # noqa: SLF001 - `commit()` waits first, and then sends stale offsets
         membership = (coordinator.generation, coordinator.member_id)
@@ -254,16 +257,16 @@ class GroupTransport:
             if lost or membership != (coordinator.generation, coordinator.member_id) or coordinator.generation < 0:
                 raise TransportError("not_member", lost or offsets)
             await coordinator._do_commit_offsets(  # noqa: SLF001 - as above
-                None, {TopicPartition(*place): OffsetAndMetadata(offset, "") for place, offset in offsets.items()}
+                None, {ClientPartition(*tp): OffsetAndMetadata(offset, "") for tp, offset in offsets.items()}
             )
 
-    async def bounds(self, places: Collection[Place]) -> Mapping[Place, Bounds]:
+    async def bounds(self, tps: Collection[TopicPartition]) -> Mapping[TopicPartition, Bounds]:
         """Return start and end of the logs for readers, where an open transaction is the end; raises `no_answer`."""
-        wanted = [TopicPartition(*place) for place in places]
+        wanted = [ClientPartition(*tp) for tp in tps]
         async with _answered(ANSWER_S):
             starts = await self._consumer.beginning_offsets(wanted)
             ends = await self._consumer.end_offsets(wanted)
-        return {place: Bounds(starts[place], ends[place]) for place in places}
+        return {tp: Bounds(starts[tp], ends[tp]) for tp in tps}
 
     def outdated(self) -> bool:
         """Return whether the credential files were replaced, so that a new member would use others."""
@@ -283,10 +286,10 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is
         self._rebalances = rebalances
 
     async def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:
-        await self._rebalances.revoked(frozenset(Place(*each) for each in revoked))
+        await self._rebalances.revoked(frozenset(TopicPartition(*each) for each in revoked))
 
     def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
-        self._rebalances.assigned(frozenset(Place(*each) for each in assigned))
+        self._rebalances.assigned(frozenset(TopicPartition(*each) for each in assigned))
 
 
 def _build(options: dict[str, Any], *, group: str, timing: Timing) -> Any:
@@ -326,7 +329,7 @@ async def _answered(timeout_s: float) -> AsyncIterator[None]:
 
 
 def _translated(exc: Exception) -> TransportError:
-    places = exc.args[0] if exc.args and isinstance(exc, kafka_errors.OffsetOutOfRangeError) else ()
+    tps = exc.args[0] if exc.args and isinstance(exc, kafka_errors.OffsetOutOfRangeError) else ()
     if exc.args and isinstance(exc, kafka_errors.NoOffsetForPartitionError):
-        places = exc.args[:1]
-    return TransportError(_CODES.get(type(exc), "no_answer"), [Place(*place) for place in places])
+        tps = exc.args[:1]
+    return TransportError(_CODES.get(type(exc), "no_answer"), [TopicPartition(*tp) for tp in tps])

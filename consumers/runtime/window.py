@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-from bridge.kafka.transport import ConsumedRecord
+from bridge.kafka.consumed_record import ConsumedRecord
 
 # Bytes per record of our own objects and of the contract's headers, by `sys.getsizeof`.
 OVERHEAD_BYTES = 2_048

@@ -26,8 +26,8 @@ from rich.console import Console
 
 from bridge.dev.kafka import create_topics
 from bridge.kafka.connection import KafkaConnection
+from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.kafka.reader import open_reader
-from bridge.kafka.transport import ConsumedRecord
 from tests.bench.load import Load
 from tests.bench.processes import MIB, Process, cpu_s, rss_peak
 from tests.bench.servers import NAIVE_TOPIC, Server, bridge, naive

@@ -7,7 +7,7 @@ from functools import cache
 
 import orjson
 
-from bridge.dev.story import deliveries
+from bridge.dev.traffic import deliveries
 from bridge.runtime.slot import sign
 
 HMAC_KEY = b"bench-key-that-guards-nothing-at-all"

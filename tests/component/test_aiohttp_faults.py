@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from bridge.dev.ports import HOST
-from bridge.runtime.http import AHEAD_MAX, Answer, HardenedServer, Request
+from bridge.runtime.http import AHEAD_MAX, HardenedServer, Request, Response
 from tests.waiting import HANG_S, until
 
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n"
@@ -48,7 +48,7 @@ class Answering:
     async def _answer(self, request: Request) -> None:
         self.serving.names.append([name for name, _ in request.raw_headers])
         await self.serving.gate.wait()
-        request.answer(Answer(200, b"{}"))
+        request.respond(Response(200, b"{}"))
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import ConfigError
-from bridge.kafka.transport import Place
+from bridge.kafka.consumed_record import TopicPartition
 from consumers.api import Consumer
 from consumers.cli import main
 from consumers.commands.doctor import Kept, _sink, phi_findings, state_findings
@@ -241,8 +241,10 @@ def told(kept: Kept, *, begins_by_itself: bool = False) -> list[tuple[str, str, 
     return [(each.verdict, f"{each.check}: {each.text}", each.advice) for each in found]
 
 
-def progress(next_offset: int | None, *, above: int = 0, keys: int = 0, events: int = 0) -> dict[Place, Progress]:
-    return {Place("t", 0): Progress(next_offset, None, 1, "c", datetime.now(UTC), above, keys, events)}
+def progress(
+    next_offset: int | None, *, above: int = 0, keys: int = 0, events: int = 0
+) -> dict[TopicPartition, Progress]:
+    return {TopicPartition("t", 0): Progress(next_offset, None, 1, "c", datetime.now(UTC), above, keys, events)}
 
 
 INIT = "drx-consumer init desk --from earliest|latest|TIME"

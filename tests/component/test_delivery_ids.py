@@ -76,7 +76,7 @@ class Replica(NamedTuple):
         return str((await pushed(self.ingress, document))[1]["outcome"])
 
     def reads(self, other: "Replica", *, since: int = 0) -> None:
-        """Read all that another one has written, as its follower would; or only what came `since` a number."""
+        """Read all that another one has written, as its reader would; or only what came `since` a number."""
         recalled = self.ingress.publisher.dedupe.recalled
         for delivery, outcome in other.ingress.publisher.published[since:]:
             if isinstance(outcome, ParkReason):

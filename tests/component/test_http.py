@@ -18,10 +18,10 @@ from bridge.runtime.http import (
     PIECE_BYTES,
     TURN_MAX,
     TURN_MAX_BYTES,
-    Answer,
     ClientConnection,
     HardenedServer,
     Request,
+    Response,
 )
 from bridge.runtime.sockets import ACCEPT_MAX
 from tests.component.test_ingress import StubTransport
@@ -131,7 +131,7 @@ async def test_a_client_that_is_lost_before_it_has_taken_its_answer_leaves_nothi
         transport.taken, transport.protocol = False, (connection := server())
         connection.connection_made(transport)
         connection.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
-        (await handler.first()).answer(Answer(200, b"{}"))
+        (await handler.first()).respond(Response(200, b"{}"))
         await until(lambda: connection.overdue == "unread_answer")
         connection.connection_lost(None)
 
@@ -163,7 +163,7 @@ class Inviting:
 
     def take(self, requests: Sequence[Request]) -> None:
         for request in requests:
-            request.answer(Answer(200, b"{}"))
+            request.respond(Response(200, b"{}"))
 
 
 class Spoken(Quiet):
@@ -192,7 +192,7 @@ async def test_a_request_is_answered_once_whatever_its_handler_does_later() -> N
             connection.data_received(b"POST /%d HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n" % number)
             await until(partial(_has_taken, handler, number + 1))
             for _ in range(2):
-                handler.taken[0][0].answer(Answer(200, b"{}"))
+                handler.taken[0][0].respond(Response(200, b"{}"))
 
         assert transport.received.count(b"HTTP/1.1 ") == 1
         connection.connection_lost(None)
@@ -251,7 +251,7 @@ async def test_what_comes_piece_by_piece_has_its_time_once(begun: bytes) -> None
 
 class Broken(Patient):
     def take(self, requests: Sequence[Request]) -> None:
-        requests[0].answer(Answer(200, b"{}"))
+        requests[0].respond(Response(200, b"{}"))
         raise KeyError(requests)
 
 

@@ -4,9 +4,9 @@ import re
 
 from click.testing import CliRunner, Result
 
-from bridge.answers import PARKED, REFUSED, UNAVAILABLE
 from bridge.commands.log import log
 from bridge.errors import NotDurableError
+from bridge.response_codes import PARKED, REFUSED, UNAVAILABLE
 from bridge.runtime.logging import render
 from tests.builders import a_body
 from tests.component.test_ingress import running

@@ -12,16 +12,16 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import BaseTestServer, TestServer
 
-from bridge.answers import REFUSED
 from bridge.avro.codec import Codec
 from bridge.avro.event_decoder import open_decoder
 from bridge.dev.files import DataDirectory
 from bridge.dev.page.feed import KEPT, SHOWN, Feed
 from bridge.dev.page.server import page_app
 from bridge.dev.page.views import MACHINES, Views, strip
-from bridge.kafka.transport import ConsumedRecord
+from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.registry.address import RegistryAddress
 from bridge.registry.loader import bundled
+from bridge.response_codes import REFUSED
 from bridge.runtime.log_ids import current_id_key
 from bridge.runtime.logging import id_hash
 from tests.builders import an_event

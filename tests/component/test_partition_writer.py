@@ -12,7 +12,7 @@ from bridge.errors import NotDurableError, RecordRefusedError
 from bridge.event import Durable
 from bridge.kafka import partition_writer
 from bridge.kafka.accepted import Accepted, from_entry
-from bridge.kafka.follower import Follower
+from bridge.kafka.known_ids_reader import KnownIdsReader
 from bridge.kafka.partition_writer import BATCH_MAX, SWEEP_S, PartitionWriters, WriterLimits
 from bridge.kafka.record import Record
 from bridge.spool.segment import Entry, UnreadableEntryError
@@ -56,7 +56,7 @@ class Subject:
             known_ids=self.known_ids,
             late_acks=self.late,
             limits=WriterLimits(deadline_s, spool_after_s, set_aside_after_s),
-            follower=cast("Follower", self),
+            known_ids_reader=cast("KnownIdsReader", self),
         )
 
     def follow(self, topic: str) -> None:

@@ -55,7 +55,7 @@ def test_a_sample_has_the_outcome_the_key_and_the_topic_of_the_manifest(row: dic
     else:
         assert isinstance(outcome, Mapped)
         routes = RoutingTable({})
-        assert {(event.key, routes.place(event)) for event in outcome.events} == {(row["kafka_key"], row["topic"])}
+        assert {(event.key, routes.topic_of(event)) for event in outcome.events} == {(row["kafka_key"], row["topic"])}
 
 
 @pytest.mark.parametrize("name", CASES)

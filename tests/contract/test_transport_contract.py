@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from bridge.kafka.connection import KafkaConnection
+from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from bridge.kafka.producer import KafkaProducer
 from bridge.kafka.record import Record
-from bridge.kafka.transport import ConsumedRecord, Place
 from consumers.runtime.transport import Bounds, GroupTransport, Timing, TransportError
 from tests.cluster import Topics
 from tests.fake_transport import FakeKafka, FakeTransport
@@ -27,14 +27,14 @@ SHORT_S = 0.2
 class Listener:
     """Hears of rebalances and keeps them."""
 
-    heard: list[tuple[str, frozenset[Place]]] = field(default_factory=list)
+    heard: list[tuple[str, frozenset[TopicPartition]]] = field(default_factory=list)
     joined: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def revoked(self, places: frozenset[Place]) -> None:
-        self.heard.append(("revoked", places))
+    async def revoked(self, tps: frozenset[TopicPartition]) -> None:
+        self.heard.append(("revoked", tps))
 
-    def assigned(self, places: frozenset[Place]) -> None:
-        self.heard.append(("assigned", places))
+    def assigned(self, tps: frozenset[TopicPartition]) -> None:
+        self.heard.append(("assigned", tps))
         self.joined.set()
 
 
@@ -51,17 +51,17 @@ class Subject:
     members: list[GroupTransport] = field(default_factory=list)
 
     @property
-    def places(self) -> list[Place]:
-        return [Place(self.topic, number) for number in range(PARTITIONS)]
+    def tps(self) -> list[TopicPartition]:
+        return [TopicPartition(self.topic, number) for number in range(PARTITIONS)]
 
-    async def write(self, place: Place, *ids: str) -> None:
+    async def write(self, tp: TopicPartition, *ids: str) -> None:
         if self.fake is not None:
-            self.fake.add(place, *ids)
+            self.fake.add(tp, *ids)
             return
         assert self.producer is not None
         for each in ids:
-            record = Record(*place, b"rx_1", each.encode(), [("ce_id", each.encode())], 1_772_366_400_000)
-            await self.producer.write(*place, [record])
+            record = Record(*tp, b"rx_1", each.encode(), [("ce_id", each.encode())], 1_772_366_400_000)
+            await self.producer.write(*tp, [record])
 
     async def member(self) -> tuple[GroupTransport, Listener]:
         listener = Listener()
@@ -84,7 +84,7 @@ class Subject:
         """Have another member join, so that `transport` keeps one partition."""
         listener.joined.clear()
         if isinstance(transport, FakeTransport):
-            await transport.rebalance([Place(self.topic, 0)])
+            await transport.rebalance([TopicPartition(self.topic, 0)])
             return
         other = self._new()
         await other.start(Listener())
@@ -107,11 +107,11 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         yield Subject(topic, stack, producer=producer, topics=topics, group=topics.unique_key("group"))
 
 
-async def poll_for(transport: GroupTransport, places: Collection[Place], count: int) -> list[ConsumedRecord]:
+async def poll_for(transport: GroupTransport, tps: Collection[TopicPartition], count: int) -> list[ConsumedRecord]:
     found: list[ConsumedRecord] = []
     async with asyncio.timeout(HANG_S):
         while len(found) < count:
-            for records in (await transport.poll(places, timeout_s=SHORT_S)).values():
+            for records in (await transport.poll(tps, timeout_s=SHORT_S)).values():
                 found += records
     return found
 
@@ -121,7 +121,7 @@ def ids(records: Sequence[ConsumedRecord]) -> list[str]:
 
 
 async def test_records_come_in_order_from_where_it_was_sought(subject: Subject) -> None:
-    first, _ = subject.places
+    first, _ = subject.tps
     await subject.write(first, "a", "b", "c")
     transport, _ = await subject.member()
 
@@ -136,12 +136,12 @@ async def test_records_come_in_order_from_where_it_was_sought(subject: Subject) 
 
 async def test_only_the_partitions_asked_for_are_returned_and_none_means_none(subject: Subject) -> None:
     """For aiokafka an empty list means all."""
-    first, second = subject.places
+    first, second = subject.tps
     await subject.write(first, "a")
     await subject.write(second, "b")
     transport, _ = await subject.member()
-    for place in subject.places:
-        transport.seek(place, 0)
+    for tp in subject.tps:
+        transport.seek(tp, 0)
 
     assert ids(await poll_for(transport, [second], 1)) == ["b"]
     for _ in range(3):
@@ -150,7 +150,7 @@ async def test_only_the_partitions_asked_for_are_returned_and_none_means_none(su
 
 
 async def test_a_partition_without_any_offset_is_told_and_only_when_it_is_asked_for(subject: Subject) -> None:
-    first, second = subject.places
+    first, second = subject.tps
     await subject.write(first, "a")
     transport, _ = await subject.member()
     transport.seek(first, 0)
@@ -159,23 +159,23 @@ async def test_a_partition_without_any_offset_is_told_and_only_when_it_is_asked_
     with pytest.raises(TransportError) as caught:
         await poll_for(transport, [second], 1)
 
-    assert (caught.value.code, caught.value.places) == ("offset_missing", frozenset([second]))
+    assert (caught.value.code, caught.value.tps) == ("offset_missing", frozenset([second]))
 
 
 async def test_an_offset_outside_the_log_is_told(subject: Subject) -> None:
     """With another setting aiokafka would skip or repeat silently."""
-    first, _ = subject.places
+    first, _ = subject.tps
     transport, _ = await subject.member()
     transport.seek(first, 7)
 
     with pytest.raises(TransportError) as caught:
         await poll_for(transport, [first], 1)
 
-    assert (caught.value.code, caught.value.places) == ("offset_out_of_range", frozenset([first]))
+    assert (caught.value.code, caught.value.tps) == ("offset_out_of_range", frozenset([first]))
 
 
 async def test_it_goes_on_from_the_committed_offset(subject: Subject) -> None:
-    first, _ = subject.places
+    first, _ = subject.tps
     await subject.write(first, "a", "b")
     transport, _ = await subject.member()
     await transport.commit({first: 1})
@@ -187,7 +187,7 @@ async def test_it_goes_on_from_the_committed_offset(subject: Subject) -> None:
 
 
 async def test_bounds_are_where_a_log_starts_and_ends(subject: Subject) -> None:
-    first, second = subject.places
+    first, second = subject.tps
     await subject.write(first, "a", "b")
     transport, _ = await subject.member()
 
@@ -195,31 +195,31 @@ async def test_bounds_are_where_a_log_starts_and_ends(subject: Subject) -> None:
 
 
 async def test_what_is_paused_is_not_returned_and_comes_after_it_is_resumed(subject: Subject) -> None:
-    first, second = subject.places
+    first, second = subject.tps
     await subject.write(first, "a")
     transport, _ = await subject.member()
-    for place in subject.places:
-        transport.seek(place, 0)
+    for tp in subject.tps:
+        transport.seek(tp, 0)
     transport.pause([first])
     await subject.write(second, "b")
 
-    assert ids(await poll_for(transport, subject.places, 1)) == ["b"]
+    assert ids(await poll_for(transport, subject.tps, 1)) == ["b"]
     transport.resume([first])
 
-    assert ids(await poll_for(transport, subject.places, 1)) == ["a"]
+    assert ids(await poll_for(transport, subject.tps, 1)) == ["a"]
 
 
 async def test_a_rebalance_takes_everything_and_gives_some_back(subject: Subject) -> None:
     """The protocol is the eager one; and an offset that was sought is not kept over it, nor a pause."""
     transport, listener = await subject.member()
-    for place in subject.places:
-        transport.seek(place, 0)
-    transport.pause(subject.places)
+    for tp in subject.tps:
+        transport.seek(tp, 0)
+    transport.pause(subject.tps)
 
     await subject.share(transport, listener)
 
     (kept,) = transport.assigned()
-    assert listener.heard[-2:] == [("revoked", frozenset(subject.places)), ("assigned", frozenset([kept]))]
+    assert listener.heard[-2:] == [("revoked", frozenset(subject.tps)), ("assigned", frozenset([kept]))]
     with pytest.raises(TransportError) as caught:
         await poll_for(transport, [kept], 1)
     assert caught.value.code == "offset_missing"
@@ -228,7 +228,7 @@ async def test_a_rebalance_takes_everything_and_gives_some_back(subject: Subject
 async def test_a_commit_for_a_partition_that_was_lost_is_refused(subject: Subject) -> None:
     transport, listener = await subject.member()
     await subject.share(transport, listener)
-    (lost,) = set(subject.places) - transport.assigned()
+    (lost,) = set(subject.tps) - transport.assigned()
 
     with pytest.raises(TransportError) as caught:
         await transport.commit({lost: 1})
@@ -240,7 +240,7 @@ async def test_seek_pause_and_resume_of_what_is_not_ours_do_nothing(subject: Sub
     """A rebalance may have taken it in this moment."""
     transport, listener = await subject.member()
     await subject.share(transport, listener)
-    (lost,) = set(subject.places) - transport.assigned()
+    (lost,) = set(subject.tps) - transport.assigned()
 
     transport.seek(lost, 0)
     transport.pause([lost])

@@ -2,9 +2,9 @@
 
 from urllib.parse import unquote_to_bytes
 
-from bridge.answers import REFUSED
 from bridge.ingress.headers import head_rules, read_heads
 from bridge.proof.scheme import Raw
+from bridge.response_codes import REFUSED
 from tests.fuzz.choices import Choices
 from tests.schemes import VERIFIED, Vector, vectors, verdict
 

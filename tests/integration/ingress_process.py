@@ -13,8 +13,8 @@ import orjson
 
 from bridge.dev.ports import free_port
 from bridge.kafka.connection import KafkaConnection
+from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.kafka.reader import open_reader
-from bridge.kafka.transport import ConsumedRecord
 from tests.builders import SECRET, codec, signed_headers
 from tests.cluster import STANDARD_TOPICS
 from tests.integration.service_process import NO_AUTHORITIES, ServiceProcess, until

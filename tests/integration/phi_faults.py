@@ -25,7 +25,7 @@ def _of(owner: str, names: str) -> tuple[str, ...]:
 PLACES = (
     *_of("bridge.runtime.http:StrictParser.", "feed_data"),
     *_of("bridge.runtime.http:ClientConnection.", "data_received parsed"),
-    *_of("bridge.runtime.http:", "Request.answer Answer.prepare"),
+    *_of("bridge.runtime.http:", "Request.respond Response.prepare"),
     *_of("bridge.ingress.webhooks:", "read_heads check_content"),
     *_of("bridge.proof.schemes.standard_webhooks:StandardWebhooks.", "prove"),
     *_of("bridge.ingress.webhooks:", "trace_of read_body safe_headers"),

@@ -8,8 +8,8 @@ import pytest
 from confluent_kafka import Producer
 
 from bridge.kafka.connection import KafkaConnection
+from bridge.kafka.consumed_record import TopicPartition
 from bridge.kafka.reader import open_reader, open_tail
-from bridge.kafka.transport import Place
 from consumers.runtime.transport import GroupTransport, TransportError
 from tests.cluster import Cluster, EmbeddedCluster, Topics
 from tests.groups import a_member
@@ -33,13 +33,13 @@ def member(topics: Topics, topic: str) -> AbstractAsyncContextManager[GroupTrans
 
 
 async def member_reads(topics: Topics, topic: str, count: int) -> list[bytes | None]:
-    places = [Place(topic, number) for number in range(len(CODECS))]
+    tps = [TopicPartition(topic, number) for number in range(len(CODECS))]
     values: list[bytes | None] = []
     async with member(topics, topic) as transport, asyncio.timeout(HANG_S):
-        for place in places:
-            transport.seek(place, 0)
+        for tp in tps:
+            transport.seek(tp, 0)
         while len(values) < count:
-            for records in (await transport.poll(places, timeout_s=0.2)).values():
+            for records in (await transport.poll(tps, timeout_s=0.2)).values():
                 values += [record.value for record in records]
     return values
 
@@ -75,33 +75,33 @@ def spoiled(cluster: Cluster, topics: Topics) -> str:
 
 async def test_a_member_reads_up_to_a_corrupt_batch_and_the_other_partitions(spoiled: str, topics: Topics) -> None:
     """The client drops what it has unpacked before such a batch, also of the other partitions."""
-    first, second = places = Place(spoiled, 0), Place(spoiled, 1)
-    found: dict[Place, list[bytes | None]] = {first: [], second: []}
+    first, second = tps = TopicPartition(spoiled, 0), TopicPartition(spoiled, 1)
+    found: dict[TopicPartition, list[bytes | None]] = {first: [], second: []}
     failure: TransportError | None = None
     async with member(topics, spoiled) as transport, asyncio.timeout(HANG_S):
-        for place in places:
-            transport.seek(place, 0)
+        for tp in tps:
+            transport.seek(tp, 0)
         while failure is None or not found[second]:
             try:
-                for place, records in (await transport.poll(places, timeout_s=0.2)).items():
-                    found[place] += [record.value for record in records]
+                for tp, records in (await transport.poll(tps, timeout_s=0.2)).items():
+                    found[tp] += [record.value for record in records]
             except TransportError as exc:
                 failure = exc
         # As a process goes on that leaves the partition out.
         transport.seek(first, 5)
         while len(found[first]) < 4:
-            for place, records in (await transport.poll([first], timeout_s=0.2)).items():
-                found[place] += [record.value for record in records]
+            for tp, records in (await transport.poll([first], timeout_s=0.2)).items():
+                found[tp] += [record.value for record in records]
 
     assert found == {first: [b"0", b"1", b"5", b"6"], second: [b"other"]}
-    assert (failure.code, failure.places, failure.offset) == ("batch_unreadable", frozenset({first}), 2)
+    assert (failure.code, failure.tps, failure.offset) == ("batch_unreadable", frozenset({first}), 2)
 
 
 async def test_a_reader_passes_over_a_corrupt_batch_and_says_where_it_lies(spoiled: str, topics: Topics) -> None:
-    passed: list[tuple[Place, int, int]] = []
+    passed: list[tuple[TopicPartition, int, int]] = []
 
-    def note(place: Place, offset: int, after: int) -> None:
-        passed.append((place, offset, after))
+    def note(tp: TopicPartition, offset: int, after: int) -> None:
+        passed.append((tp, offset, after))
 
     connection = KafkaConnection(topics.bootstrap_servers)
     async with open_reader(connection, [spoiled], from_beginning=True, unreadable=note) as reader:
@@ -112,4 +112,4 @@ async def test_a_reader_passes_over_a_corrupt_batch_and_says_where_it_lies(spoil
             end += [record.value for record in await tail.poll()]
 
     assert sorted(whole, key=str) == sorted(end, key=str) == [b"0", b"1", b"5", b"6", b"other"]
-    assert passed == [(Place(spoiled, 0), 2, 5)] * 2
+    assert passed == [(TopicPartition(spoiled, 0), 2, 5)] * 2

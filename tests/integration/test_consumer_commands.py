@@ -13,8 +13,8 @@ from uuid import uuid4
 import pytest
 
 from bridge.dev.ports import free_port
+from bridge.kafka.consumed_record import TopicPartition
 from bridge.kafka.record import Record
-from bridge.kafka.transport import Place
 from consumers.runtime.beginnings import hint
 from tests.audit_lines import acts, audit_lines, spoken
 from tests.cluster import Cluster, EmbeddedCluster, Topics
@@ -163,7 +163,7 @@ async def test_one_partition_is_moved_as_the_hint_says_or_to_an_offset(desk: Des
     await fill(cluster, desk.topic, {0: 3, 1: 3})
     await desk.lines("init", "--from", "latest")
     move = ("--force", "--reason", "a corrupt batch")
-    _, _, advice = hint("offset_expired", consumer="desk", place=Place(desk.topic, 1)).partition("drx-consumer ")
+    _, _, advice = hint("offset_expired", consumer="desk", tp=TopicPartition(desk.topic, 1)).partition("drx-consumer ")
     command = ["a drill" if each == "…" else each for each in shlex.split(advice)]
 
     code, _, err = await drx_consumer(desk.env, *command)

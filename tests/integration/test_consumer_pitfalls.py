@@ -5,10 +5,10 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
 import pytest
-from aiokafka import TopicPartition  # noqa: TID251 - the bare library
+from aiokafka import TopicPartition as ClientPartition  # noqa: TID251 - the bare library
 
 from bridge.dev.kafka import create_topics
-from bridge.kafka.transport import Place
+from bridge.kafka.consumed_record import TopicPartition
 from consumers.runtime.transport import TransportError
 from tests.cluster import Cluster, Topics
 from tests.groups import a_member
@@ -67,7 +67,7 @@ async def test_a_topic_that_is_made_later_is_given_out_before_the_metadata_are_o
 async def test_a_commit_of_ours_that_had_to_wait_is_not_sent_after_a_rebalance(
     topics: Topics, topic: str, group: str
 ) -> None:
-    both = [Place(topic, number) for number in range(PARTITIONS)]
+    both = [TopicPartition(topic, number) for number in range(PARTITIONS)]
     async with AsyncExitStack() as stack:
         old = await stack.enter_async_context(ours(topics, topic, group))
         coordinator, going_on = old._consumer._coordinator, asyncio.Event()
@@ -96,7 +96,7 @@ async def test_a_commit_of_ours_that_had_to_wait_is_not_sent_after_a_rebalance(
         await committing
 
         assert old_answer.result() in {"not_member", "no_answer"}
-        assert await new._consumer.committed(TopicPartition(*moved)) == 77
+        assert await new._consumer.committed(ClientPartition(*moved)) == 77
 
 
 async def stopped_in_time(transport: Any) -> None:
@@ -110,9 +110,9 @@ async def test_a_stop_with_a_frozen_broker_ends_and_leaves_nothing(
     cluster: Cluster, topics: Topics, topic: str, group: str
 ) -> None:
     async with ours(topics, topic, group) as transport:
-        transport.seek(Place(topic, 0), 0)
+        transport.seek(TopicPartition(topic, 0), 0)
         async with paused(cluster):
-            await transport.poll([Place(topic, 0)], timeout_s=0.5)
+            await transport.poll([TopicPartition(topic, 0)], timeout_s=0.5)
 
             await stopped_in_time(transport)
 
@@ -131,7 +131,7 @@ async def test_questions_to_a_frozen_broker_end_with_no_answer(
 ) -> None:
     """The library's commit has no end, nor has its question for offsets."""
     monkeypatch.setattr("consumers.runtime.transport.ANSWER_S", 0.5)
-    first = Place(topic, 0)
+    first = TopicPartition(topic, 0)
     async with ours(topics, topic, group) as transport, paused(cluster):
         for ask in (transport.commit({first: 1}), transport.bounds([first])):
             with pytest.raises(TransportError) as caught:
@@ -148,6 +148,6 @@ async def test_a_client_that_fetches_no_more_says_so(topics: Topics, topic: str,
         await asyncio.gather(transport._consumer._fetcher._fetch_task, return_exceptions=True)
 
         with pytest.raises(TransportError) as caught:
-            await transport.poll([Place(topic, 0)], timeout_s=0)
+            await transport.poll([TopicPartition(topic, 0)], timeout_s=0)
 
         assert caught.value.code == "no_answer"

@@ -17,7 +17,7 @@ from confluent_kafka import Producer
 from bridge.dev.kafka import known_brokers
 from bridge.dev.services import run_program
 from bridge.dev.sources import SOURCES
-from bridge.dev.story import deliveries
+from bridge.dev.traffic import deliveries
 from tests.integration.dev_process import DevProcess, archived, gone, received, run_dev
 from tests.integration.service_process import HANG_S, until
 from tests.kafka import read_all

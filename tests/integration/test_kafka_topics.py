@@ -16,10 +16,10 @@ from bridge.dev.kafka import create_topics
 from bridge.errors import ConfigError
 from bridge.kafka.admin import open_admin
 from bridge.kafka.connection import KafkaConnection
+from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.kafka.producer import REQUEST_TIMEOUT_MS
 from bridge.kafka.record import Record
 from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC, partition
-from bridge.kafka.transport import ConsumedRecord
 from tests import forked
 from tests.cluster import Cluster
 from tests.kafka import HANG_S, configure_topic, read_all

@@ -8,14 +8,14 @@ from urllib.parse import urlsplit
 import pytest
 
 from bridge.errors import PermanentError, TransientError
-from bridge.kafka.transport import Place
+from bridge.kafka.consumed_record import TopicPartition
 from consumers.postgres.pool import Database, open_database
 from consumers.runtime.ledger import FencedError, Ledger, Settlement
 from consumers.runtime.operator import By, forget_group
 from tests.ledger import GROUP, PLACE, an_entry, rows, until_waiting
 from tests.postgres import fresh_database
 
-OTHER = Place(PLACE.topic, 4)
+OTHER = TopicPartition(PLACE.topic, 4)
 
 
 async def settled(
@@ -271,11 +271,11 @@ async def test_partitions_that_share_events_in_opposite_orders_do_not_lock_up(
 ) -> None:
     """A third keeps both waiting in the middle: in the order of their records, each would hold what the other wants."""
     entries = [an_entry("evt-1"), an_entry("evt-2"), an_entry("evt-3")]
-    third = Place(PLACE.topic, 5)
-    epochs = {place: (await ledger.claim(place)).epoch for place in (PLACE, OTHER, third)}
+    third = TopicPartition(PLACE.topic, 5)
+    epochs = {tp: (await ledger.claim(tp)).epoch for tp in (PLACE, OTHER, third)}
 
-    async def admit(place: Place, *, reverse: bool) -> list[str]:
-        async with ledger.begin(place, epochs[place]) as settlement:
+    async def admit(tp: TopicPartition, *, reverse: bool) -> list[str]:
+        async with ledger.begin(tp, epochs[tp]) as settlement:
             return [*await settlement.admit(entries[::-1] if reverse else entries)]
 
     async with ledger.begin(third, epochs[third]) as settlement:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bridge.errors import ConfigError
-from bridge.kafka.transport import Place
+from bridge.kafka.consumed_record import TopicPartition
 from consumers.postgres.pool import Database
 from consumers.runtime import parking
 from consumers.runtime.ledger import FencedError, Ledger
@@ -189,7 +189,7 @@ async def test_two_operators_give_a_record_up_once(ledger: Ledger, database: Dat
     assert len(await rows(database, "select from drx_consumer.audit")) == 1
 
 
-async def placed(database: Database, offsets: dict[Place, int], *, cluster_id: str = "cluster-a") -> None:
+async def placed(database: Database, offsets: dict[TopicPartition, int], *, cluster_id: str = "cluster-a") -> None:
     async with database.transaction() as connection:
         await lock_progress(connection, GROUP, [TOPIC])
         await set_offsets(connection, GROUP, offsets, cluster_id=cluster_id, move=True, by=By("ann", "new cluster"))
@@ -218,9 +218,9 @@ async def test_progress_counts_what_is_settled_above_and_what_waits(ledger: Ledg
         await settlement.settle(next_offset=10, last_event_id="evt-9", above=(12, 14))
     await parked(ledger, 12, 14)
 
-    ((place, standing),) = (await standings(database, GROUP, [TOPIC, "other"])).items()
+    ((tp, standing),) = (await standings(database, GROUP, [TOPIC, "other"])).items()
 
-    assert (place, standing.next_offset, standing.cluster_id) == (PLACE, 10, "cluster-a")
+    assert (tp, standing.next_offset, standing.cluster_id) == (PLACE, 10, "cluster-a")
     assert (standing.above, standing.parked_keys, standing.parked_events) == (2, 1, 2)
 
 
@@ -246,7 +246,7 @@ async def test_a_forgotten_group_leaves_only_the_trace_of_it(ledger: Ledger, dat
 
 async def test_a_decision_about_a_key_in_two_partitions_says_which_is_meant(ledger: Ledger, database: Database) -> None:
     await parked(ledger, 7)
-    async with ledger.begin(Place(TOPIC, 4), 1) as settlement:
+    async with ledger.begin(TopicPartition(TOPIC, 4), 1) as settlement:
         record = a_consumed_record(7, event_id="evt-other")._replace(partition=4)
         await parking.park(settlement, record, Why("bug", "unexpected", 1))
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.kafka.record import Record
 from bridge.kafka.routing import partition
-from bridge.kafka.transport import ConsumedRecord
 from consumers.api import Consumer
 from consumers.runtime.outbox import ROWS
 from tests.cluster import Cluster, Topics

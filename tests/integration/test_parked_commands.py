@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from consumers.postgres.pool import Database
 from consumers.runtime.ledger import Ledger
 from consumers.runtime.parking import Why, append, park
@@ -43,13 +43,13 @@ class Lot:
 async def lot(ledger_dsn: str, database: Database) -> Lot:
     """A group that has parked two prescriptions for their first events."""
     ledger = Ledger(database, group="read_model", cluster_id="cluster-a")
-    places = [Place(TOPIC, number) for number in range(PARTITIONS)]
-    epochs = {place: (await ledger.claim(place)).epoch for place in places}
+    tps = [TopicPartition(TOPIC, number) for number in range(PARTITIONS)]
+    epochs = {tp: (await ledger.claim(tp)).epoch for tp in tps}
     for offset, each in enumerate(LIVES.records(TOPIC, partitions=PARTITIONS)):
-        place, key = Place(TOPIC, each.partition), each.key
-        record = ConsumedRecord(*place, offset, each.timestamp_ms, key, each.value, each.headers)
+        tp, key = TopicPartition(TOPIC, each.partition), each.key
+        record = ConsumedRecord(*tp, offset, each.timestamp_ms, key, each.value, each.headers)
         if key in {KEY.encode(), OTHER.encode()}:
-            async with ledger.begin(place, epochs[place]) as settlement:
+            async with ledger.begin(tp, epochs[tp]) as settlement:
                 if not await append(settlement, record):
                     await park(settlement, record, Why("permanent", "refused", 1, RAISED))
     return Lot(ledger_dsn)
@@ -128,7 +128,7 @@ async def test_a_record_is_skipped_and_a_key_dropped_for_a_reason(lot: Lot) -> N
     assert (
         f"1 decided; {len(behind)} records of the key still parked: `drx-consumer parked retry read_model" in skipped[2]
     )
-    audited(skipped[2], "parked.skip", places=[f"{TOPIC}/{partition}@{offset}"])
+    audited(skipped[2], "parked.skip", tps=[f"{TOPIC}/{partition}@{offset}"])
     assert after == behind
     assert lot.rows("select key from drx_consumer.parked_key") == [(OTHER,)]
     assert lot.rows("select verb, reason from drx_consumer.audit order by number limit 2") == [

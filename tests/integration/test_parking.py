@@ -5,7 +5,7 @@ from hashlib import sha256
 
 import pytest
 
-from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from consumers.postgres.pool import Database
 from consumers.runtime import parking
 from consumers.runtime.ledger import Ledger
@@ -84,7 +84,7 @@ async def test_only_the_owner_of_the_partition_hears_of_a_request(ledger: Ledger
     await parked(ledger, 7)
     await request_release(database, GROUP, Filters(), by=By("ann"))
 
-    assert await parking.requested(database, GROUP, [Place(TOPIC, 4), Place("other", 3)]) == []
+    assert await parking.requested(database, GROUP, [TopicPartition(TOPIC, 4), TopicPartition("other", 3)]) == []
     assert await parking.requested(database, "other", [PLACE]) == []
     assert await parking.requested(database, GROUP, [PLACE]) == [(PLACE, KEY)]
 
@@ -226,14 +226,14 @@ async def test_a_key_that_stands_in_two_partitions_is_parked_in_each_by_itself(
     ledger: Ledger, database: Database
 ) -> None:
     """A foreign producer partitions by another rule."""
-    other = Place(TOPIC, PLACE.partition + 1)
+    other = TopicPartition(TOPIC, PLACE.partition + 1)
     await parked(ledger, 7, 8)
     async with ledger.begin(other, 1) as settlement:
         await park(settlement, a_consumed_record(7)._replace(partition=other.partition), Why("bug", "unexpected", 1))
 
     here, there = await ledger.claim(PLACE), await ledger.claim(other)
     assert (here.parked, there.parked) == ({KEY}, {KEY})
-    assert (await ledger.claim(Place(TOPIC, 5))).parked == set()
+    assert (await ledger.claim(TopicPartition(TOPIC, 5))).parked == set()
 
     async with ledger.begin(other, there.epoch) as settlement:
         waiting = await head(settlement, KEY)

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from bridge.contract.events import EVENT_MODELS
-from bridge.kafka.transport import ConsumedRecord
+from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.runtime.log_ids import read_id_keys
 from bridge.runtime.logging import id_hash
 from tests.builders import signed_headers

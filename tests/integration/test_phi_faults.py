@@ -17,8 +17,8 @@ import pytest
 
 from bridge.contract.events import EVENT_MODELS
 from bridge.dev.sources import SOURCES
+from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
-from bridge.kafka.transport import ConsumedRecord
 from tests.builders import SAMPLES, a_delivery
 from tests.cluster import Topics
 from tests.integration.consumer_process import ConsumerProcess, drx_consumer, install_code

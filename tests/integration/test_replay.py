@@ -13,9 +13,9 @@ import aiohttp
 import pytest
 
 from bridge.event import ParkReason, instant
+from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.kafka.record import UNRECOGNIZED_SCHEMA, Record, unrecognized_record, unrecognized_value
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
-from bridge.kafka.transport import ConsumedRecord
 from tests.audit_lines import acts
 from tests.builders import WHEN, a_delivery, codec
 from tests.cluster import Cluster, Topics

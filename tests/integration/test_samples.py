@@ -17,7 +17,7 @@ from confluent_kafka.schema_registry.serde import SchemaId
 from confluent_kafka.serialization import MessageField, SerializationContext
 
 from bridge.avro.codec import Decoded
-from bridge.kafka.transport import ConsumedRecord
+from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.registry.loader import bundled
 from tests.builders import SAMPLES, codec
 from tests.cluster import Cluster, Topics

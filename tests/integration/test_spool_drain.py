@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from bridge.dev.ports import free_port
+from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.kafka.record import Record, event_record
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, partition
-from bridge.kafka.transport import ConsumedRecord
 from bridge.spool.payload import pack
 from bridge.spool.segment import Entry
 from tests import forked

@@ -15,12 +15,12 @@ from uuid import uuid4
 
 import pytest
 
-from bridge.answers import REFUSED
 from bridge.dev.page.feed import SHOWN
 from bridge.dev.ports import free_port
 from bridge.dev.processes import spawn
 from bridge.dev.sources import SOURCES
-from bridge.dev.story import tell
+from bridge.dev.traffic import scenario
+from bridge.response_codes import REFUSED
 from tests.integration.dev_process import DevProcess
 from tests.integration.service_process import HANG_S, until
 from tests.page.browser import axe, chromium, missing
@@ -42,7 +42,7 @@ class Stack:
         self._rng = random.Random()  # noqa: S311 - ids, not keys
 
     def story(self) -> list[dict[str, Any]]:
-        return [json.loads(body) for body in tell(self._rng)]
+        return [json.loads(body) for body in scenario(self._rng)]
 
     def post(self, event: dict[str, Any], **headers: str) -> int:
         body = json.dumps(event).encode()

@@ -14,8 +14,8 @@ from bridge.app import Seams, open_durability
 from bridge.commands.spool_aside import PutBack
 from bridge.commands.spool_drain import Watch
 from bridge.commands.unrecognized_replay import Parked, by_first_receipt
+from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable
-from bridge.kafka.transport import ConsumedRecord
 from bridge.proof.origin import sign_origin
 from bridge.runtime.lifecycle import run_workers
 from bridge.runtime.metrics import IngressMetrics
@@ -94,7 +94,7 @@ async def replay(kafka: Kafka, senders: Senders, host: Host, source: str) -> boo
             for offset, record in enumerate(partition.records[:end]):
                 value = codec().decode(record.value or b"").value
                 if value["source"] == source and value["reason"] != "id_conflict":
-                    yield ConsumedRecord(*partition.place, offset, 0, b"", b"", ()), value
+                    yield ConsumedRecord(*partition.tp, offset, 0, b"", b"", ()), value
 
     rng = random.Random(f"{kafka.world.seed} replay")  # noqa: S311 - of the seed
     for _, value in [each async for each in by_first_receipt(read)]:

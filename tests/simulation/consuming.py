@@ -18,8 +18,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bridge.errors import BridgeError
+from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
-from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.runtime.lifecycle import EndOf, background, run_workers
 from bridge.runtime.logging import LEVELS, log
 from consumers.postgres.migrate import migrate_tables
@@ -125,10 +125,10 @@ def _log_of(seed: int) -> Sequence[ConsumedRecord]:
     found: list[Kafka] = []
     story.run(ingress_plan(seed), look=found.append)
     stored = [
-        (at.visible_at, ConsumedRecord(*partition.place, n, at.timestamp_ms, at.key, at.value, at.headers))
+        (at.visible_at, ConsumedRecord(*partition.tp, n, at.timestamp_ms, at.key, at.value, at.headers))
         for partition in found[0].partitions()
         for n, at in enumerate(partition.records)
-        if partition.place.topic != UNRECOGNIZED_TOPIC
+        if partition.tp.topic != UNRECOGNIZED_TOPIC
     ]
     return [record for _, record in sorted(stored, key=lambda each: (each[0], each[1][:3]))]
 
@@ -137,13 +137,13 @@ def _part(log: Sequence[ConsumedRecord], plan: Plan) -> Sequence[ConsumedRecord]
     """Return some records of a log as one of their own; the value of a few may be one that nobody can read."""
     rng = random.Random(f"{plan.seed} part")  # noqa: S311 - of the seed
     first = rng.randrange(max(1, len(log) - RECORDS))
-    ends: Counter[Place] = Counter()
+    ends: Counter[TopicPartition] = Counter()
     found = []
     for each in log[first : first + RECORDS]:
-        place = Place(*each[:2])
+        tp = TopicPartition(*each[:2])
         value = b"\xffpoison" if "poison" in plan.kinds and rng.random() < POISONED else each.value
-        found.append(ConsumedRecord(*place, ends[place], each.timestamp_ms, each.key, value, each.headers))
-        ends[place] += 1
+        found.append(ConsumedRecord(*tp, ends[tp], each.timestamp_ms, each.key, value, each.headers))
+        ends[tp] += 1
     return found
 
 
@@ -256,7 +256,7 @@ class Scene:
         self.database = self.postgres.database(2)  # of operators
         self.sinks = Sinks(world, {name: share for name, share in HABITS.items() if name in plan.kinds})
         self.effects = Effects(self)
-        self.logs: dict[Place, list[ConsumedRecord]] = {Place(*each[:2]): [] for each in self.log}
+        self.logs: dict[TopicPartition, list[ConsumedRecord]] = {TopicPartition(*each[:2]): [] for each in self.log}
         self.groups: dict[str, Group] = {}
         for name in GROUPS:
             topics = self.sinks.build(name)[0].topics
@@ -289,7 +289,7 @@ class Scene:
         given = self.log[self.given : self.given + count]
         self.given += len(given)
         for each in given:
-            self.logs[Place(*each[:2])].append(each)
+            self.logs[TopicPartition(*each[:2])].append(each)
         for group in self.groups.values():
             group.kafka.news.set()
 
@@ -320,8 +320,8 @@ class Scene:
     def _claim(self, group: str) -> None:
         """Have another process claim every partition, and do nothing with it."""
         ledger = Ledger(self.database, group=group, cluster_id=CLUSTER)
-        for place in self.groups[group].kafka.logs:
-            self._operate(ledger.claim(place))
+        for tp in self.groups[group].kafka.logs:
+            self._operate(ledger.claim(tp))
 
     def _retry(self, group: str) -> None:
         self._operate(operator.request_release(self.database, group, Filters(), by=ANN))
@@ -348,7 +348,7 @@ class Scene:
 
     def _move_back(self, group: str, chance: float) -> None:
         rows = self.postgres.server.rows(_SETTLED, group)
-        offsets = {Place(topic, part): int(chance * offset) for topic, part, offset in rows}
+        offsets = {TopicPartition(topic, part): int(chance * offset) for topic, part, offset in rows}
 
         async def move() -> None:
             async with self.database.transaction() as connection:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from bridge.errors import DecodeError
-from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from bridge.runtime.logging import Line, render
 from consumers.read_model.history import prescription_of
 from tests.oracle.states import COLUMNS, expected_state
@@ -67,16 +67,16 @@ class Effects:
 
     def left(self) -> list[Any]:
         """Return what is still to be done: partitions that are not settled, and releases that are asked for."""
-        progress = {(grp, Place(topic, part)): at for grp, topic, part, at in self._rows(_PROGRESS)}
+        progress = {(grp, TopicPartition(topic, part)): at for grp, topic, part, at in self._rows(_PROGRESS)}
         left: list[Any] = self._rows(
             "select grp, key from drx_consumer.parked_key where release_requested_at is not null"
         )
         for name, group in self._scene.groups.items():
-            for place, records in group.kafka.logs.items():
-                if progress.get((name, place), -1) != len(records):
-                    left.append((name, *place, progress.get((name, place)), len(records)))
-                elif group.kafka.offsets.get(place, 0) != len(records) and "offsets_lost" not in self._scene.plan.kinds:
-                    left.append((name, *place, "committed", group.kafka.offsets.get(place)))
+            for tp, records in group.kafka.logs.items():
+                if progress.get((name, tp), -1) != len(records):
+                    left.append((name, *tp, progress.get((name, tp)), len(records)))
+                elif group.kafka.offsets.get(tp, 0) != len(records) and "offsets_lost" not in self._scene.plan.kinds:
+                    left.append((name, *tp, "committed", group.kafka.offsets.get(tp)))
         return left
 
     def is_at_rest(self) -> bool:
@@ -93,7 +93,7 @@ class Effects:
         for group, topic, part, offset, event_id, cls, code, raised in rows:
             if MARKER in (raised or "") or "kq7_" in (raised or ""):
                 self.note("no_phi", "raised", raised)
-            record = self._scene.logs[Place(topic, part)][offset]
+            record = self._scene.logs[TopicPartition(topic, part)][offset]
             is_guilty = self._scene.sinks.guilt(event_id) in GUILTY or _value(record) is None
             if cls not in ("behind", "operator") and not is_guilty and event_id not in rivals:
                 self.note("parked_at_fault", group, event_id, "at", topic, part, offset, cls, code)
@@ -112,7 +112,7 @@ class Effects:
         )
 
     def _record(self, effect: Effect) -> ConsumedRecord:
-        return self._scene.logs[Place(effect.topic, effect.partition)][effect.offset]
+        return self._scene.logs[TopicPartition(effect.topic, effect.partition)][effect.offset]
 
     def _wanted(self, group: str) -> Iterable[ConsumedRecord]:
         for records in self._scene.groups[group].kafka.logs.values():

@@ -6,7 +6,7 @@ A member that is frozen, or does not reach Kafka, finds out with its next heartb
 import asyncio
 from collections.abc import Iterable, Mapping
 
-from bridge.kafka.transport import Place
+from bridge.kafka.consumed_record import TopicPartition
 from consumers.runtime.transport import Rebalances, TransportError
 from tests.fake_transport import FakeKafka, FakeTransport
 from tests.simulation.loop import PROCESS
@@ -59,10 +59,10 @@ class Group:
             self.generation += 1
             members = [each for each in self.members if each in joined]
             self._is_due |= len(members) < len(self.members)
-            places = sorted(self.kafka.logs)
-            self.rng.shuffle(places)
+            tps = sorted(self.kafka.logs)
+            self.rng.shuffle(tps)
             for number, each in enumerate(members):
-                given = places[number :: len(members)]
+                given = tps[number :: len(members)]
                 self.world.note(self.name, "gives", each.process.name, *sorted(given))
                 each.call(each.take(given, self.generation))
         self._task = None
@@ -111,19 +111,19 @@ class Member(FakeTransport):
         await self._rebalances.revoked(self._assigned)
         self._assigned = frozenset()
 
-    async def take(self, places: Iterable[Place], generation: int) -> None:
+    async def take(self, tps: Iterable[TopicPartition], generation: int) -> None:
         """Note what is assigned, unless that has been overtaken."""
         if generation != self.group.generation or self.stopped:
             return
         assert self._rebalances is not None
         self.generation = generation
-        self._assigned = frozenset(places)
+        self._assigned = frozenset(tps)
         self.positions.clear()
         self.paused.clear()
         self._rebalancing = False
         self._rebalances.assigned(self._assigned)
 
-    async def commit(self, offsets: Mapping[Place, int]) -> None:
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         if self not in self.group.members or self.generation != self.group.generation:
             raise TransportError("not_member", offsets)
         await super().commit(offsets)

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from aiokafka import TopicPartition  # noqa: TID251 - the fake stands in the door
+from aiokafka import TopicPartition as ClientPartition  # noqa: TID251 - the fake stands in the door
 from aiokafka import errors as kafka_errors  # noqa: TID251 - as above
 
 from bridge.kafka.connection import KafkaConnection
-from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from tests.simulation.loop import PROCESS
 from tests.simulation.world import World
 
@@ -57,7 +57,7 @@ class Broker:
 class Partition:
     """A log and what its leader knows of producers: the last batches of each, as first number, count and end."""
 
-    place: Place
+    tp: TopicPartition
     leader: int
     records: list[Stored] = field(default_factory=list)
     producers: dict[int, deque[tuple[int, int, int]]] = field(default_factory=dict)
@@ -98,7 +98,9 @@ class Kafka:
         self._pids = self._fenced = 0
         self._newest: dict[Any, int] = {}  # by process, the producer that it started last
         self.writers: dict[int, Any] = {}  # by producer, its process
-        self._refused: dict[tuple[int, Place], int] = {}  # the number of a batch that was refused when it first came
+        self._refused: dict[
+            tuple[int, TopicPartition], int
+        ] = {}  # the number of a batch that was refused when it first came
         self.on_bug: Callable[..., None] = lambda *_: None
         self.on_write: Callable[[Partition, Sequence[Stored]], None] = lambda _partition, _records: None
 
@@ -109,7 +111,7 @@ class Kafka:
     def add_partitions(self, name: str, count: int) -> None:
         topic = self.topics[name]
         for number in range(len(topic.partitions), count):
-            topic.partitions.append(Partition(Place(name, number), number % len(self.brokers)))
+            topic.partitions.append(Partition(TopicPartition(name, number), number % len(self.brokers)))
 
     def make_anew(self, name: str) -> None:
         """Delete a topic with all that is in it, and create it again."""
@@ -120,9 +122,9 @@ class Kafka:
         self.add_partitions(name, count)
         self.wake()
 
-    def find(self, place: Any) -> Partition | None:
-        topic = self.topics.get(place[0])
-        return topic.partitions[place[1]] if topic and place[1] < len(topic.partitions) else None
+    def find(self, tp: Any) -> Partition | None:
+        topic = self.topics.get(tp[0])
+        return topic.partitions[tp[1]] if topic and tp[1] < len(topic.partitions) else None
 
     def new_pid(self) -> int:
         self._pids += 1
@@ -153,7 +155,7 @@ class Kafka:
         alive = [each.id for each in self.brokers if each.state != "down"]
         for partition in self.partitions():
             if partition.leader not in alive:
-                partition.leader = alive[partition.place.partition % len(alive)] if alive else -1
+                partition.leader = alive[partition.tp.partition % len(alive)] if alive else -1
         self.wake()
 
     def _cut_unreplicated(self, number: int) -> None:
@@ -225,7 +227,7 @@ class Kafka:
         """Return the error of a broker that takes no batch of this size, or None."""
         if partition is None:
             return kafka_errors.UnknownTopicOrPartitionError
-        topic = self.topics[partition.place.topic]
+        topic = self.topics[partition.tp.topic]
         if partition.leader != number:
             return kafka_errors.NotLeaderForPartitionError
         return topic.refusal or (kafka_errors.MessageSizeTooLargeError if size > topic.max_bytes else None)
@@ -259,7 +261,7 @@ class Kafka:
         stored = [Stored(*each, visible_at, batch.began, batch.pid) for each in batch.builder.records]
         partition.records += stored
         recent.append((batch.sequence, len(stored), len(partition.records)))
-        self.world.later(visible_at + self.lag_s - now, lambda: self.wake(partition.place.topic))
+        self.world.later(visible_at + self.lag_s - now, lambda: self.wake(partition.tp.topic))
         self.on_write(partition, stored)
         return None, visible_at
 
@@ -347,7 +349,7 @@ class Metadata:
                 state = kafka.sees(self.link.host, broker.id)
             if state == "up" and not self.link.aborted:
                 self._leaders = {
-                    name: {each.place.partition: each.leader for each in topic.partitions}
+                    name: {each.tp.partition: each.leader for each in topic.partitions}
                     for name, topic in kafka.topics.items()
                 }
                 return True
@@ -360,8 +362,8 @@ class Metadata:
         found = self._leaders.get(topic)
         return None if found is None else {number for number, leader in found.items() if leader != -1}
 
-    def leader_for_partition(self, place: Any) -> int | None:
-        return self._leaders.get(place.topic, {}).get(place.partition)
+    def leader_for_partition(self, tp: Any) -> int | None:
+        return self._leaders.get(tp.topic, {}).get(tp.partition)
 
     def brokers(self) -> list[Broker]:
         return self._kafka.brokers
@@ -413,11 +415,11 @@ class Sequences:
     def __init__(self) -> None:
         self._next: dict[Any, int] = {}
 
-    def number(self, place: Any) -> int:
-        return self._next.get(place, 0)
+    def number(self, tp: Any) -> int:
+        return self._next.get(tp, 0)
 
-    def increment_sequence_number(self, place: Any, count: int) -> None:
-        self._next[place] = self.number(place) + count
+    def increment_sequence_number(self, tp: Any, count: int) -> None:
+        self._next[tp] = self.number(tp) + count
 
 
 class Accumulator:
@@ -575,37 +577,37 @@ class Consumer:
     def partitions_for_topic(self, topic: str) -> set[int] | None:
         return self._client.partitions_for_topic(topic)
 
-    def assign(self, places: Iterable[Any]) -> None:
-        for place in places:
-            self.topics.add(place.topic)
-            self.positions[place] = -1
+    def assign(self, tps: Iterable[Any]) -> None:
+        for tp in tps:
+            self.topics.add(tp.topic)
+            self.positions[tp] = -1
 
-    def seek(self, place: Any, offset: int) -> None:
-        self.positions[TopicPartition(*place)] = offset
+    def seek(self, tp: Any, offset: int) -> None:
+        self.positions[ClientPartition(*tp)] = offset
 
-    async def position(self, place: Any) -> int:
-        return self.positions[place]
+    async def position(self, tp: Any) -> int:
+        return self.positions[tp]
 
-    async def beginning_offsets(self, places: Sequence[Any]) -> dict[Any, int]:
+    async def beginning_offsets(self, tps: Sequence[Any]) -> dict[Any, int]:
         await self._answer()
-        return dict.fromkeys(places, 0)
+        return dict.fromkeys(tps, 0)
 
-    async def end_offsets(self, places: Sequence[Any]) -> dict[Any, int]:
+    async def end_offsets(self, tps: Sequence[Any]) -> dict[Any, int]:
         await self._answer()
         now = self._loop.time()
-        return {place: self._partition(place).end(now) for place in places}
+        return {tp: self._partition(tp).end(now) for tp in tps}
 
     async def offsets_for_times(self, times: Mapping[Any, int]) -> dict[Any, Any]:
         await self._answer()
         found = {}
-        for place, since_ms in times.items():
-            records = self._partition(place).records
+        for tp, since_ms in times.items():
+            records = self._partition(tp).records
             at = next((n for n, each in enumerate(records) if each.timestamp_ms >= since_ms), None)
-            found[place] = None if at is None else Found(at)
+            found[tp] = None if at is None else Found(at)
         return found
 
-    def _partition(self, place: Any) -> Partition:
-        found = self._kafka.find(place)
+    def _partition(self, tp: Any) -> Partition:
+        found = self._kafka.find(tp)
         if found is None:
             raise kafka_errors.UnknownTopicOrPartitionError
         return found
@@ -619,43 +621,43 @@ class Consumer:
             await asyncio.sleep(FETCH_S)
             waited_s += FETCH_S
 
-    def _heard(self, place: Any) -> Partition | None:
+    def _heard(self, tp: Any) -> Partition | None:
         """Return a partition whose leader answers."""
-        kafka, found = self._kafka, self._kafka.find(place)
+        kafka, found = self._kafka, self._kafka.find(tp)
         if found is None or found.leader < 0 or kafka.brokers[found.leader].state != "up":
             return None
         return None if self._client.link.host in kafka.cut_off else found
 
-    def end_of(self, place: Any) -> int:
+    def end_of(self, tp: Any) -> int:
         """Return up to where a fetch has records now."""
-        found = self._heard(place)
-        return self.positions[place] if found is None else found.end(self._loop.time() - self._kafka.lag_s)
+        found = self._heard(tp)
+        return self.positions[tp] if found is None else found.end(self._loop.time() - self._kafka.lag_s)
 
-    def last_poll_timestamp(self, place: Any) -> int | None:
-        if self._heard(place):
-            self._fetcher.answers[place] = int(self._loop.time() / FETCH_S)
-        return self._fetcher.answers.get(place)
+    def last_poll_timestamp(self, tp: Any) -> int | None:
+        if self._heard(tp):
+            self._fetcher.answers[tp] = int(self._loop.time() / FETCH_S)
+        return self._fetcher.answers.get(tp)
 
-    def last_stable_offset(self, place: Any) -> int:
-        if self._heard(place):
-            self._fetcher.ends[place] = self.end_of(place)
-        return self._fetcher.ends.setdefault(place, 0)
+    def last_stable_offset(self, tp: Any) -> int:
+        if self._heard(tp):
+            self._fetcher.ends[tp] = self.end_of(tp)
+        return self._fetcher.ends.setdefault(tp, 0)
 
-    async def getmany(self, place: Any, *, max_records: int) -> Mapping[Any, list[ConsumedRecord]]:
-        found = self._heard(place)
-        position = self.positions[place]
+    async def getmany(self, tp: Any, *, max_records: int) -> Mapping[Any, list[ConsumedRecord]]:
+        found = self._heard(tp)
+        position = self.positions[tp]
         if found is None:
             return {}
-        end = self.end_of(place)
+        end = self.end_of(tp)
         if end < position:  # the topic was made anew
-            raise kafka_errors.OffsetOutOfRangeError({place: position})
+            raise kafka_errors.OffsetOutOfRangeError({tp: position})
         taken = found.records[position : min(end, position + max_records)]
-        self.positions[place] = position + len(taken)
+        self.positions[tp] = position + len(taken)
         records = [
-            ConsumedRecord(*found.place, position + n, each.timestamp_ms, each.key, each.value, each.headers)
+            ConsumedRecord(*found.tp, position + n, each.timestamp_ms, each.key, each.value, each.headers)
             for n, each in enumerate(taken)
         ]
-        return {place: records} if records else {}
+        return {tp: records} if records else {}
 
     def wake(self) -> None:
         """Have who waits look again."""
@@ -684,7 +686,7 @@ class Fetcher:
     @property
     def _records(self) -> dict[Any, None]:
         consumer = self._consumer
-        return {place: None for place, at in consumer.positions.items() if at >= 0 and consumer.end_of(place) != at}
+        return {tp: None for tp, at in consumer.positions.items() if at >= 0 and consumer.end_of(tp) != at}
 
     def _create_fetch_waiter(self) -> asyncio.Future[None]:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -16,7 +16,7 @@ from bridge.event import Identity
 from bridge.kafka.accepted import from_entry
 from bridge.kafka.record import identity_of
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
-from bridge.runtime.http import Answer
+from bridge.runtime.http import Response
 from bridge.runtime.logging import Line, render
 from bridge.spool.keys import KeyRing
 from bridge.spool.segment import scan, unseal
@@ -185,8 +185,8 @@ class Promises:
     def _is_lost(self, attempt: Attempt, where: Where) -> bool:
         """Return whether what was answered may be lost: it was damaged, and answered before that was found."""
         return any(
-            where in entries and attempt.answered_at <= self._found.get(place, -1.0)
-            for place, entries in self._damaged.items()
+            where in entries and attempt.answered_at <= self._found.get(tp, -1.0)
+            for tp, entries in self._damaged.items()
         )
 
     def written(self, partition: Partition, records: Sequence[Stored]) -> None:
@@ -194,16 +194,16 @@ class Promises:
         for record in records:
             identity = identity_of(record.headers)
             if identity is None:
-                self.note("not_forged", "a record without identity in", *partition.place)
+                self.note("not_forged", "a record without identity in", *partition.tp)
                 continue
             for each in _places(identity):
                 self._written.setdefault(each, record.visible_at)
-            self.world.note("kafka", "takes", identity.id, identity.reason, "in", *partition.place)
+            self.world.note("kafka", "takes", identity.id, identity.reason, "in", *partition.tp)
             for name, content in record.headers:
                 if MARKER.encode() in content:
                     self.note("no_phi", "header", name)
 
-    def answered(self, attempt: Attempt, answer: Answer) -> None:
+    def answered(self, attempt: Attempt, answer: Response) -> None:
         """Look at an answer when the process gives it."""
         delivery = attempt.delivery
         if MARKER.encode() in answer.head + answer.body:
@@ -300,13 +300,13 @@ class Promises:
                 if identity is None:
                     continue
                 key = record.key.decode()
-                places = _places(identity)
-                is_parked = partition.place.topic == UNRECOGNIZED_TOPIC
+                tps = _places(identity)
+                is_parked = partition.tp.topic == UNRECOGNIZED_TOPIC
                 if is_parked and (identity.source, identity.body_sha256) not in sent:
-                    self.note("not_forged", identity.id, "in", *partition.place)
-                elif not is_parked and not any(key in events.get(each, ()) for each in places):
-                    self.note("not_forged", identity.id, "under", key, "in", *partition.place)
-                for each in places:
+                    self.note("not_forged", identity.id, "in", *partition.tp)
+                elif not is_parked and not any(key in events.get(each, ()) for each in tps):
+                    self.note("not_forged", identity.id, "under", key, "in", *partition.tp)
+                for each in tps:
                     writer = self.kafka.writers[record.pid]
                     seen[each].append(Seen(record.visible_at, partition, offset, key, record.began, writer))
         return seen
@@ -381,9 +381,9 @@ class Promises:
                 for event in attempt.delivery.events:
                     attempts[where_of(attempt.delivery, event)].append(attempt)
                 by_id[attempt.delivery.source, attempt.delivery.id].append(attempt)
-        for where, places in seen.items():
-            if where[1] and attempts[where] and not self._may_repeat(attempts[where], places):
-                self.note("once", *where[:2], [(*each.partition.place, each.offset, each.began) for each in places])
+        for where, tps in seen.items():
+            if where[1] and attempts[where] and not self._may_repeat(attempts[where], tps):
+                self.note("once", *where[:2], [(*each.partition.tp, each.offset, each.began) for each in tps])
         for (source, event_id), tried in by_id.items():
             taken = [each for each in tried if each.outcome in ("accepted", "spooled")]
             pairs = [(one, two) for one in taken for two in taken] if source == "drx" else []
@@ -407,14 +407,12 @@ class Promises:
         """Return whether an event may come later than others: set aside, locked, unreadable for long, or damaged."""
         return any(where in each for each in (*self._late.values(), *self._damaged.values()))
 
-    def _may_repeat(self, attempts: Sequence[Attempt], places: Sequence[Seen]) -> bool:
+    def _may_repeat(self, attempts: Sequence[Attempt], tps: Sequence[Seen]) -> bool:
         """Return whether no process that wrote a repeat could know yet that the event was there."""
         if any(each.is_unlooked for each in attempts) or self.lines["worker.recall_given_up"]:
             return True
         return not any(
-            self._was_known(attempts, places[0].visible_at, each)
-            for each in places[1:]
-            if each.partition is places[0].partition
+            self._was_known(attempts, tps[0].visible_at, each) for each in tps[1:] if each.partition is tps[0].partition
         )
 
     def _was_known(self, attempts: Sequence[Attempt], visible_at: float, repeat: Seen) -> bool:
@@ -436,7 +434,7 @@ class Promises:
         """A key stands in one partition, whatever becomes of their number."""
         numbers: dict[tuple[str, bytes], int] = {}
         for topic, number, key in (
-            (*each.place, record.key) for each in self.kafka.partitions() for record in each.records
+            (*each.tp, record.key) for each in self.kafka.partitions() for record in each.records
         ):
             if topic != UNRECOGNIZED_TOPIC and numbers.setdefault((topic, key), number) != number:
                 self.note("in_order", "the key", key, "stands in two partitions of", topic)
@@ -455,13 +453,13 @@ class Promises:
         taken: dict[tuple[str, str, str], dict[Where, Attempt]] = defaultdict(dict)
         begun: dict[Where, float] = {}
         first = self._first()
-        places: dict[Where, set[str]] = defaultdict(set)
+        tps: dict[Where, set[str]] = defaultdict(set)
         for attempt in self.senders.attempts:
             for event in self._due(attempt):
                 where = where_of(attempt.delivery, event)
                 begun.setdefault(where, attempt.sent_at)
                 if attempt.arrived_at >= 0:
-                    places[where].add(attempt.host)
+                    tps[where].add(attempt.host)
                 # Sources without ids have a rule of their own, and what is put back or replayed comes later.
                 if attempt.outcome in ("accepted", "spooled") and event.id and not attempt.origin:
                     of_key = taken[attempt.delivery.source, event.key, attempt.host]
@@ -473,7 +471,7 @@ class Promises:
             pairs = ((earlier, later) for n, earlier in enumerate(ordered) for later in ordered[n + 1 :])
             for (one, earlier), (two, later) in pairs:
                 is_before = begun[two] > earlier.answered_at or _came_before(earlier, first[two[:2]], first)
-                if not is_before or len(places[two]) > 1 or self._is_late(one):
+                if not is_before or len(tps[two]) > 1 or self._is_late(one):
                     continue
                 if _is_behind(seen.get(one), seen.get(two)):
                     self.note("in_order", later.delivery, "before", earlier.delivery, "at", later.start)

@@ -16,7 +16,7 @@ from bridge.ingress.call import Source
 from bridge.ingress.webhooks import Webhooks
 from bridge.kafka.routing import RoutingTable
 from bridge.proof.scheme import KeySlot
-from bridge.runtime.http import Answer
+from bridge.runtime.http import Response
 from bridge.runtime.lifecycle import run_workers
 from bridge.runtime.metrics import IngressMetrics
 from bridge.settings import Settings
@@ -68,7 +68,7 @@ class Request:
         path: str,
         headers: Mapping[str, str],
         body: bytes,
-        answered: Callable[[Answer], None],
+        answered: Callable[[Response], None],
         *,
         head_first: bool = False,
     ) -> None:
@@ -90,10 +90,10 @@ class Request:
     def invite(self) -> None:
         """The body has come."""
 
-    def answer(self, answer: Answer) -> None:
+    def respond(self, response: Response) -> None:
         if self.port is not None:
             self.port.answered()
-        self._answered(answer)
+        self._answered(response)
 
     def fail(self, exc: BaseException) -> None:
         raise exc
@@ -125,7 +125,7 @@ class Port:
             if refused is None:
                 taken.append(each)
             else:
-                each.answer(refused)
+                each.respond(refused)
         for at in range(0, len(taken), 16):
             self._webhooks.take(taken[at : at + 16])  # type: ignore[arg-type]  # as above
 

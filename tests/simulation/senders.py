@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from bridge.runtime.http import Answer
+from bridge.runtime.http import Response
 from tests.simulation.dialects import Delivery, headers, secret
 from tests.simulation.replica import Host, Request
 from tests.simulation.world import World
@@ -96,10 +96,10 @@ class Senders:
             return attempt
         attempt.start, attempt.variant, attempt.finished = process.name, host.variant, host.has_read
         attempt.is_unlooked = not host.has_read and not host.takes
-        came: asyncio.Future[Answer] = world.loop.create_future()
+        came: asyncio.Future[Response] = world.loop.create_future()
         travels_s = rng.uniform(0.0005, 0.01)
 
-        def answered(answer: Answer) -> None:
+        def answered(answer: Response) -> None:
             self._note(attempt, answer)
             world.later(travels_s, lambda: None if came.done() else came.set_result(answer))
 
@@ -114,7 +114,7 @@ class Senders:
         world.note("sender", delivery.number, "at", attempt.start, attempt.status, attempt.outcome, attempt.received)
         return attempt
 
-    def _note(self, attempt: Attempt, answer: Answer) -> None:
+    def _note(self, attempt: Attempt, answer: Response) -> None:
         content = orjson.loads(answer.body)
         attempt.answered_at = self.world.loop.time()
         attempt.status = answer.status

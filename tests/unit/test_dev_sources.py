@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from bridge.dev.sources import SOURCES
-from bridge.dev.story import deliveries
+from bridge.dev.traffic import deliveries
 from bridge.event import ParkReason
 from bridge.mapping.lookup import load_profile
 from tests.profile_properties import assert_writable

@@ -10,7 +10,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
 from prometheus_client import CollectorRegistry
 
-from bridge import answers
+from bridge import response_codes
 from bridge.cli import COMMANDS
 from bridge.commands.log import logged_deliveries
 from bridge.ingress.responses import Observations
@@ -109,9 +109,11 @@ def series(observed: IngressMetrics) -> str:
 
 def test_a_word_that_is_added_to_the_answers_appears_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the OpenAPI, the contract of the metrics, the page for senders, the series and what `log` prints."""
-    monkeypatch.setitem(answers.REFUSED, "refused_anew", answers.Refusal(418, "a new refusal", "proved_anew"))
-    monkeypatch.setitem(answers.PARKED, "parked_anew", "a new reason")
-    monkeypatch.setitem(answers.UNAVAILABLE, "away_anew", "a new absence")
+    monkeypatch.setitem(
+        response_codes.REFUSED, "refused_anew", response_codes.Refusal(418, "a new refusal", "proved_anew")
+    )
+    monkeypatch.setitem(response_codes.PARKED, "parked_anew", "a new reason")
+    monkeypatch.setitem(response_codes.UNAVAILABLE, "away_anew", "a new absence")
     metrics = IngressMetrics(CollectorRegistry())
     Observations(metrics, sources=["drx"], deadline_s=1)
     lines = [
@@ -147,10 +149,10 @@ def test_every_code_that_the_source_can_answer_with_is_in_the_table() -> None:
     parked = re.findall(r'ParkReason\("(\w+)"', source)
 
     named = {"deadline", "admission_full", "unexpected", "record_too_large", "spool_full", "spool_unavailable"}
-    assert named <= set(unavailable) <= set(answers.UNAVAILABLE)
-    assert set(refused) == set(answers.REFUSED)
-    assert set(parked) == set(answers.PARKED)
-    assert set(map(str, answers.STATUS.values())) <= set(
+    assert named <= set(unavailable) <= set(response_codes.UNAVAILABLE)
+    assert set(refused) == set(response_codes.REFUSED)
+    assert set(parked) == set(response_codes.PARKED)
+    assert set(map(str, response_codes.STATUS.values())) <= set(
         document("openapi.yaml")["paths"]["/webhooks/{source}"]["post"]["responses"]
     )
 

@@ -6,7 +6,7 @@ from bridge.avro.codec import UNKNOWN_SCHEMA_ID
 from bridge.avro.event_decoder import EventDecoder
 from bridge.errors import DecodeError, TransientError
 from bridge.event import Event
-from bridge.kafka.transport import ConsumedRecord
+from bridge.kafka.consumed_record import ConsumedRecord
 from consumers.runtime.failure import Failure
 from consumers.runtime.sorting import ASKING_MAX, UNKNOWN_GRACE_S, Learner
 

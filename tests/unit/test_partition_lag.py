@@ -1,4 +1,4 @@
-from bridge.kafka.transport import ConsumedRecord
+from bridge.kafka.consumed_record import ConsumedRecord
 from consumers.runtime.member import PartitionLag
 
 

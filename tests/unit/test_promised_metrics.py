@@ -6,11 +6,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
-from bridge.answers import UNAVAILABLE
 from bridge.ingress.heartbeat import SOURCE
 from bridge.ingress.responses import OTHER, POST, ROUTE, SERVICE, SLOT_WORDS
 from bridge.kafka.producer import ProducerState
 from bridge.mapping.profile import FLAGS
+from bridge.response_codes import UNAVAILABLE
 from bridge.runtime.metrics import IngressMetrics
 from bridge.runtime.slots import Reload
 from bridge.settings import Settings

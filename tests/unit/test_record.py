@@ -3,8 +3,8 @@ from datetime import UTC, datetime
 import pytest
 
 from bridge.event import Event, Identity, ParkReason, identity_in
+from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.kafka.record import Header, Record, event_record, identity_of, unrecognized_key, unrecognized_record
-from bridge.kafka.transport import ConsumedRecord
 from tests.builders import a_delivery, an_event
 
 DELIVERY = a_delivery()._replace(received_at=datetime(2026, 3, 1, 12, 0, 0, 7, tzinfo=UTC))

@@ -43,7 +43,7 @@ def test_events_of_accounts_and_prescribers_have_a_topic_of_their_own() -> None:
 def test_a_report_without_a_prescription_alone_is_of_its_account(
     event_type: str, said: dict[str, Any], topic: str
 ) -> None:
-    assert RoutingTable().place(an_event(event_type, **said)) == topic
+    assert RoutingTable().topic_of(an_event(event_type, **said)) == topic
     assert (ACCOUNTS_TOPIC in RoutingTable().topics_of(event_type)) == (event_type == OTHER_REPORTED)
 
 

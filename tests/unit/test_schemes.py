@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from bridge.answers import REFUSED
 from bridge.errors import ConfigError
 from bridge.ingress.headers import head_rules
 from bridge.proof.origin import HEADERS as ORIGIN_HEADERS
@@ -18,6 +17,7 @@ from bridge.proof.scheme import SIGNATURE_MAX_BYTES, HmacKey, KeySlot, ProofKey,
 from bridge.proof.schemes.parameters import ParameterError
 from bridge.proof.schemes.presets import configure
 from bridge.proof.secrets import load
+from bridge.response_codes import REFUSED
 from bridge.runtime.slots import SecretsError
 from tests.fuzz.schemes import check_proved
 from tests.schemes import VERIFIED, Vector, vectors, verdict

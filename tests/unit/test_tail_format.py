@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from bridge.commands.tail_format import Shown
-from bridge.kafka.transport import ConsumedRecord
+from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.registry.loader import bundled
 from bridge.registry.masker import JSON_MASK, PEOPLE_MASK, Masker
 

@@ -3,8 +3,8 @@
 import pytest
 
 from bridge.commands.unrecognized import _event_marks, _marks
+from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.kafka.record import PART_SHA256
-from bridge.kafka.transport import ConsumedRecord
 
 
 def record(event_id: str, **headers: str) -> ConsumedRecord:

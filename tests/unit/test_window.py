@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.kafka.transport import ConsumedRecord
+from bridge.kafka.consumed_record import ConsumedRecord
 from consumers.runtime.window import Window
 
 MEGABYTE = 1_000_000

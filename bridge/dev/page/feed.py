@@ -14,17 +14,17 @@ from typing import Any
 
 import orjson
 
-from bridge.answers import REFUSED, STATUS, meaning
 from bridge.commands.tail_format import text
 from bridge.dev.files import DataDirectory, read_json
 from bridge.dev.processes import launched
 from bridge.errors import ConfigError
 from bridge.ingress.heartbeat import SOURCE as HEARTBEAT
 from bridge.kafka.connection import KafkaConnection
+from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.kafka.reader import ReadError, open_tail
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC
-from bridge.kafka.transport import ConsumedRecord
 from bridge.known.delivery_ids import id_of_body
+from bridge.response_codes import REFUSED, STATUS, meaning
 from bridge.runtime.log_ids import current_id_key
 from bridge.runtime.logging import id_hash
 

@@ -23,7 +23,7 @@ from bridge.dev.files import DataDirectory, read_json
 from bridge.dev.page.feed import Feed, Json, key_cell
 from bridge.dev.services import get, run_program
 from bridge.errors import DecodeError
-from bridge.kafka.transport import ConsumedRecord
+from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.registry.loader import bundled
 from bridge.registry.masker import PEOPLE_MASK, Masker
 from bridge.registry.schemas import expand
@@ -74,7 +74,7 @@ class Views:
         self._schemas = {name: expand(schema) for name, schema in bundled().schemas().items()}
         self._masker = Masker(bundled().schemas(), mask=PEOPLE_MASK)
         self._asked_at, self._state = -ASK_S, Json(parts=[], alarm="The stack is starting.", waits=[])
-        self._story: tuple[object, list[Json]] = (None, [])
+        self._timeline: tuple[object, list[Json]] = (None, [])
         self._database: Any = None
 
     @property
@@ -155,10 +155,10 @@ class Views:
     async def prescription(self, key: str) -> list[Json]:
         """Return the history of a prescription, read again when the read model changes, and its parked records."""
         changed = await self._fetch(_CHANGED, key)
-        if changed and self._story[0] != (key, *changed[0]):
-            self._story = ((key, *changed[0]), await asyncio.to_thread(self._history, key))
+        if changed and self._timeline[0] != (key, *changed[0]):
+            self._timeline = ((key, *changed[0]), await asyncio.to_thread(self._history, key))
         unknown = section(key, (), [], note="The read model does not know this prescription.")
-        return [*(self._story[1] if changed else [unknown]), await self._parked(key)]
+        return [*(self._timeline[1] if changed else [unknown]), await self._parked(key)]
 
     def _history(self, key: str) -> list[Json]:
         asked = ("history", "read_model", "--json", *["--show-phi"] * self._phi, "--", key)

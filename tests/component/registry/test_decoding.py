@@ -8,8 +8,8 @@ from bridge.avro.codec import Codec
 from bridge.avro.event_decoder import EventDecoder
 from bridge.errors import DecodeError, TransientError, UnknownRecordError
 from bridge.event import UNRECOGNIZED_TYPE, Event
+from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.kafka.record import UNRECOGNIZED_SCHEMA
-from bridge.kafka.transport import ConsumedRecord
 from bridge.registry.loader import bundled
 from bridge.registry.schemas import WriterSchema
 from tests.builders import WHEN, a_ping, codec

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from prometheus_client import CollectorRegistry
 
-from bridge.kafka.transport import Place
+from bridge.kafka.consumed_record import TopicPartition
 from consumers.runtime.beginnings import StartPolicy
 from consumers.runtime.member import Membership, WatchLimits, _Sleep
 from consumers.runtime.metrics import ConsumerMetrics
@@ -15,7 +15,7 @@ from tests.fake_processor import FakeProcessor
 from tests.fake_transport import FakeKafka, FakeTransport
 from tests.waiting import HANG_S, until
 
-A, B = Place("t", 0), Place("t", 1)
+A, B = TopicPartition("t", 0), TopicPartition("t", 1)
 
 
 class Group:
@@ -29,7 +29,7 @@ class Group:
         self.limits = WatchLimits(look_s=0.01)
         self.drain_s = 1.0
         self.sleep: _Sleep = asyncio.sleep
-        self.gives: Collection[Place] | None = None
+        self.gives: Collection[TopicPartition] | None = None
         self.task: asyncio.Task[None] | None = None
         self.stop = asyncio.Event()
         self.subscriber: Subscriber

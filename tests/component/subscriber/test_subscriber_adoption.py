@@ -2,7 +2,7 @@
 
 import asyncio
 
-from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from tests.component.subscriber.group import A, B, Group, turns
 from tests.waiting import until
 
@@ -46,7 +46,7 @@ async def test_a_batch_whose_generation_moved_while_it_was_fetched_is_dropped(gr
         taken = asyncio.Event()
         taking = transport._taken
 
-        def take_and_lose(asked: frozenset[Place]) -> dict[Place, list[ConsumedRecord]]:
+        def take_and_lose(asked: frozenset[TopicPartition]) -> dict[TopicPartition, list[ConsumedRecord]]:
             found = taking(asked)
             if found and not taken.is_set():
                 taken.set()

@@ -3,7 +3,7 @@
 import pytest
 
 from bridge.errors import ConfigError
-from bridge.kafka.transport import Place
+from bridge.kafka.consumed_record import TopicPartition
 from consumers.postgres.text import TEXT_MAX_BYTES, stored_text
 from consumers.runtime.beginnings import Adoption, StartPolicy
 from tests.component.subscriber.group import A, B, Group, turns
@@ -177,10 +177,10 @@ async def test_an_end_that_lags_behind_after_a_failover_is_looked_at_again(group
     group.processor.stored[A] = Adoption(2, "b")
     bounds, looks = group.kafka.bounds, iter([1, 1])
 
-    def catching_up(place: Place) -> object:
-        if place == A and next(looks, None) is None and len(group.kafka.logs[A]) == 1:
+    def catching_up(tp: TopicPartition) -> object:
+        if tp == A and next(looks, None) is None and len(group.kafka.logs[A]) == 1:
             group.kafka.add(A, "b")
-        return bounds(place)
+        return bounds(tp)
 
     group.kafka.bounds = catching_up  # type: ignore[method-assign,assignment]
     async with group.running() as running:

@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 import pytest
 
-from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from bridge.runtime.backoff import backoff_s
 from consumers.runtime import member, subscriber
 from consumers.runtime.member import WatchLimits
@@ -157,7 +157,7 @@ async def test_a_join_that_never_ends_has_the_client_rebuilt(group: Group) -> No
 
 
 class NeverGiven(FakeTransport):
-    async def rebalance(self, places: Collection[Place]) -> None:  # type: ignore[override]
+    async def rebalance(self, tps: Collection[TopicPartition]) -> None:  # type: ignore[override]
         """Leave the member waiting."""
 
 
@@ -166,7 +166,7 @@ async def test_a_cluster_that_refuses_is_asked_again_and_said(group: Group) -> N
         await until(lambda: set(group.processor.next_offsets) == {A, B})
         taking = group.transport._taken
 
-        def refuse(asked: frozenset[Place]) -> dict[Place, list[ConsumedRecord]]:
+        def refuse(asked: frozenset[TopicPartition]) -> dict[TopicPartition, list[ConsumedRecord]]:
             group.transport.failure = "refused"
             return taking(asked)
 
@@ -182,9 +182,9 @@ async def test_a_cluster_that_refuses_is_asked_again_and_said(group: Group) -> N
 async def test_what_fails_in_the_listener_ends_the_process(group: Group) -> None:
     """The client swallows it."""
 
-    async def fail(places: Collection[Place], *, timeout_s: float) -> None:
+    async def fail(tps: Collection[TopicPartition], *, timeout_s: float) -> None:
         del timeout_s
-        if places:
+        if tps:
             raise LookupError
 
     group.processor.drain = fail  # type: ignore[method-assign]

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Collection
 
-from bridge.kafka.transport import Place
+from bridge.kafka.consumed_record import TopicPartition
 from consumers.runtime.member import WatchLimits
 from tests.component.subscriber.group import A, B, Group
 from tests.waiting import until
@@ -25,9 +25,9 @@ async def test_a_poll_that_does_not_return_is_not_alive(group: Group) -> None:
         going_on = asyncio.Event()
         polling = group.transport.poll
 
-        async def hang(places: Collection[Place], *, timeout_s: float) -> object:
+        async def hang(tps: Collection[TopicPartition], *, timeout_s: float) -> object:
             await going_on.wait()
-            return await polling(places, timeout_s=timeout_s)
+            return await polling(tps, timeout_s=timeout_s)
 
         group.transport.poll = hang  # type: ignore[method-assign,assignment]
         await until(lambda: running.live() == "poll_late")

@@ -18,7 +18,7 @@ from confluent_kafka import OFFSET_END, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from bridge.dev.files import write_text
-from bridge.dev.story import tell
+from bridge.dev.traffic import scenario
 from tests.builders import KEY
 from tests.faults.alerts.site import EVENTS, Site, an_event
 from tests.integration.consumer_process import drx_consumer
@@ -127,8 +127,8 @@ def poison(site: Site) -> Iterator[None]:
 @contextmanager
 def dispensed_after_cancel(site: Site) -> Iterator[None]:
     rng = random.Random(uuid4().hex)  # noqa: S311 - no keys
-    events = [orjson.loads(body) for body in tell(rng, CANCELLED)]
-    (fill,) = (each for each in map(orjson.loads, tell(rng)) if each["type"] == "fill.status_changed")
+    events = [orjson.loads(body) for body in scenario(rng, CANCELLED)]
+    (fill,) = (each for each in map(orjson.loads, scenario(rng)) if each["type"] == "fill.status_changed")
     fill["data"]["prescription_id"] = events[0]["data"]["prescription_id"]
     for event in [*events, fill | {"timestamp": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}]:
         assert site.deliver(orjson.dumps(event)) == 200

@@ -8,12 +8,12 @@ import aiohttp
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # its stub does not say what it hands on
 
-from bridge.kafka.follower import Follower
+from bridge.kafka.known_ids_reader import KnownIdsReader
 from tests.builders import a_body
 from tests.cluster import EmbeddedCluster, Topics
 from tests.faults.ingress.scene import Stage
 from tests.integration.ingress_process import IngressProcess, deliver
-from tests.integration.test_follower import Memory, a_record, following
+from tests.integration.test_known_ids_reader import Memory, a_record, following
 from tests.kafka import HANG_S, killed, until
 from tests.topic_filler import fill
 
@@ -78,6 +78,6 @@ async def test_a_partition_without_a_leader_holds_up_no_other(stage: Stage) -> N
         await until(lambda: follower.ready)
 
 
-def followed(follower: Follower, topic: str) -> set[int]:
+def followed(follower: KnownIdsReader, topic: str) -> set[int]:
     tail = follower._topics[topic].tail
     return set() if tail is None else set(tail.ends)

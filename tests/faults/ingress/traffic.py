@@ -7,11 +7,11 @@ from typing import Any
 
 import orjson
 
-from bridge.dev.story import ALPHABET, stories, tell
+from bridge.dev.traffic import ALPHABET, scenario, scenarios
 from tests.faults.ingress.ledger import Delivery
 
 # The last story is about an account.
-_STORIES = len(stories("drx")) - 1
+_STORIES = len(scenarios("drx")) - 1
 # Fields of a patient whose text nobody parses.
 _MARKED = ("last_name", "mrn", "email")
 # Share of senders.
@@ -64,7 +64,7 @@ class Prescriptions:
         number, rng = self._told, self._rng
         self._told += 1
         key = f"{self.key_mark}{number:06d}"
-        told = deque(self._delivery(key, orjson.loads(body)) for body in tell(rng, number % _STORIES))
+        told = deque(self._delivery(key, orjson.loads(body)) for body in scenario(rng, number % _STORIES))
         return Prescription(key, rng.random() < STUBBORN, told)
 
     def _delivery(self, key: str, document: dict[str, Any]) -> Delivery:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from bridge.errors import PermanentError, TransientError
-from bridge.kafka.transport import Place
+from bridge.kafka.consumed_record import TopicPartition
 from consumers.api import ATTEMPTS, Batches, Consumer, Lanes, Placed
 from consumers.postgres.pool import Connection, Database
 from consumers.runtime.batches import BATCHES_MAX
@@ -50,23 +50,20 @@ async def test_where_partitions_fill_the_window_together_the_largest_batches_mak
     mode = Batches(records=30, wait_s=3_600.0, window_records=30, window_bytes=70 * 2_048)
     consumer = Consumer(GROUP, [PLACE.topic], mode=mode)
     consumer.handler(write)
-    small, *large = (Place(PLACE.topic, number) for number in range(1 + BATCHES_MAX))
-    logs = {
-        place: [a_record(at, id=f"evt_{place.partition}_{at}", place=place) for at in range(30)]
-        for place in (small, *large)
-    }
+    small, *large = (TopicPartition(PLACE.topic, number) for number in range(1 + BATCHES_MAX))
+    logs = {tp: [a_record(at, id=f"evt_{tp.partition}_{at}", tp=tp) for at in range(30)] for tp in (small, *large)}
     async with at_work(consumer, database) as bench:
-        for place in (small, *large):
-            await bench.adopt(place)
-        for place in large:
-            bench.processor.offer(place, logs[place][:25])
+        for tp in (small, *large):
+            await bench.adopt(tp)
+        for tp in large:
+            bench.processor.offer(tp, logs[tp][:25])
         bench.processor.offer(small, logs[small][:5])
-        for place in large:
-            await bench.settled(25, place)
+        for tp in large:
+            await bench.settled(25, tp)
         bench.processor.offer(small, logs[small][5:])
         await bench.settled(30, small)
 
-    assert (sorted(calls[:-1]), calls[-1]) == ([(place.partition, 25) for place in large], (0, 30))
+    assert (sorted(calls[:-1]), calls[-1]) == ([(tp.partition, 25) for tp in large], (0, 30))
 
 
 async def test_a_sink_that_is_away_for_long_leaves_a_batch_whole_too(database: Database) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from bridge.errors import PermanentError, TransientError
 from bridge.event import Event
-from bridge.kafka.transport import Place
+from bridge.kafka.consumed_record import TopicPartition
 from consumers.api import ATTEMPTS, Consumer, Context, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime import calls
@@ -99,17 +99,17 @@ async def test_what_waits_for_an_inbox_that_is_away_holds_no_drain_up(database: 
 
 async def test_partitions_that_cannot_be_settled_hold_no_other_up(database: Database) -> None:
     effects, ledger = Effects(), FailingLedger(database)
-    places = [Place(PLACE.topic, number) for number in range(ROUNDS_MAX + 1)]
-    ledger.begin_fails = lambda place: TransientError("deadlock") if place in places[:-1] else None
+    tps = [TopicPartition(PLACE.topic, number) for number in range(ROUNDS_MAX + 1)]
+    ledger.begin_fails = lambda tp: TransientError("deadlock") if tp in tps[:-1] else None
 
     async with at_work(a_consumer(effects, Lanes(8)), database, ledger=ledger) as bench:
-        for place in places[:-1]:
-            await bench.feed([a_record(0, f"rx_{place.partition}", id=f"evt_{place.partition}", place=place)], place)
+        for tp in tps[:-1]:
+            await bench.feed([a_record(0, f"rx_{tp.partition}", id=f"evt_{tp.partition}", tp=tp)], tp)
         await until(lambda: ledger.failed >= ROUNDS_MAX)
-        await bench.feed_all([a_record(0, "rx_last", id="evt_last", place=places[-1])], places[-1])
+        await bench.feed_all([a_record(0, "rx_last", id="evt_last", tp=tps[-1])], tps[-1])
         ledger.begin_fails = lambda _: None
-        for place in places:
-            await bench.settled(1, place)
+        for tp in tps:
+            await bench.settled(1, tp)
 
 
 @MODES
@@ -134,7 +134,7 @@ async def test_handlers_that_keep_every_lane_busy_leave_a_connection_for_the_res
     async with a_database(ledger_dsn, size=3, acquire_timeout_s=0.5) as database, at_work(consumer, database) as bench:
         await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(8)])
         await until(lambda: len(effects.attempts) > 1)
-        await bench.adopt(Place(PLACE.topic, 1))
+        await bench.adopt(TopicPartition(PLACE.topic, 1))
         closed = bench.count("circuit_state", state="closed")
         gate.open()
         await bench.settled(8)

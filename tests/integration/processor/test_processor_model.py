@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from bridge.errors import ConfigError, DecodeError, PermanentError, TransientError
 from bridge.event import Event
-from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from consumers.api import Batches, Consumer, Lanes
 from consumers.postgres.errors import NoConnectionError
 from consumers.postgres.pool import Database
@@ -79,11 +79,11 @@ class RefusingLedger(Ledger):
     refusals: list[tuple[str, TransientError]]
 
     @asynccontextmanager
-    async def begin(self, place: Place, epoch: int, known: datetime | None = None) -> AsyncIterator[Settlement]:
+    async def begin(self, tp: TopicPartition, epoch: int, known: datetime | None = None) -> AsyncIterator[Settlement]:
         when, failure = self.refusals.pop() if self.refusals else ("", None)
         if failure is not None and when == "before":
             raise failure
-        async with super().begin(place, epoch, known) as settlement:
+        async with super().begin(tp, epoch, known) as settlement:
             yield settlement
             if failure is not None:
                 raise failure

@@ -6,7 +6,7 @@ import pytest
 
 from bridge.errors import TransientError
 from bridge.event import Event
-from bridge.kafka.transport import Place
+from bridge.kafka.consumed_record import TopicPartition
 from consumers.api import Batches, Lanes
 from consumers.postgres.errors import NoConnectionError
 from consumers.postgres.pool import Database
@@ -27,8 +27,8 @@ async def test_what_our_own_statements_meet_is_no_records_fault_although_others_
     effects = Effects()
     offset = 1
 
-    def refuses(place: Place) -> Exception | None:
-        waits = "rx_1" in bench.processor._partitions[place].queues
+    def refuses(tp: TopicPartition) -> Exception | None:
+        waits = "rx_1" in bench.processor._partitions[tp].queues
         return failure if waits and ledger.failed < 20 else None
 
     ledger = FailingLedger(database)

@@ -3,7 +3,7 @@
 import pytest
 
 from bridge.errors import PermanentError
-from bridge.kafka.transport import Place
+from bridge.kafka.consumed_record import TopicPartition
 from consumers.api import Batches, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime.operator import By, resume
@@ -14,7 +14,7 @@ from tests.settling import GROUP, PLACE, POISON, Bench, Effects, a_consumer, a_r
 MODES = pytest.mark.parametrize(
     "mode", [Batches(50, 0.005), Lanes(1, transactional=True), Lanes(1)], ids=["batches", "inside", "outside"]
 )
-OTHER = Place(PLACE.topic, 1)
+OTHER = TopicPartition(PLACE.topic, 1)
 LOG = [a_record(offset, f"rx_{offset}") for offset in range(200)]
 # Ten of the last hundred.
 ALLOWED = 10

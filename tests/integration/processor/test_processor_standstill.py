@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from bridge.errors import DecodeError, TransientError
-from bridge.kafka.transport import Place
+from bridge.kafka.consumed_record import TopicPartition
 from consumers.api import Batches, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime import operator, parking, partition
@@ -103,12 +103,12 @@ async def test_a_partition_goes_on_by_itself_when_another_key_has_left_the_lot(
 ) -> None:
     """The lot is the group's: the key that leaves may be of another partition, and of another process."""
     monkeypatch.setattr(parking, "KEYS_MAX", 1)
-    other = Place(PLACE.topic, 1)
+    other = TopicPartition(PLACE.topic, 1)
     effects = Effects("evt_0", "evt_1", "evt_2")
     log = [a_record(1, "rx_2"), a_record(2, "rx_3")]
 
     async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed_all([a_record(0, place=other)], other)
+        await bench.feed_all([a_record(0, tp=other)], other)
         await bench.feed(log)
         await until(lambda: bench.processor.standing() == "parking_full")
         effects.refused = {"evt_1"}
@@ -126,7 +126,7 @@ async def test_a_partition_that_is_stopped_takes_no_room_from_the_others(
     database: Database, mode: Lanes | Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parking, "EVENTS_OF_KEY_MAX", 1)
-    other = Place(PLACE.topic, 1)
+    other = TopicPartition(PLACE.topic, 1)
     effects = Effects("evt_0")
     log = [a_record(offset, f"rx_{offset % 2}") for offset in range(40)]
 

@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from bridge.errors import BridgeError
 from bridge.kafka.connection import KafkaConnection
+from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from bridge.kafka.reader import SILENT_S, SLICE_RECORDS, ReadError, Tail, open_tail
 from bridge.kafka.record import identity_of
-from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.known.known_ids import KnownIds
 from bridge.runtime.lifecycle import pause
 from bridge.runtime.logging import log, trail
@@ -33,19 +33,19 @@ LOOK_S = 0.25
 METADATA_S = 5.0
 # Seconds between two attempts to ask for the end of a log.
 ASK_S = 0.05
-# Seconds of lag beyond which the follower is not `ready`. A broken connection is noticed after 15 s, and replaced
+# Seconds of lag beyond which the reader is not `ready`. A broken connection is noticed after 15 s, and replaced
 # within seconds.
 LAG_MAX_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class FollowPatience:
-    """Waits of the follower, in seconds."""
+class ReaderWaits:
+    """Waits of the reader, in seconds."""
 
     retry_s: float = 1.0  # between two attempts to read a topic
     give_up_s: float = 120.0  # if brokers are reachable, drains wait this long for an unreadable tail
     retry_late_s: float = 60.0  # between two attempts to read such a tail after that
-    catch_up_s: float = 5.0  # a drain waits this long for the follower; a broken connection takes a second or two
+    catch_up_s: float = 5.0  # a drain waits this long for the reader; a broken connection takes a second or two
 
 
 class _End(NamedTuple):
@@ -100,7 +100,7 @@ class _Topic:
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Follower:
+class KnownIdsReader:
     """A worker that fills `known_ids` from the topics; each topic has its own task and client."""
 
     connection: KafkaConnection
@@ -112,7 +112,7 @@ class Follower:
     # the topics are read that far back.
     oldest_s: Callable[[], float | None] = lambda: None
     now: Callable[[], float] = time.time
-    patience: FollowPatience = FollowPatience()
+    patience: ReaderWaits = ReaderWaits()
     _tail_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     _reachable_since: float | None = None
 
@@ -121,12 +121,12 @@ class Follower:
 
     @property
     def ready(self) -> bool:
-        """Whether every tail has been read and the follower is not far behind."""
+        """Whether every tail has been read and the reader is not far behind."""
         return bool(self._topics) and all(topic.read for topic in self._topics.values()) and not self._lags
 
     @property
     def lag_s(self) -> float:
-        """Seconds since the follower was last fully caught up; NaN before the first time."""
+        """Seconds since the reader was last fully caught up; NaN before the first time."""
         times = [at for topic in self._topics.values() if topic.read for at in topic.current_at.values()]
         return _now() - min(times) if times else nan
 
@@ -196,7 +196,7 @@ class Follower:
         except BridgeError as exc:
             return exc.code
         except Exception as exc:  # noqa: BLE001 - any client failure is retried; deliveries do not depend on this
-            log.error("worker.failed", reason="follower", topic=topic.name, where=trail(exc))
+            log.error("worker.failed", reason="known_ids_reader", topic=topic.name, where=trail(exc))
             return "unexpected"
 
     async def _read(self, topic: _Topic) -> str:
@@ -291,7 +291,7 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _log_unreadable(place: Place, offset: int, after: int) -> None:
+def _log_unreadable(tp: TopicPartition, offset: int, after: int) -> None:
     """Log that repeats of records in an unreadable batch will count as new."""
-    where = {"topic": place.topic, "partition": place.partition, "offset": offset, "next_offset": after}
+    where = {"topic": tp.topic, "partition": tp.partition, "offset": offset, "next_offset": after}
     log.error("worker.recall_batch_unreadable", **where)

@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[att
 from bridge.dev.kafka import create_topics
 from bridge.event import Identity, ParkReason
 from bridge.kafka.connection import KafkaConnection
-from bridge.kafka.follower import LAG_MAX_S, Follower, FollowPatience
+from bridge.kafka.known_ids_reader import LAG_MAX_S, KnownIdsReader, ReaderWaits
 from bridge.kafka.reader import SLICE_RECORDS, Tail
 from bridge.kafka.record import Record, event_record, unrecognized_record
 from bridge.known.known_ids import KnownIds
@@ -27,10 +27,10 @@ pytestmark = pytest.mark.kafka
 
 WHEN_S = datetime(2026, 9, 14, 15, 0, tzinfo=UTC).timestamp()
 # Two attempts and no patience at all.
-HASTY = FollowPatience(retry_s=0.05, give_up_s=0.0, retry_late_s=0.05)
+HASTY = ReaderWaits(retry_s=0.05, give_up_s=0.0, retry_late_s=0.05)
 # In the place of `SILENT_S`, after which a client that brings nothing is given up.
 SHORT_S = 3.0
-PATIENT = FollowPatience(retry_s=0.05, give_up_s=10 * HANG_S)
+PATIENT = ReaderWaits(retry_s=0.05, give_up_s=10 * HANG_S)
 
 
 class Memory(KnownIds):
@@ -58,10 +58,10 @@ async def following(
     window_s: float = WHEN_S,
     records_max: int = 1_000_000,
     oldest_s: Callable[[], float | None] = lambda: None,
-    patience: FollowPatience = PATIENT,
-) -> AsyncIterator[Follower]:
-    """Run a follower at `WHEN_S`; by default everything that is younger than 1970 counts."""
-    follower = Follower(
+    patience: ReaderWaits = PATIENT,
+) -> AsyncIterator[KnownIdsReader]:
+    """Run a reader at `WHEN_S`; by default everything that is younger than 1970 counts."""
+    reader = KnownIdsReader(
         connection=KafkaConnection(bootstrap_servers),
         topics=topics,
         known_ids=memory,
@@ -72,9 +72,9 @@ async def following(
         patience=patience,
     )
     stop = asyncio.Event()
-    task = asyncio.create_task(follower.run(stop))
+    task = asyncio.create_task(reader.run(stop))
     try:
-        yield follower
+        yield reader
         assert not task.done()
     finally:
         stop.set()
@@ -95,8 +95,8 @@ def parked_record(topic: str, webhook_id: str) -> Record:
 
 async def found(bootstrap_servers: str, topics: Sequence[str], **options: Any) -> Counter[str]:
     memory = Memory()
-    async with following(bootstrap_servers, topics, memory, **options) as follower:
-        await until(lambda: follower.ready)
+    async with following(bootstrap_servers, topics, memory, **options) as reader:
+        await until(lambda: reader.ready)
         assert memory.finished
     return memory.ids
 
@@ -108,8 +108,8 @@ async def test_events_and_parked_deliveries_of_all_topics_are_found_with_their_r
     fill(topics.bootstrap_servers, written)
     memory = Memory()
 
-    async with following(topics.bootstrap_servers, [events, parked, empty], memory) as follower:
-        await until(lambda: follower.ready)
+    async with following(topics.bootstrap_servers, [events, parked, empty], memory) as reader:
+        await until(lambda: reader.ready)
 
     sha256 = a_delivery(id="evt_1").body_sha256
     assert (Identity("drx", "evt_1", sha256), WHEN_S) in memory.told
@@ -146,8 +146,8 @@ async def test_a_long_topic_is_read_to_its_end_while_others_work(topics: Topics)
     fill(topics.bootstrap_servers, [a_record(topic, each, partition=n % 12) for n, each in enumerate(ids)])
     memory, at_each_turn = Memory(), [0]
 
-    async with following(topics.bootstrap_servers, [topic], memory) as follower, asyncio.timeout(HANG_S):
-        while not follower.ready:
+    async with following(topics.bootstrap_servers, [topic], memory) as reader, asyncio.timeout(HANG_S):
+        while not reader.ready:
             await asyncio.sleep(0)
             at_each_turn.append(len(memory.told))
 
@@ -181,8 +181,8 @@ async def test_a_topic_that_is_made_anew_while_it_is_read_is_read_again(topics: 
 
     memory = Memory(on_told=make_anew)
 
-    async with following(topics.bootstrap_servers, [topic], memory) as follower:
-        await until(lambda: follower.ready)
+    async with following(topics.bootstrap_servers, [topic], memory) as reader:
+        await until(lambda: reader.ready)
 
     assert memory.ids["evt_new"] == 1
 
@@ -193,37 +193,37 @@ async def test_a_topic_that_is_missing_is_waited_for(topics: Topics) -> None:
 
     async with following(
         topics.bootstrap_servers, [topics.fresh(partitions=1), late], memory, patience=HASTY
-    ) as follower:
+    ) as reader:
         await until(lambda: memory.finished)
-        assert not follower.ready
+        assert not reader.ready
         await asyncio.to_thread(create_topics, topics.bootstrap_servers, {late: 1})
-        await until(lambda: follower.ready)
+        await until(lambda: reader.ready)
 
 
 async def test_an_outage_is_waited_for_and_what_was_away_is_followed_on_from_where_it_was_left(
     cluster: Cluster, topics: Topics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While nothing can be drained nobody is kept waiting, however long: not one who begins meanwhile either."""
-    monkeypatch.setattr("bridge.kafka.follower.SILENT_S", SHORT_S)
+    monkeypatch.setattr("bridge.kafka.known_ids_reader.SILENT_S", SHORT_S)
     monkeypatch.setattr("bridge.kafka.reader.SILENT_S", SHORT_S)
     topic = topics.fresh(partitions=2)
     fill(topics.bootstrap_servers, [a_record(topic, "evt_1"), a_record(topic, "evt_2", partition=1)])
     memory, late = Memory(), Memory()
     attempts: list[None] = []
 
-    async with following(topics.bootstrap_servers, [topic], memory) as follower, AsyncExitStack() as stack:
-        await until(lambda: follower.ready)
+    async with following(topics.bootstrap_servers, [topic], memory) as reader, AsyncExitStack() as stack:
+        await until(lambda: reader.ready)
         async with killed(cluster):
             beginning = following(
                 topics.bootstrap_servers, [topic], late, patience=HASTY, oldest_s=lambda: attempts.append(None)
             )
             newcomer = await stack.enter_async_context(beginning)
             # Whether aiokafka's client outlasts it or another one is opened.
-            await until(lambda: len(attempts) > 2 and follower.lag_s > SHORT_S + 2)
+            await until(lambda: len(attempts) > 2 and reader.lag_s > SHORT_S + 2)
             assert not late.finished
         fill(topics.bootstrap_servers, [a_record(topic, "evt_3", partition=1)])
-        await follower.catch_up(topic, 1)
-        await until(lambda: memory.ids["evt_3"] == 1 and follower.lag_s < SHORT_S)
+        await reader.catch_up(topic, 1)
+        await until(lambda: memory.ids["evt_3"] == 1 and reader.lag_s < SHORT_S)
         await until(lambda: newcomer.ready and late.ids["evt_3"] == 1)
 
     assert memory.ids == late.ids == Counter(["evt_1", "evt_2", "evt_3"])
@@ -233,9 +233,9 @@ async def test_a_client_that_dies_is_replaced(topics: Topics) -> None:
     topic = topics.fresh(partitions=1)
     memory = Memory()
 
-    async with following(topics.bootstrap_servers, [topic], memory) as follower:
-        await until(lambda: follower.ready)
-        (state,) = follower._topics.values()
+    async with following(topics.bootstrap_servers, [topic], memory) as reader:
+        await until(lambda: reader.ready)
+        (state,) = reader._topics.values()
         before = state.tail
         assert before is not None
         kill_client(before)
@@ -255,13 +255,13 @@ async def test_a_follow_that_fell_out_of_the_log_begins_at_the_window_again(topi
     admin = AdminClient({"bootstrap.servers": topics.bootstrap_servers})
     memory = Memory()
 
-    async with following(topics.bootstrap_servers, [topic], memory) as follower:
-        await until(lambda: follower.ready)
+    async with following(topics.bootstrap_servers, [topic], memory) as reader:
+        await until(lambda: reader.ready)
         await asyncio.to_thread(admin.delete_topics([topic])[topic].result, HANG_S)
         await asyncio.to_thread(create_topics, topics.bootstrap_servers, {topic: 1})
         fill(topics.bootstrap_servers, [a_record(topic, "evt_new")])
         await until(lambda: memory.ids["evt_new"] == 1)
-        await until(lambda: follower.ready and follower.lag_s < LAG_MAX_S)
+        await until(lambda: reader.ready and reader.lag_s < LAG_MAX_S)
 
     assert memory.ids == Counter([f"evt_{n}" for n in range(10)] + ["evt_new"])
 
@@ -272,13 +272,13 @@ async def test_partitions_and_topics_that_come_later_are_followed(topics: Topics
     admin = AdminClient({"bootstrap.servers": topics.bootstrap_servers})
     memory = Memory()
 
-    async with following(topics.bootstrap_servers, [first], memory) as follower:
-        await until(lambda: follower.ready)
-        follower.follow(later)
-        await until(lambda: memory.ids["evt_1"] == 1 and follower.ready)
+    async with following(topics.bootstrap_servers, [first], memory) as reader:
+        await until(lambda: reader.ready)
+        reader.follow(later)
+        await until(lambda: memory.ids["evt_1"] == 1 and reader.ready)
         grown = admin.create_partitions([NewPartitions(first, 2)])[first]
         await asyncio.to_thread(grown.result, HANG_S)
-        follower._topics[first].tail.refresh_metadata()  # type: ignore[union-attr]  # else within a minute
+        reader._topics[first].tail.refresh_metadata()  # type: ignore[union-attr]  # else within a minute
         fill(topics.bootstrap_servers, [a_record(first, "evt_2", partition=1)])
         await until(lambda: memory.ids["evt_2"] == 1)
 
@@ -294,7 +294,7 @@ async def test_one_record_that_is_not_ours_and_a_fault_of_the_memory_stop_nothin
     memory.on_told = fail_once
     strange = Record(topic, 0, b"k", None, [("ce_id", b"\xff"), ("drx_body_sha256", b"0" * 64)], 0)
 
-    async with following(topics.bootstrap_servers, [topic], memory) as follower:
-        await until(lambda: follower.ready)
+    async with following(topics.bootstrap_servers, [topic], memory) as reader:
+        await until(lambda: reader.ready)
         fill(topics.bootstrap_servers, [strange, a_record(topic, "evt_1"), a_record(topic, "evt_2")])
         await until(lambda: memory.ids["evt_2"] > 0)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import ConfigError
-from bridge.runtime.export import TOO_LARGE, Body, bodies_of
+from bridge.runtime.body_files import TOO_LARGE, Body, bodies_of
 
 MOST, UNFIT = 64, "csv_columns"
 CANARY = "Quintero"

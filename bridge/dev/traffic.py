@@ -1,4 +1,4 @@
-"""Generated deliveries about fictitious people: the scenarios of `stories/SOURCE.ndjson`, repeated with new ids.
+"""Generated deliveries about fictitious people: the scenarios of `scenarios/SOURCE.ndjson`, repeated with new ids.
 
 A file has one body per line and a blank line after each scenario; `simulate --scenario` can send the file unchanged.
 """
@@ -32,25 +32,25 @@ def deliveries(seed: int, *, source: str = "drx") -> Iterator[Post]:
     within the first two hundred.
     """
     rng = random.Random(seed)  # noqa: S311 - test traffic, not keys
-    waiting = _tellings(rng, source)
+    waiting = _scenarios(rng, source)
     running = [next(waiting) for _ in range(AT_ONCE)]
     while True:
-        place = rng.randrange(len(running))
-        outgoing = next(running[place], None)
+        chosen = rng.randrange(len(running))
+        outgoing = next(running[chosen], None)
         if outgoing is None:
-            running[place] = next(waiting)
+            running[chosen] = next(waiting)
         else:
             yield outgoing
 
 
-def _tellings(rng: random.Random, source: str) -> Iterator[Iterator[Post]]:
+def _scenarios(rng: random.Random, source: str) -> Iterator[Iterator[Post]]:
     while True:
-        for number in range(len(stories(source))):
-            bodies = tell(rng, number, source=source)
+        for number in range(len(scenarios(source))):
+            bodies = scenario(rng, number, source=source)
             yield iter([Post(orjson.loads(body).get("id") or new_id(rng), body) for body in bodies])
 
 
-def tell(rng: random.Random, number: int = 0, *, source: str = "drx") -> list[bytes]:
+def scenario(rng: random.Random, number: int = 0, *, source: str = "drx") -> list[bytes]:
     """Return the bodies of a scenario with new ids; equal old ids are replaced by equal new ids."""
     known: dict[bytes, bytes] = {}
 
@@ -60,13 +60,13 @@ def tell(rng: random.Random, number: int = 0, *, source: str = "drx") -> list[by
             known[old] = _fresh(old, rng)
         return (match[1] or b"") + known[old]
 
-    return _IDS.sub(renamed, stories(source)[number]).splitlines()
+    return _IDS.sub(renamed, scenarios(source)[number]).splitlines()
 
 
 @cache
-def stories(source: str) -> list[bytes]:
+def scenarios(source: str) -> list[bytes]:
     """Return the scenarios of a source, each as its lines."""
-    return Path(__file__).with_name("stories").joinpath(f"{source}.ndjson").read_bytes().strip().split(b"\n\n")
+    return Path(__file__).with_name("scenarios").joinpath(f"{source}.ndjson").read_bytes().strip().split(b"\n\n")
 
 
 def new_id(rng: random.Random) -> str:

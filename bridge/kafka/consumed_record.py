@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 
-class Place(NamedTuple):
+class TopicPartition(NamedTuple):
     """A topic-partition."""
 
     topic: str
