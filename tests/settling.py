@@ -3,13 +3,12 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
-import pytest
 from prometheus_client import CollectorRegistry
 
 from bridge.avro.event_decoder import EventDecoder
@@ -30,9 +29,11 @@ GROUP = "tests"
 WHEN = datetime(2026, 9, 14, 15, 9, 26, tzinfo=UTC)
 POISON = b"\xffpoison"
 # Each way to handle records: in batches, and in lanes inside the settling transaction or outside of it.
-MODES = pytest.mark.parametrize(
-    "mode", [Batches(50, 0.005), Lanes(4, transactional=True), Lanes(4)], ids=["batches", "inside", "outside"]
-)
+ALL_MODES: Mapping[str, Lanes | Batches] = {
+    "batches": Batches(50, 0.005),
+    "inside": Lanes(4, transactional=True),
+    "outside": Lanes(4),
+}
 
 EFFECTS = """
 create table if not exists effect (

@@ -12,31 +12,28 @@ from consumers.postgres.pool import Connection, Database
 from consumers.runtime.batches import BATCHES_MAX
 from consumers.runtime.sorting import UnknownTypeError
 from tests.kafka import until
-from tests.settling import GROUP, PLACE, Effects, a_consumer, a_record, at_work
+from tests.settling import GROUP, PLACE, Bench, Effects, a_consumer, a_record, at_work
 
 ONES = Batches(50, 0.005)
 
 
-async def test_a_batch_is_applied_once_and_in_order(database: Database) -> None:
-    effects = Effects()
+@pytest.mark.parametrize("mode", [ONES])
+async def test_a_batch_is_applied_once_and_in_order(bench: Bench) -> None:
     log = [a_record(offset, f"rx_{offset % 7}") for offset in range(120)]
+    await bench.feed_all(log)
 
-    async with at_work(a_consumer(effects, ONES), database) as bench:
-        await bench.feed_all(log)
-
-        assert await bench.effects() == [f"evt_{offset}" for offset in range(120)]
-        assert await bench.rows("select next_offset, last_event_id from drx_consumer.progress") == [(120, "evt_119")]
-        assert bench.outcome("applied") == 120
+    assert await bench.effects() == [f"evt_{offset}" for offset in range(120)]
+    assert await bench.rows("select next_offset, last_event_id from drx_consumer.progress") == [(120, "evt_119")]
+    assert bench.outcome("applied") == 120
 
 
-async def test_a_batch_waits_for_no_more_than_the_window_takes_in(database: Database) -> None:
+@pytest.mark.parametrize(
+    "mode", [Batches(records=1_000, wait_s=3_600.0, window_records=1_000, window_bytes=20 * 2_048)]
+)
+async def test_a_batch_waits_for_no_more_than_the_window_takes_in(bench: Bench) -> None:
     """It would else stand still for as long as it may wait, with all partitions."""
-    effects = Effects()
-    mode = Batches(records=1_000, wait_s=3_600.0, window_records=1_000, window_bytes=20 * 2_048)
-
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(30)])
-        await bench.until_rows("select count(*) > 0 from effect", [(True,)])
+    await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(30)])
+    await bench.until_rows("select count(*) > 0 from effect", [(True,)])
 
 
 async def test_where_partitions_fill_the_window_together_the_largest_batches_make_room(database: Database) -> None:
@@ -134,42 +131,38 @@ async def test_a_batch_stays_one_but_for_a_key_whose_id_came_with_another_body(d
         (BaseException("rx_1"), "unexpected", "bug"),  # as a panic of a library in Rust
     ],
 )
+@pytest.mark.parametrize("mode", [ONES])
 async def test_a_record_that_never_succeeds_parks_its_key_alone(
-    database: Database, failure: BaseException, code: str, cls: str
+    bench: Bench, effects: Effects, failure: BaseException, code: str, cls: str
 ) -> None:
-    effects = Effects()
     effects.fail = lambda event, _: failure if event.id == "evt_1" else None
     log = [a_record(0), a_record(1), a_record(2, "rx_2"), a_record(3)]
+    await bench.feed_all(log)
 
-    async with at_work(a_consumer(effects, ONES), database) as bench:
-        await bench.feed_all(log)
-
-        assert await bench.parked() == [("rx_1", 1, code), ("rx_1", 3, "key_parked")]
-        assert sorted(await bench.effects()) == ["evt_0", "evt_2"]
-        assert bench.count("park_total", **{"class": cls}) == 1
-        assert bench.count("consumer_bugs_total") == (cls == "bug")
+    assert await bench.parked() == [("rx_1", 1, code), ("rx_1", 3, "key_parked")]
+    assert sorted(await bench.effects()) == ["evt_0", "evt_2"]
+    assert bench.count("park_total", **{"class": cls}) == 1
+    assert bench.count("consumer_bugs_total") == (cls == "bug")
 
 
-async def test_a_transient_failure_holds_its_key_only(database: Database) -> None:
+@pytest.mark.parametrize("mode", [ONES])
+async def test_a_transient_failure_holds_its_key_only(bench: Bench, effects: Effects) -> None:
     """What lies above the held record is settled and kept as such, while progress stays below it."""
-    effects = Effects()
     held = asyncio.Event()
     effects.fail = lambda event, _: None if event.id != "evt_1" or held.is_set() else TransientError("conflict")
+    await bench.feed([a_record(0), a_record(1), a_record(2, "rx_2"), a_record(3)])
+    await until(lambda: bench.outcome("applied") == 2)
+    standing = await bench.rows(
+        'select next_offset from drx_consumer.progress union all select "offset" from drx_consumer.settled'
+    )
+    held.set()
+    await bench.settled(4)
 
-    async with at_work(a_consumer(effects, ONES), database) as bench:
-        await bench.feed([a_record(0), a_record(1), a_record(2, "rx_2"), a_record(3)])
-        await until(lambda: bench.outcome("applied") == 2)
-        standing = await bench.rows(
-            'select next_offset from drx_consumer.progress union all select "offset" from drx_consumer.settled'
-        )
-        held.set()
-        await bench.settled(4)
-
-        there = await bench.effects()
-        assert standing == [(1,), (2,)]
-        assert sorted(there[:2]) == ["evt_0", "evt_2"]
-        assert there[2:] == ["evt_1", "evt_3"]
-        await bench.until_rows('select "offset" from drx_consumer.settled', [])
+    there = await bench.effects()
+    assert standing == [(1,), (2,)]
+    assert sorted(there[:2]) == ["evt_0", "evt_2"]
+    assert there[2:] == ["evt_1", "evt_3"]
+    await bench.until_rows('select "offset" from drx_consumer.settled', [])
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from tests.logs import capture_logs
 from tests.settling import (
     GROUP,
     PLACE,
+    Bench,
     Effects,
     FailingLedger,
     Gate,
@@ -37,93 +38,84 @@ def schema_7(offset: int, key: str) -> bytes:
 
 
 @MODES
-async def test_an_event_that_was_applied_is_handled_no_second_time(database: Database, mode: Lanes) -> None:
-    effects = Effects()
+async def test_an_event_that_was_applied_is_handled_no_second_time(bench: Bench, effects: Effects) -> None:
+    await bench.feed_all([a_record(0)])
+    bench.processor.offer(PLACE, [a_record(1, id="evt_0"), a_record(2, "rx_2", id="evt_0")])
+    await bench.settled(3)
 
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed_all([a_record(0)])
-        bench.processor.offer(PLACE, [a_record(1, id="evt_0"), a_record(2, "rx_2", id="evt_0")])
-        await bench.settled(3)
-
-        assert (effects.attempts, bench.outcome("duplicate")) == (["evt_0"], 2)
+    assert (effects.attempts, bench.outcome("duplicate")) == (["evt_0"], 2)
 
 
-async def test_an_event_is_no_duplicate_of_an_equal_one_that_is_asked_about_with_it(database: Database) -> None:
+@pytest.mark.parametrize("mode", [Lanes(8)])
+async def test_an_event_is_no_duplicate_of_an_equal_one_that_is_asked_about_with_it(
+    bench: Bench, effects: Effects
+) -> None:
     """Both may be refused: then none of them was ever applied."""
-    effects = Effects("evt_same")
+    effects.refused = {"evt_same"}
     log = [a_record(0, "rx_1", id="evt_same"), a_record(1, "rx_2", id="evt_same"), a_record(2, "rx_3")]
+    await bench.feed_all(log)
 
-    async with at_work(a_consumer(effects, Lanes(8)), database) as bench:
-        await bench.feed_all(log)
-
-        assert await bench.parked() == [("rx_1", 0, "refused"), ("rx_2", 1, "refused")]
+    assert await bench.parked() == [("rx_1", 0, "refused"), ("rx_2", 1, "refused")]
     assert effects.applied == ["evt_2"]
 
 
-async def test_an_inbox_that_gives_no_answer_counts_against_no_record(database: Database) -> None:
-    effects, ledger = Effects(), FailingLedger(database)
+@pytest.mark.parametrize("mode", [Lanes(8)])
+async def test_an_inbox_that_gives_no_answer_counts_against_no_record(bench: Bench, ledger: FailingLedger) -> None:
     fails = itertools.chain([TransientError("statement_timeout")] * 2 * ATTEMPTS, itertools.repeat(None))
     ledger.look_fails = lambda _: next(fails)
+    await bench.feed_all([a_record(offset, f"rx_{offset}") for offset in range(8)])
 
-    async with at_work(a_consumer(effects, Lanes(8)), database, ledger=ledger) as bench:
-        await bench.feed_all([a_record(offset, f"rx_{offset}") for offset in range(8)])
-
-        assert ledger.failed == 2 * ATTEMPTS
-        assert (bench.outcome("retry"), await bench.parked()) == (0, [])
+    assert ledger.failed == 2 * ATTEMPTS
+    assert (bench.outcome("retry"), await bench.parked()) == (0, [])
 
 
-async def test_an_event_that_the_inbox_refuses_keeps_no_other_from_its_answer(database: Database) -> None:
-    effects, ledger = Effects(), FailingLedger(database)
+@pytest.mark.parametrize("mode", [Lanes(8)])
+async def test_an_event_that_the_inbox_refuses_keeps_no_other_from_its_answer(
+    bench: Bench, effects: Effects, ledger: FailingLedger
+) -> None:
     ledger.look_fails = lambda events: PermanentError("22021") if "evt_3" in events else None
+    await bench.feed_all([a_record(offset, f"rx_{offset}") for offset in range(8)])
 
-    async with at_work(a_consumer(effects, Lanes(8)), database, ledger=ledger) as bench:
-        await bench.feed_all([a_record(offset, f"rx_{offset}") for offset in range(8)])
-
-        assert await bench.parked() == [("rx_3", 3, "22021")]
+    assert await bench.parked() == [("rx_3", 3, "22021")]
     assert sorted(effects.applied) == [f"evt_{offset}" for offset in range(8) if offset != 3]
 
 
-async def test_what_waits_for_an_inbox_that_is_away_holds_no_drain_up(database: Database) -> None:
-    effects, ledger = Effects(), FailingLedger(database)
+@pytest.mark.parametrize("mode", [Lanes(8)])
+async def test_what_waits_for_an_inbox_that_is_away_holds_no_drain_up(
+    bench: Bench, effects: Effects, ledger: FailingLedger
+) -> None:
     ledger.look_fails = lambda _: TransientError("connection_lost", systemic=True)
-
-    async with at_work(a_consumer(effects, Lanes(8)), database, ledger=ledger) as bench:
-        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(8)])
-        await until(lambda: ledger.failed > 1)
-        with capture_logs() as lines:
-            await bench.processor.drain([PLACE], timeout_s=HANG_S)
+    await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(8)])
+    await until(lambda: ledger.failed > 1)
+    with capture_logs() as lines:
+        await bench.processor.drain([PLACE], timeout_s=HANG_S)
 
     assert "worker.given_up" not in {line["event"] for line in lines}
     assert effects.attempts == []
 
 
-async def test_partitions_that_cannot_be_settled_hold_no_other_up(database: Database) -> None:
-    effects, ledger = Effects(), FailingLedger(database)
+@pytest.mark.parametrize("mode", [Lanes(8)])
+async def test_partitions_that_cannot_be_settled_hold_no_other_up(bench: Bench, ledger: FailingLedger) -> None:
     tps = [TopicPartition(PLACE.topic, number) for number in range(ROUNDS_MAX + 1)]
     ledger.begin_fails = lambda tp: TransientError("deadlock") if tp in tps[:-1] else None
-
-    async with at_work(a_consumer(effects, Lanes(8)), database, ledger=ledger) as bench:
-        for tp in tps[:-1]:
-            await bench.feed([a_record(0, f"rx_{tp.partition}", id=f"evt_{tp.partition}", tp=tp)], tp)
-        await until(lambda: ledger.failed >= ROUNDS_MAX)
-        await bench.feed_all([a_record(0, "rx_last", id="evt_last", tp=tps[-1])], tps[-1])
-        ledger.begin_fails = lambda _: None
-        for tp in tps:
-            await bench.settled(1, tp)
+    for tp in tps[:-1]:
+        await bench.feed([a_record(0, f"rx_{tp.partition}", id=f"evt_{tp.partition}", tp=tp)], tp)
+    await until(lambda: ledger.failed >= ROUNDS_MAX)
+    await bench.feed_all([a_record(0, "rx_last", id="evt_last", tp=tps[-1])], tps[-1])
+    ledger.begin_fails = lambda _: None
+    for tp in tps:
+        await bench.settled(1, tp)
 
 
 @MODES
-async def test_a_hung_key_delays_no_other(database: Database, mode: Lanes) -> None:
-    effects = Effects()
+async def test_a_hung_key_delays_no_other(bench: Bench, effects: Effects) -> None:
     gate = Gate(effects, lambda event: event.key == "rx_0")
+    await bench.feed([a_record(offset, f"rx_{offset % 5}") for offset in range(50)])
+    await until(lambda: bench.outcome("applied") == 40)
+    gate.open()
+    await bench.settled(50)
 
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed([a_record(offset, f"rx_{offset % 5}") for offset in range(50)])
-        await until(lambda: bench.outcome("applied") == 40)
-        gate.open()
-        await bench.settled(50)
-
-        assert effects.applied[40:] == [f"evt_{offset}" for offset in range(0, 50, 5)]
+    assert effects.applied[40:] == [f"evt_{offset}" for offset in range(0, 50, 5)]
 
 
 async def test_handlers_that_keep_every_lane_busy_leave_a_connection_for_the_rest(ledger_dsn: str) -> None:
@@ -142,21 +134,19 @@ async def test_handlers_that_keep_every_lane_busy_leave_a_connection_for_the_res
         assert (closed, sorted(effects.applied)) == (1, [f"evt_{offset}" for offset in range(8)])
 
 
-async def test_keys_in_back_off_hold_no_worker(database: Database) -> None:
-    effects = Effects()
+@pytest.mark.parametrize("mode", [Lanes(1)])
+async def test_keys_in_back_off_hold_no_worker(bench: Bench, effects: Effects) -> None:
     healed = asyncio.Event()
     effects.fail = lambda event, _: (
         TransientError("conflict") if event.key.startswith("bad") and not healed.is_set() else None
     )
     log = [a_record(offset, f"bad_{offset}") for offset in range(4)] + [a_record(4, "rx_1"), a_record(5, "rx_2")]
+    await bench.feed(log)
+    await until(lambda: bench.outcome("applied") == 2)
+    healed.set()
+    await bench.settled(6)
 
-    async with at_work(a_consumer(effects, Lanes(1)), database) as bench:
-        await bench.feed(log)
-        await until(lambda: bench.outcome("applied") == 2)
-        healed.set()
-        await bench.settled(6)
-
-        assert effects.applied[:2] == ["evt_4", "evt_5"]
+    assert effects.applied[:2] == ["evt_4", "evt_5"]
 
 
 async def test_a_handler_that_swallows_cancellation_costs_its_key_only(

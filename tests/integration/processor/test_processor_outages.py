@@ -9,9 +9,8 @@ from bridge.event import Event
 from bridge.kafka.consumed_record import TopicPartition
 from consumers.api import Batches, Lanes
 from consumers.postgres.errors import NoConnectionError
-from consumers.postgres.pool import Database
 from tests.kafka import until
-from tests.settling import PLACE, Effects, FailingLedger, Gate, a_consumer, a_database, a_record, at_work
+from tests.settling import PLACE, Bench, Effects, FailingLedger, Gate, a_consumer, a_database, a_record, at_work
 
 
 @pytest.mark.parametrize("mode", [Lanes(1, transactional=True), Lanes(1)], ids=["inside", "outside"])
@@ -21,28 +20,25 @@ from tests.settling import PLACE, Effects, FailingLedger, Gate, a_consumer, a_da
     ids=lambda exc: exc.code,
 )
 async def test_what_our_own_statements_meet_is_no_records_fault_although_others_pass(
-    database: Database, mode: Lanes, failure: TransientError
+    bench: Bench, effects: Effects, ledger: FailingLedger, failure: TransientError
 ) -> None:
     """A busy server refuses one and serves another: the handler has not been asked about the record yet."""
-    effects = Effects()
     offset = 1
 
     def refuses(tp: TopicPartition) -> Exception | None:
         waits = "rx_1" in bench.processor._partitions[tp].queues
         return failure if waits and ledger.failed < 20 else None
 
-    ledger = FailingLedger(database)
-    async with at_work(a_consumer(effects, mode), database, ledger=ledger) as bench:
-        ledger.begin_fails = refuses
-        await bench.feed([a_record(0)])
-        while ledger.failed < 20:
-            bench.processor.offer(PLACE, [a_record(offset, f"rx_{offset + 1}")])
-            offset += 1
-            await asyncio.sleep(0.01)
-        await bench.settled(offset)
+    ledger.begin_fails = refuses
+    await bench.feed([a_record(0)])
+    while ledger.failed < 20:
+        bench.processor.offer(PLACE, [a_record(offset, f"rx_{offset + 1}")])
+        offset += 1
+        await asyncio.sleep(0.01)
+    await bench.settled(offset)
 
-        assert await bench.parked() == []
-        assert len(effects.applied) == offset
+    assert await bench.parked() == []
+    assert len(effects.applied) == offset
 
 
 async def test_a_batch_that_takes_long_costs_a_retried_record_no_attempts(ledger_dsn: str) -> None:
@@ -76,16 +72,14 @@ async def test_a_batch_that_takes_long_costs_a_retried_record_no_attempts(ledger
         assert sorted(await bench.effects()) == ["evt_0", "evt_1", "evt_2"]
 
 
-async def test_what_is_in_flight_and_how_old_it_gets_is_reported(database: Database) -> None:
-    effects = Effects()
+@pytest.mark.parametrize("mode", [Lanes(1)])
+async def test_what_is_in_flight_and_how_old_it_gets_is_reported(bench: Bench, effects: Effects) -> None:
     gate = Gate(effects)
+    await bench.feed([a_record(0), a_record(1)])
+    await until(lambda: bench.count("inflight_records") == 2 and bench.count("oldest_inflight_age_seconds") > 0)
+    gate.open()
+    await bench.settled(2)
 
-    async with at_work(a_consumer(effects, Lanes(1)), database) as bench:
-        await bench.feed([a_record(0), a_record(1)])
-        await until(lambda: bench.count("inflight_records") == 2 and bench.count("oldest_inflight_age_seconds") > 0)
-        gate.open()
-        await bench.settled(2)
-
-        assert bench.count("freshness_seconds_count", segment="end_to_end") == 2
-        assert bench.count("freshness_seconds_count", segment="kafka_to_applied") == 2
-        assert bench.count("circuit_state", state="closed") == 1
+    assert bench.count("freshness_seconds_count", segment="end_to_end") == 2
+    assert bench.count("freshness_seconds_count", segment="kafka_to_applied") == 2
+    assert bench.count("circuit_state", state="closed") == 1

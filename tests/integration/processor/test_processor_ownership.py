@@ -11,113 +11,93 @@ from consumers.postgres.pool import Database
 from consumers.runtime.ledger import Ledger
 from consumers.runtime.partition import SETTLED_WINDOWS
 from tests.kafka import until
-from tests.settling import GROUP, MODES, PLACE, Effects, Gate, a_consumer, a_record, at_work
+from tests.settling import GROUP, PLACE, Bench, Effects, Gate, a_consumer, a_record, at_work
 
 
-@MODES
-async def test_a_late_claim_of_another_fences_the_owner_who_claims_again(
-    database: Database, mode: Lanes | Batches
-) -> None:
-    effects = Effects()
+async def test_a_late_claim_of_another_fences_the_owner_who_claims_again(bench: Bench, database: Database) -> None:
     log = [a_record(offset, f"rx_{offset}") for offset in range(8)]
+    await bench.feed_all(log[:4])
+    await Ledger(database, group=GROUP, cluster_id="here").claim(PLACE)
+    bench.processor.offer(PLACE, log[4:])
+    await bench.read_again(log)
+    await bench.settled(8)
 
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed_all(log[:4])
-        await Ledger(database, group=GROUP, cluster_id="here").claim(PLACE)
-        bench.processor.offer(PLACE, log[4:])
-        await bench.read_again(log)
-        await bench.settled(8)
-
-        assert bench.processor.fenced(PLACE) is False
-        assert bench.count("fence_rejected_total") >= 1
-        assert sorted(await bench.rows("select event_id from drx_consumer.inbox")) == [(f"evt_{n}",) for n in range(8)]
+    assert bench.processor.fenced(PLACE) is False
+    assert bench.count("fence_rejected_total") >= 1
+    assert sorted(await bench.rows("select event_id from drx_consumer.inbox")) == [(f"evt_{n}",) for n in range(8)]
 
 
-@MODES
 @pytest.mark.parametrize("left", ["next_offset = 2, last_event_id = 'evt_1'", "next_offset = null"])
-async def test_what_a_database_has_lost_is_applied_again(database: Database, mode: Lanes | Batches, left: str) -> None:
+async def test_what_a_database_has_lost_is_applied_again(
+    bench: Bench, effects: Effects, mode: Lanes | Batches, left: str
+) -> None:
     """It was restored from a backup, or a standby took over without the last commits, while the process ran."""
-    effects = Effects()
     log = [a_record(offset, f"rx_{offset}") for offset in range(8)]
+    await bench.feed_all(log[:6])
+    await bench.rows('delete from effect where "offset" >= 2 returning 1')
+    await bench.rows("delete from drx_consumer.inbox where event_id >= 'evt_2' returning 1")
+    await bench.rows("delete from drx_consumer.settled returning 1")  # lanes leave some below the mark for a while
+    older = "updated_at = updated_at - interval '1 hour'"
+    await bench.rows(f"update drx_consumer.progress set {left}, {older} returning 1")  # noqa: S608 - ours
+    bench.processor.offer(PLACE, log[6:])
+    await bench.read_again(log)
+    await bench.settled(8)
 
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed_all(log[:6])
-        await bench.rows('delete from effect where "offset" >= 2 returning 1')
-        await bench.rows("delete from drx_consumer.inbox where event_id >= 'evt_2' returning 1")
-        await bench.rows("delete from drx_consumer.settled returning 1")  # lanes leave some below the mark for a while
-        older = "updated_at = updated_at - interval '1 hour'"
-        await bench.rows(f"update drx_consumer.progress set {left}, {older} returning 1")  # noqa: S608 - ours
-        bench.processor.offer(PLACE, log[6:])
-        await bench.read_again(log)
-        await bench.settled(8)
-
-        assert {f"evt_{n}" for n in range(2, 8)} <= set(effects.applied[6:])
-        if isinstance(mode, Batches) or mode.transactional:  # else its handler could not look at what was lost
-            assert effects.attempts.count("evt_6") == 1
-        assert sorted(await bench.rows("select event_id from drx_consumer.inbox")) == [(f"evt_{n}",) for n in range(8)]
+    assert {f"evt_{n}" for n in range(2, 8)} <= set(effects.applied[6:])
+    if isinstance(mode, Batches) or mode.transactional:  # else its handler could not look at what was lost
+        assert effects.attempts.count("evt_6") == 1
+    assert sorted(await bench.rows("select event_id from drx_consumer.inbox")) == [(f"evt_{n}",) for n in range(8)]
 
 
-async def test_where_reading_starts_is_written_though_no_record_comes(database: Database) -> None:
+@pytest.mark.parametrize("mode", [Lanes(4)])
+async def test_where_reading_starts_is_written_though_no_record_comes(bench: Bench) -> None:
     """After a restore an empty partition goes on from there, and not where a later start would begin."""
-    async with at_work(a_consumer(Effects(), Lanes(4)), database) as bench:
-        await bench.processor.adopt(PLACE)
-        bench.processor.start(PLACE, 7)
+    await bench.processor.adopt(PLACE)
+    bench.processor.start(PLACE, 7)
 
-        await bench.until_rows("select next_offset from drx_consumer.progress", [(7,)])
+    await bench.until_rows("select next_offset from drx_consumer.progress", [(7,)])
 
 
-async def test_a_zombie_leaves_no_effect_behind(database: Database) -> None:
+@pytest.mark.parametrize("mode", [Lanes(4, transactional=True)])
+async def test_a_zombie_leaves_no_effect_behind(bench: Bench, effects: Effects, database: Database) -> None:
     """Another claims the partition while the handler is in the middle of the owner's transaction."""
-    effects = Effects()
 
     async def be_late(event: Event) -> None:
         del event
         await Ledger(database, group=GROUP, cluster_id="here").claim(PLACE)
 
     effects.before = be_late
+    await bench.feed([a_record(0)])
+    await until(lambda: bench.processor.fenced(PLACE))
 
-    async with at_work(a_consumer(effects, Lanes(4, transactional=True)), database) as bench:
-        await bench.feed([a_record(0)])
-        await until(lambda: bench.processor.fenced(PLACE))
-
-        assert (await bench.effects(), bench.processor.next_offset(PLACE)) == ([], 0)
+    assert (await bench.effects(), bench.processor.next_offset(PLACE)) == ([], 0)
 
 
-@MODES
-async def test_a_drain_settles_what_is_in_flight_and_starts_nothing(database: Database, mode: Lanes | Batches) -> None:
-    effects = Effects()
+async def test_a_drain_settles_what_is_in_flight_and_starts_nothing(bench: Bench, effects: Effects) -> None:
     gate = Gate(effects)
+    await bench.feed([a_record(0)])
+    await gate.reached.wait()
+    draining = asyncio.create_task(bench.processor.drain([PLACE], timeout_s=30))
+    await asyncio.sleep(0)
+    bench.processor.offer(PLACE, [a_record(1)])
+    gate.open()
+    await draining
 
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed([a_record(0)])
-        await gate.reached.wait()
-        draining = asyncio.create_task(bench.processor.drain([PLACE], timeout_s=30))
-        await asyncio.sleep(0)
-        bench.processor.offer(PLACE, [a_record(1)])
-        gate.open()
-        await draining
-
-        assert (bench.processor.next_offset(PLACE), effects.applied) == (1, ["evt_0"])
+    assert (bench.processor.next_offset(PLACE), effects.applied) == (1, ["evt_0"])
 
 
-@MODES
-async def test_a_drain_gives_up_at_its_end(database: Database, mode: Lanes | Batches) -> None:
-    effects = Effects()
+async def test_a_drain_gives_up_at_its_end(bench: Bench, effects: Effects) -> None:
     gate = Gate(effects)
+    await bench.feed([a_record(0)])
+    await gate.reached.wait()
+    await bench.processor.drain([PLACE], timeout_s=0.05)
 
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed([a_record(0)])
-        await gate.reached.wait()
-        await bench.processor.drain([PLACE], timeout_s=0.05)
-
-        assert bench.processor.next_offset(PLACE) == 0
-        assert await bench.effects() == []
+    assert bench.processor.next_offset(PLACE) == 0
+    assert await bench.effects() == []
 
 
-@MODES
-async def test_skip_then_crash_then_read_again(database: Database, mode: Lanes | Batches) -> None:
+async def test_skip_then_crash_then_read_again(database: Database, effects: Effects, mode: Lanes | Batches) -> None:
     """A skip is written with the next progress only; to lose it costs a second skip, never an effect."""
-    effects = Effects()
     log = [a_record(0), a_record(1, type="renewal.requested"), a_record(2), a_record(3, type="renewal.requested")]
     consumer = a_consumer(effects, mode, types=["prescription.*"])
     async with at_work(consumer, database) as bench:
@@ -131,36 +111,27 @@ async def test_skip_then_crash_then_read_again(database: Database, mode: Lanes |
     assert effects.kept == ["evt_0", "evt_2"]
 
 
-@MODES
-async def test_what_is_read_again_and_was_settled_above_the_mark_is_stale(
-    database: Database, mode: Lanes | Batches
-) -> None:
-    effects = Effects()
-    ledger = Ledger(database, group=GROUP, cluster_id="here")
-    claim = await ledger.claim(PLACE)
-    async with ledger.begin(PLACE, claim.epoch) as settlement:
+async def test_what_is_read_again_and_was_settled_above_the_mark_is_stale(bench: Bench, effects: Effects) -> None:
+    claim = await bench.ledger.claim(PLACE)
+    async with bench.ledger.begin(PLACE, claim.epoch) as settlement:
         await settlement.settle(next_offset=0, last_event_id=None, above=(1, 2))
+    await bench.feed_all([a_record(offset, f"rx_{offset}") for offset in range(4)])
 
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed_all([a_record(offset, f"rx_{offset}") for offset in range(4)])
-
-        assert (bench.outcome("stale"), bench.outcome("applied")) == (2, 2)
-        assert sorted(effects.kept) == ["evt_0", "evt_3"]
+    assert (bench.outcome("stale"), bench.outcome("applied")) == (2, 2)
+    assert sorted(effects.kept) == ["evt_0", "evt_3"]
 
 
-async def test_the_window_is_bounded(database: Database) -> None:
-    effects = Effects()
+@pytest.mark.parametrize("mode", [Lanes(1)])
+async def test_the_window_is_bounded(bench: Bench, effects: Effects) -> None:
     effects.fail = lambda *_: TransientError("down", systemic=True)
+    await bench.feed([a_record(offset) for offset in range(WINDOW_RECORDS - 1)])
+    before = bench.processor.room(PLACE)
+    bench.processor.offer(PLACE, [a_record(WINDOW_RECORDS - 1)])
 
-    async with at_work(a_consumer(effects, Lanes(1)), database) as bench:
-        await bench.feed([a_record(offset) for offset in range(WINDOW_RECORDS - 1)])
-        before = bench.processor.room(PLACE)
-        bench.processor.offer(PLACE, [a_record(WINDOW_RECORDS - 1)])
+    assert (before, bench.processor.room(PLACE)) == (True, False)
 
-        assert (before, bench.processor.room(PLACE)) == (True, False)
-
-        window, end = bench.processor._partitions[PLACE].window, SETTLED_WINDOWS * WINDOW_RECORDS
-        for offset in range(WINDOW_RECORDS, end):
-            window.add(offset, size=0, event_id="", now=0.0)
-        window.settle(range(1, end))
-        assert not bench.processor.room(PLACE)
+    window, end = bench.processor._partitions[PLACE].window, SETTLED_WINDOWS * WINDOW_RECORDS
+    for offset in range(WINDOW_RECORDS, end):
+        window.add(offset, size=0, event_id="", now=0.0)
+    window.settle(range(1, end))
+    assert not bench.processor.room(PLACE)

@@ -1,137 +1,123 @@
 """Too much parked: the whole group stands still, also after a restart, until an operator resumes it."""
 
+from typing import Any
+
 import pytest
 
 from bridge.errors import PermanentError
 from bridge.kafka.consumed_record import TopicPartition
-from consumers.api import Batches, Lanes
+from consumers.api import Batches, Consumer, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime.operator import By, resume
 from consumers.runtime.park_limit import ParkCounter
 from tests.kafka import until
 from tests.settling import GROUP, PLACE, POISON, Bench, Effects, a_consumer, a_record, at_work
 
-MODES = pytest.mark.parametrize(
-    "mode", [Batches(50, 0.005), Lanes(1, transactional=True), Lanes(1)], ids=["batches", "inside", "outside"]
-)
 OTHER = TopicPartition(PLACE.topic, 1)
 LOG = [a_record(offset, f"rx_{offset}") for offset in range(200)]
 # Ten of the last hundred.
 ALLOWED = 10
 
 
-def a_counter() -> ParkCounter:
-    return ParkCounter(last=100, percent=10)
-
-
-def refusing_half() -> Effects:
+@pytest.fixture
+def effects() -> Effects:
     effects = Effects()
     effects.fail = lambda event, _: PermanentError("refused") if int(event.id[4:]) % 2 else None
     return effects
+
+
+@pytest.fixture
+def options() -> dict[str, Any]:
+    return a_counter()
+
+
+def a_counter() -> dict[str, Any]:
+    return {"park_counter": ParkCounter(last=100, percent=10)}
 
 
 async def until_told(bench: Bench) -> None:
     await bench.until_rows("select opened_at is not null from drx_consumer.park_breaker", [(True,)])
 
 
-@MODES
-async def test_a_flood_of_bad_records_halts_every_partition_instead_of_filling_the_lot(
-    database: Database, mode: Lanes | Batches
-) -> None:
-    async with at_work(a_consumer(refusing_half(), mode), database, park_counter=a_counter()) as bench:
-        await bench.adopt(OTHER)
-        await bench.feed(LOG)
-        await until(lambda: bench.processor.halted(PLACE))
+async def test_a_flood_of_bad_records_halts_every_partition_instead_of_filling_the_lot(bench: Bench) -> None:
+    await bench.adopt(OTHER)
+    await bench.feed(LOG)
+    await until(lambda: bench.processor.halted(PLACE))
 
-        await bench.processor._partitions[PLACE].idle()
-        assert (bench.processor.halted(OTHER), bench.failed) == (True, False)
-        assert (bench.processor.standing(), bench.count("park_breaker_open")) == ("park_breaker_open", 1)
-        assert len(await bench.parked()) == ALLOWED
+    await bench.processor._partitions[PLACE].idle()
+    assert (bench.processor.halted(OTHER), bench.failed) == (True, False)
+    assert (bench.processor.standing(), bench.count("park_breaker_open")) == ("park_breaker_open", 1)
+    assert len(await bench.parked()) == ALLOWED
 
 
-@pytest.mark.parametrize("transactional", [True, False], ids=["inside", "outside"])
-async def test_lanes_that_park_at_the_same_moment_park_no_more_than_is_allowed(
-    database: Database,
-    transactional: bool,  # noqa: FBT001 - two cases
-) -> None:
-    effects = Effects()
+@pytest.mark.parametrize("mode", [Lanes(8, transactional=True), Lanes(8)], ids=["inside", "outside"])
+async def test_lanes_that_park_at_the_same_moment_park_no_more_than_is_allowed(bench: Bench, effects: Effects) -> None:
     effects.fail = lambda *_: PermanentError("refused")
-    lanes = Lanes(8, transactional=transactional)
+    await bench.feed(LOG)
+    await until_told(bench)
+    await bench.processor._partitions[PLACE].idle()
 
-    async with at_work(a_consumer(effects, lanes), database, park_counter=a_counter()) as bench:
-        await bench.feed(LOG)
-        await until_told(bench)
-        partition = bench.processor._partitions[PLACE]
-        await partition.idle()
-
-        assert len(await bench.parked()) == ALLOWED
+    assert len(await bench.parked()) == ALLOWED
 
 
-@MODES
-async def test_a_restart_does_not_reopen_the_flood(database: Database, mode: Lanes | Batches) -> None:
-    consumer = a_consumer(refusing_half(), mode)
-    async with at_work(consumer, database, park_counter=a_counter()) as bench:
+async def test_a_restart_does_not_reopen_the_flood(
+    consumer: Consumer, database: Database, mode: Lanes | Batches
+) -> None:
+    async with at_work(consumer, database, **a_counter()) as bench:
         await bench.feed(LOG)
         await until_told(bench)
     again = Effects()
 
-    async with at_work(a_consumer(again, mode), database, park_counter=a_counter()) as bench:
+    async with at_work(a_consumer(again, mode), database, **a_counter()) as bench:
         await bench.feed(LOG)
 
         assert (bench.processor.halted(PLACE), bench.count("park_breaker_open")) == (True, 1)
     assert again.attempts == []
 
 
-async def test_junk_without_a_key_fills_the_lot_and_stops_nothing(database: Database) -> None:
+@pytest.mark.parametrize("mode", [Lanes(4)])
+async def test_junk_without_a_key_fills_the_lot_and_stops_nothing(bench: Bench) -> None:
     """Another producer writes it: no event of ours is without a key."""
     log = [a_record(offset, None, value=POISON) for offset in range(2 * ALLOWED)]
     log.append(a_record(2 * ALLOWED))
+    await bench.feed_all(log)
 
-    async with at_work(a_consumer(Effects(), Lanes(4)), database, park_counter=a_counter()) as bench:
-        await bench.feed_all(log)
-
-        assert bench.processor.standing() == "ok"
-        assert len(await bench.parked()) == 2 * ALLOWED
+    assert bench.processor.standing() == "ok"
+    assert len(await bench.parked()) == 2 * ALLOWED
 
 
-@MODES
 async def test_an_operator_resumes_the_group_and_what_was_parked_counts_no_more(
-    database: Database, mode: Lanes | Batches
+    bench: Bench, effects: Effects, database: Database
 ) -> None:
-    effects = refusing_half()
-    async with at_work(a_consumer(effects, mode), database, park_counter=a_counter()) as bench:
-        await bench.feed(LOG)
-        await until_told(bench)
-        effects.fail = lambda event, _: PermanentError("refused") if event.id == "evt_199" else None
-        await resume(database, GROUP, by=By("ann", "mended"))
-        await bench.read_again(LOG)
-        await bench.settled(200)
+    await bench.feed(LOG)
+    await until_told(bench)
+    effects.fail = lambda event, _: PermanentError("refused") if event.id == "evt_199" else None
+    await resume(database, GROUP, by=By("ann", "mended"))
+    await bench.read_again(LOG)
+    await bench.settled(200)
 
-        assert (bench.processor.standing(), bench.count("park_breaker_open")) == ("ok", 0)
-        assert len(await bench.parked()) == ALLOWED + 1
-        assert len(effects.kept) == 200 - ALLOWED - 1
-        assert await bench.rows("select verb, actor, reason from drx_consumer.audit") == [("resume", "ann", "mended")]
+    assert (bench.processor.standing(), bench.count("park_breaker_open")) == ("ok", 0)
+    assert len(await bench.parked()) == ALLOWED + 1
+    assert len(effects.kept) == 200 - ALLOWED - 1
+    assert await bench.rows("select verb, actor, reason from drx_consumer.audit") == [("resume", "ann", "mended")]
 
 
-async def test_the_other_processes_of_the_group_stand_still_too(database: Database) -> None:
-    consumer = a_consumer(refusing_half(), Lanes(1))
-    async with (
-        at_work(consumer, database, park_counter=a_counter()) as one,
-        at_work(consumer, database, park_counter=a_counter()) as other,
-    ):
+@pytest.mark.parametrize("mode", [Lanes(1)])
+async def test_the_other_processes_of_the_group_stand_still_too(bench: Bench, database: Database) -> None:
+    async with at_work(bench.consumer, database, **a_counter()) as other:
         await other.adopt(OTHER)
-        await one.feed(LOG)
+        await bench.feed(LOG)
         await until(lambda: other.processor.halted(OTHER))
 
         assert other.count("park_breaker_open") == 1
 
 
-async def test_a_release_that_is_asked_for_waits_for_the_breaker(database: Database) -> None:
+@pytest.mark.parametrize("mode", [Lanes(1)])
+async def test_a_release_that_is_asked_for_waits_for_the_breaker(bench: Bench) -> None:
     """The partition is not even claimed again for it, over and over."""
-    async with at_work(a_consumer(refusing_half(), Lanes(1)), database, park_counter=a_counter()) as bench:
-        await bench.feed(LOG)
-        await until_told(bench)
-        await bench.request_release("rx_1")
-        bench.processor._begin_release(bench.processor._partitions[PLACE], "rx_1")
+    await bench.feed(LOG)
+    await until_told(bench)
+    await bench.request_release("rx_1")
+    bench.processor._begin_release(bench.processor._partitions[PLACE], "rx_1")
 
-        assert bench.processor.fenced(PLACE) is False
+    assert bench.processor.fenced(PLACE) is False

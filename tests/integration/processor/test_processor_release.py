@@ -9,125 +9,109 @@ from consumers.runtime import operator, parking
 from consumers.runtime.operator import By
 from tests.kafka import until
 from tests.logs import capture_logs
-from tests.settling import GROUP, MODES, PLACE, Effects, Gate, a_consumer, a_record, at_work
+from tests.settling import GROUP, PLACE, Bench, Effects, Gate, a_record
 
 
-@MODES
-async def test_a_record_that_fails_again_stays_with_its_new_code(database: Database, mode: Lanes | Batches) -> None:
-    effects = Effects()
+async def test_a_record_that_fails_again_stays_with_its_new_code(bench: Bench, effects: Effects) -> None:
     code = "first"
     effects.fail = lambda event, _: PermanentError(code) if event.id == "evt_1" else None
+    await bench.feed_all([a_record(0), a_record(1), a_record(2)])
+    code = "second"
+    await bench.request_release("rx_1")
+    await bench.until_rows("select code from drx_consumer.parked_key where release_requested_at is null", [("second",)])
+    bench.processor.offer(PLACE, [a_record(3)])
+    await bench.settled(4)
 
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed_all([a_record(0), a_record(1), a_record(2)])
-        code = "second"
-        await bench.request_release("rx_1")
-        await bench.until_rows(
-            "select code from drx_consumer.parked_key where release_requested_at is null", [("second",)]
-        )
-        bench.processor.offer(PLACE, [a_record(3)])
-        await bench.settled(4)
-
-        assert await bench.parked() == [("rx_1", 1, "second"), ("rx_1", 2, "key_parked"), ("rx_1", 3, "key_parked")]
-        assert effects.kept == ["evt_0"]
+    assert await bench.parked() == [("rx_1", 1, "second"), ("rx_1", 2, "key_parked"), ("rx_1", 3, "key_parked")]
+    assert effects.kept == ["evt_0"]
 
 
 @pytest.mark.parametrize("dropped", [False, True], ids=["skipped", "dropped"])
+@pytest.mark.parametrize("mode", [Lanes(4)])
 async def test_a_record_that_is_skipped_while_it_is_released_leaves_its_code_to_no_other(
-    database: Database, *, dropped: bool
+    bench: Bench, effects: Effects, database: Database, *, dropped: bool
 ) -> None:
-    effects = Effects("evt_0", "evt_2")
+    effects.refused = {"evt_0", "evt_2"}
     released = False
     gate = Gate(effects, lambda event: released and event.id == "evt_0")
+    await bench.feed_all([a_record(0), a_record(1), a_record(2)])
+    released = True
+    await bench.request_release("rx_1")
+    await gate.reached.wait()
+    offset = None if dropped else 0
+    await operator.give_up(database, GROUP, PLACE.topic, "rx_1", offset=offset, by=By("kim", "gone"))
+    gate.open()
+    bench.processor.offer(PLACE, [a_record(3)])
+    await bench.settled(4)
 
-    async with at_work(a_consumer(effects, Lanes(4)), database) as bench:
-        await bench.feed_all([a_record(0), a_record(1), a_record(2)])
-        released = True
-        await bench.request_release("rx_1")
-        await gate.reached.wait()
-        offset = None if dropped else 0
-        await operator.give_up(database, GROUP, PLACE.topic, "rx_1", offset=offset, by=By("kim", "gone"))
-        gate.open()
-        bench.processor.offer(PLACE, [a_record(3)])
-        await bench.settled(4)
-
-        parked = [] if dropped else [("rx_1", 2, "refused"), ("rx_1", 3, "key_parked")]
-        await bench.until_rows('select key, "offset", code from drx_consumer.parked_event order by 2', parked)
-        await until(lambda: bench.outcome("parked") >= 3 + len(parked))
-        assert bench.outcome("parked") == 3 + len(parked), "evt_0 is not parked again"
+    parked = [] if dropped else [("rx_1", 2, "refused"), ("rx_1", 3, "key_parked")]
+    await bench.until_rows('select key, "offset", code from drx_consumer.parked_event order by 2', parked)
+    await until(lambda: bench.outcome("parked") >= 3 + len(parked))
+    assert bench.outcome("parked") == 3 + len(parked), "evt_0 is not parked again"
 
 
-@MODES
-async def test_new_records_of_a_key_never_overtake_its_release(database: Database, mode: Lanes | Batches) -> None:
+async def test_new_records_of_a_key_never_overtake_its_release(bench: Bench, effects: Effects) -> None:
     """The interleaving is forced: the release stands in the middle of its first record when new ones come."""
-    effects = Effects("evt_0")
+    effects.refused = {"evt_0"}
     gate = Gate(effects, lambda event: event.id == "evt_0" and not effects.refused)
+    await bench.feed_all([a_record(0), a_record(1)])
+    effects.refused.clear()
+    await bench.request_release("rx_1")
+    await gate.reached.wait()
+    bench.processor.offer(PLACE, [a_record(2), a_record(3, "rx_2"), a_record(4)])
+    await until(lambda: "evt_3" in effects.applied)
+    gate.open()
+    await bench.settled(5)
 
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed_all([a_record(0), a_record(1)])
-        effects.refused.clear()
-        await bench.request_release("rx_1")
-        await gate.reached.wait()
-        bench.processor.offer(PLACE, [a_record(2), a_record(3, "rx_2"), a_record(4)])
-        await until(lambda: "evt_3" in effects.applied)
-        gate.open()
-        await bench.settled(5)
-
-        assert [event for event in effects.kept if event != "evt_3"] == ["evt_0", "evt_1", "evt_2", "evt_4"]
-        assert await bench.parked() == []
+    assert [event for event in effects.kept if event != "evt_3"] == ["evt_0", "evt_1", "evt_2", "evt_4"]
+    assert await bench.parked() == []
 
 
-async def test_a_release_waits_for_a_batch_that_appends_to_the_same_key(database: Database) -> None:
+@pytest.mark.parametrize("mode", [Batches(50, 0.005)])
+async def test_a_release_waits_for_a_batch_that_appends_to_the_same_key(bench: Bench, effects: Effects) -> None:
     """A record that a batch has in hand as parked must not be overtaken by one that came after the release."""
-    effects = Effects("evt_0")
+    effects.refused = {"evt_0"}
     gate = Gate(effects, lambda event: event.id == "evt_2")
+    await bench.feed_all([a_record(0)])
+    effects.refused.clear()
+    # Not due yet, so that nobody begins it but this test.
+    due = "clock_timestamp() + interval '1 hour'"
+    await bench.rows(f"update drx_consumer.parked_key set release_requested_at = {due} returning 1")  # noqa: S608 - ours
+    bench.processor.offer(PLACE, [a_record(1), a_record(2, "rx_2")])
+    await gate.reached.wait()
+    bench.processor._begin_release(bench.processor._partitions[PLACE], "rx_1")
+    bench.processor.offer(PLACE, [a_record(3)])
+    gate.open()
+    await bench.settled(4)
+    await bench.until_rows("select key from drx_consumer.parked_key", [])
 
-    async with at_work(a_consumer(effects, Batches(50, 0.005)), database) as bench:
-        await bench.feed_all([a_record(0)])
-        effects.refused.clear()
-        # Not due yet, so that nobody begins it but this test.
-        due = "clock_timestamp() + interval '1 hour'"
-        await bench.rows(f"update drx_consumer.parked_key set release_requested_at = {due} returning 1")  # noqa: S608 - ours
-        bench.processor.offer(PLACE, [a_record(1), a_record(2, "rx_2")])
-        await gate.reached.wait()
-        bench.processor._begin_release(bench.processor._partitions[PLACE], "rx_1")
-        bench.processor.offer(PLACE, [a_record(3)])
-        gate.open()
-        await bench.settled(4)
-        await bench.until_rows("select key from drx_consumer.parked_key", [])
-
-        assert [event for event in effects.kept if event != "evt_2"] == ["evt_0", "evt_1", "evt_3"]
+    assert [event for event in effects.kept if event != "evt_2"] == ["evt_0", "evt_1", "evt_3"]
 
 
-@MODES
-async def test_a_transient_failure_of_a_release_is_tried_again(database: Database, mode: Lanes | Batches) -> None:
-    effects = Effects()
+async def test_a_transient_failure_of_a_release_is_tried_again(bench: Bench, effects: Effects) -> None:
     answers = [PermanentError("refused"), TransientError("conflict"), None]
     effects.fail = lambda _, tried: answers[min(tried, 2)]
+    await bench.feed_all([a_record(0)])
+    await bench.request_release("rx_1")
+    await bench.until_rows("select key from drx_consumer.parked_key", [])
 
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed_all([a_record(0)])
-        await bench.request_release("rx_1")
-        await bench.until_rows("select key from drx_consumer.parked_key", [])
-
-        assert effects.attempts[-2:] == ["evt_0", "evt_0"]
-        assert bench.outcome("retry") == 1
-        assert effects.kept == ["evt_0"]
+    assert effects.attempts[-2:] == ["evt_0", "evt_0"]
+    assert bench.outcome("retry") == 1
+    assert effects.kept == ["evt_0"]
 
 
+@pytest.mark.parametrize("mode", [Lanes(4)])
 async def test_a_full_lot_stops_the_partition_and_says_what_to_do(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, effects: Effects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parking, "EVENTS_OF_KEY_MAX", 2)
-    effects = Effects("evt_0")
+    effects.refused = {"evt_0"}
+    with capture_logs() as logs:
+        await bench.feed([a_record(offset) for offset in range(4)])
+        await until(lambda: bench.processor.halted(PLACE))
 
-    async with at_work(a_consumer(effects, Lanes(4)), database) as bench:
-        with capture_logs() as logs:
-            await bench.feed([a_record(offset) for offset in range(4)])
-            await until(lambda: bench.processor.halted(PLACE))
-
-        (line,) = [each for each in logs if each["event"] == "worker.partition_stopped"]
-        assert (line["topic"], line["partition"], line["group"], line["code"]) == (*PLACE, GROUP, "parking_full")
-        assert f"drx-consumer parked retry {GROUP} KEY --topic {PLACE.topic}" in line["hint"]
-        assert bench.processor.next_offset(PLACE) == 2
-        assert effects.kept == []
+    (line,) = [each for each in logs if each["event"] == "worker.partition_stopped"]
+    assert (line["topic"], line["partition"], line["group"], line["code"]) == (*PLACE, GROUP, "parking_full")
+    assert f"drx-consumer parked retry {GROUP} KEY --topic {PLACE.topic}" in line["hint"]
+    assert bench.processor.next_offset(PLACE) == 2
+    assert effects.kept == []

@@ -4,12 +4,12 @@ import pytest
 
 from bridge.event import Event
 from bridge.runtime.tracing import open_tracing
-from consumers.api import Batches, Lanes
+from consumers.api import Consumer
 from consumers.postgres.pool import Database
 from tests.collector import attributes, collecting
 from tests.kafka import until
 from tests.logs import capture_logs
-from tests.settling import MODES, PLACE, Effects, a_consumer, a_record, at_work
+from tests.settling import PLACE, Effects, a_record, at_work
 
 TRACES = [f"{number:032x}" for number in range(1, 5)]
 PHI = "PHI000001IHP"
@@ -20,11 +20,9 @@ def bug(event: Event, tried: int) -> Exception | None:
     return ValueError(PHI) if event.id == "evt_3" else None
 
 
-@MODES
 async def test_spans_of_a_consumer_are_linked_to_the_deliveries(
-    database: Database, mode: Lanes | Batches, monkeypatch: pytest.MonkeyPatch
+    consumer: Consumer, database: Database, effects: Effects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    effects = Effects()
     effects.fail = bug
     records = [
         record._replace(headers=[*record.headers, ("traceparent", f"00-{trace}-b7ad6b7169203331-01".encode())])
@@ -33,7 +31,7 @@ async def test_spans_of_a_consumer_are_linked_to_the_deliveries(
     with collecting() as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
         with open_tracing("tests") as tracing, capture_logs() as lines:
-            async with at_work(a_consumer(effects, mode), database, tracing=tracing) as bench:
+            async with at_work(consumer, database, tracing=tracing) as bench:
                 await bench.feed_all(records)
                 await until(lambda: bench.outcome("parked") == 1)
 
