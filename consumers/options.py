@@ -89,7 +89,7 @@ TablesSchema = Annotated[
 Topics = Annotated[WordList, Field(description="what it reads, with commas")]
 Imports = Annotated[
     Literal["skip", "send"],
-    Field(description="whether [imported](write-a-consumer.md#what-a-handler-gets) records are passed on"),
+    Field(description="whether [imported](write-a-consumer.md#arguments-of-a-handler) records are passed on"),
 ]
 AllowHttp = Annotated[
     bool, Field(description="permits `http://`: in a test, or to a proxy on the same host; it is health information")

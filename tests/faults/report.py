@@ -15,7 +15,7 @@ _SUMS = {
     "requests": "requests",
     "2xx": "promised",
     "503": "unavailable",
-    "no answer": "unanswered",
+    "no response": "unanswered",
     "lost": "lost",
     "forged or foreign": "foreign",
     "out of order": "misordered",
@@ -23,17 +23,17 @@ _SUMS = {
     "duplicated in the log": "repeated",
 }
 _WORST = {
-    "worst answer, s": "worst_answer_s",
+    "slowest response, s": "worst_answer_s",
     "sender late, s": "sender_late_s",
     "recovery, s": "recovery_s",
     "largest RSS, MiB": "rss_peak_mib",
 }
-# Only where honest deliveries were measured before an attack and beside it.
-_BESIDE = {"p99 when calm, ms": "p99_calm_s", "p99 beside it, ms": "p99_s"}
+# Only for rows that measure genuine deliveries before and during an attack.
+_BESIDE = {"p99 before, ms": "p99_calm_s", "p99 during, ms": "p99_s"}
 
 
 def table(results: Sequence[Result]) -> str:
-    columns = ["row", "what is done", "runs", *_SUMS, *_WORST, *_BESIDE]
+    columns = ["row", "fault", "runs", *_SUMS, *_WORST, *_BESIDE]
     lines = [_line(columns), _line(["---", "---", *["--:" for _ in columns[2:]]])]
     by_row = sorted(results, key=lambda result: result.row)
     for name, runs in groupby(by_row, key=lambda result: result.row):
@@ -43,7 +43,7 @@ def table(results: Sequence[Result]) -> str:
 
 
 def alert_table(results: Sequence[alerts.Result]) -> str:
-    columns = ["alert", "urgency", "what is done", "runs", "time ÷", "fires after, s", "clears after, s", "comes with"]
+    columns = ["alert", "urgency", "fault", "runs", "time ÷", "fires after, s", "clears after, s", "comes with"]
     lines = [_line(columns), _line(["---", "---", "---", "--:", "--:", "--:", "--:", "---"])]
     for _, found in groupby(sorted(results, key=_alert), key=_alert):
         runs = list(found)
