@@ -1,13 +1,13 @@
-"""Call other systems over HTTP from handlers, and classify their answers; wraps aiohttp's client.
+"""Call other systems over HTTP from handlers, and classify their responses; wraps aiohttp's client.
 
-| answer | raised | the record |
+| response | raised | the record |
 |---|---|---|
 | 2xx | nothing | applied |
-| no connection, TLS, time-out, 3xx, 401, 403, 404, 407, 408, 410, 425, 429, 502, 503, 504 | `TransientError`, systemic | waits until the endpoint answers again, and is never parked |
-| 409, 412, 500 and every other 5xx | `TransientError` | tried again; parked after five failures while other keys passed |
-| every other 4xx | `PermanentError` | parked at once |
+| no connection, TLS, time-out, 3xx, 401, 403, 404, 407, 408, 410, 425, 429, 502, 503, 504 | `TransientError`, systemic | waits until the endpoint works again, and is never parked |
+| 409, 412, 500 and every other 5xx | `TransientError` | is retried; parked after five failures while other keys passed |
+| every other 4xx | `PermanentError` | is parked at once |
 
-Codes are constants: `http_503`, `unreachable`, `tls`, `timeout`, `cut_off`. The body of an answer may quote the
+Codes are constants: `http_503`, `unreachable`, `tls`, `timeout`, `cut_off`. The body of a response may quote the
 request, so it is never logged or stored. `Retry-After` is ignored: an unavailable endpoint is tried every 30 s at most.
 """  # noqa: E501 - a table
 
