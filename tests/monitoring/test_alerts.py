@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.monitoring.case import DOWN, HOUR, PAGE, Case, Span
-from tests.monitoring.cases import cases
+from tests.monitoring.cases import DOWN, HOUR, PAGE, Case, Span, cases
 from tests.monitoring.queries import RULE_FILES, RULES, alerts, names
 from tests.monitoring.series import FRESHNESS, POSTS, ages, flat, healthy, rising
 from tests.promtool import promtool
