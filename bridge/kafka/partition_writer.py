@@ -11,7 +11,7 @@ Each partition has a writer, whose task moves one batch at a time. A writer is i
 A direct writer begins to spool if Kafka is unavailable when a record arrives, or after a write failed. It also does so
 when a delivery has waited `WriterLimits.spool_after_s`, and when the spool holds records unknown to the writer. The
 records in memory are then appended to the spool, the batch in flight first, since its outcome is unknown. If Kafka
-acknowledges that batch after all, its records are removed from the head of the spool (`_reconcile`).
+acknowledges that batch after all, its ids are known to be in the topic, and the drain skips it.
 
 A record is durable once all in-sync replicas have it (`committed`) or the spool has synced it (`spooled`). A delivery
 is acknowledged when all of its records are durable, or fails at its deadline.
@@ -21,7 +21,6 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Literal
 
 from prometheus_client import Counter
@@ -113,7 +112,7 @@ class Acknowledgement:
 class Pending:
     """An accepted record in memory."""
 
-    __slots__ = ("accepted", "acknowledgement", "in_flight", "on_disk", "size", "state")
+    __slots__ = ("accepted", "acknowledgement", "in_flight", "size", "state")
 
     def __init__(self, accepted: Accepted, acknowledgement: Acknowledgement) -> None:
         self.accepted = accepted
@@ -121,20 +120,11 @@ class Pending:
         self.acknowledgement = acknowledgement
         self.state: Literal["open", "durable", "failed"] = "open"  # `open` until durable or given up
         self.in_flight = False  # handed to Kafka, not answered yet
-        self.on_disk = False  # durable in the spool
 
     @property
     def is_answered(self) -> bool:
         """True if its delivery was answered; if the record is still open, the sender was asked to retry."""
         return self.acknowledgement.future.done()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Append:
-    """An append to the spool in progress."""
-
-    records: list[Pending]
-    future: asyncio.Future[None]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -150,7 +140,6 @@ class PartitionWriters:
     records: int = 0  # records in memory: waiting, in flight, or being appended to the spool
     bytes: int = 0  # approximate bytes of these records
     drained: int = 0  # records drained to Kafka, or found there already
-    appends: set[asyncio.Future[None]] = field(default_factory=set)  # appends to the spool in progress
     # Set when writers must not start anything new; a write in flight is still settled.
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _told_drained: int = 0
@@ -238,8 +227,8 @@ class PartitionWriters:
         self.stopping.set()
         for writer in self._writers.values():
             writer.spool_memory()
-        if self.appends:
-            await asyncio.wait(self.appends, timeout=max(0.0, ends_at - PRODUCER_CLOSE_S - loop.time()))
+        if appends := [append for writer in self._writers.values() for append in writer.appends]:
+            await asyncio.wait(appends, timeout=max(0.0, ends_at - PRODUCER_CLOSE_S - loop.time()))
         for acknowledgement in self._unanswered:
             acknowledgement.fail("shutting_down")
         await self.producer.close(max(0.0, ends_at - loop.time()))
@@ -295,8 +284,7 @@ class PartitionWriter:
         self._waiting: deque[Pending] = deque()  # handed neither to Kafka nor to the spool
         self._in_flight: list[Pending] = []  # handed to Kafka, from memory
         self._writing_since: float | None = None  # loop time
-        self._appends: list[Append] = []  # appends that a sender waits for
-        self._rescue: Append | None = None  # the append of the batch that was in flight
+        self.appends: dict[asyncio.Task[None], list[Pending]] = {}  # appends to the spool that a sender waits for
         self._singly = 0  # this many of the next records are written one by one, to find the refused one
         self._failures = 0  # consecutive failures of the drain
         self._blocked_at = 0.0  # loop time at which `blocked` was set
@@ -373,13 +361,15 @@ class PartitionWriter:
 
     def _fail_in_flight(self) -> None:
         """Give up the batch in flight after a bug, unless it is being spooled: its outcome is unknown."""
-        appended = {pending for append in self._appends for pending in append.records}
         in_flight, self._in_flight = self._in_flight, []
         self._writing_since = None
         for pending in in_flight:
             pending.in_flight = False
-            if pending not in appended:
+            if pending not in self._appending():
                 self._fail(pending, "unexpected")
+
+    def _appending(self) -> list[Pending]:
+        return [pending for records in self.appends.values() for pending in records]
 
     def _batch_max(self) -> int:
         if not self._singly:
@@ -415,10 +405,7 @@ class PartitionWriter:
         self._in_flight = []
         for pending in batch[:written]:
             self._commit(pending)
-        left = batch[written:]
-        if self.mode != "direct":
-            await self._reconcile(batch[:written])
-            left = [pending for pending in left if pending.state == "open"]
+        left = [each for each in batch[written:] if each.state == "open" and each not in self._appending()]
         if not left:
             return
         if refusal is None:
@@ -438,19 +425,8 @@ class PartitionWriter:
             return await self._producer.write(self._topic, self._partition, records), None
         except NotDurableError as exc:
             return 0, exc
-        except Exception as exc:  # noqa: BLE001 - a bug in a producer must not leave a partition without a writer
-            log.error("worker.write_failed", topic=self._topic, partition=self._partition, code=type(exc).__name__)
-            return 0, NotDurableError("unexpected")
         finally:
             self._writing_since = None
-
-    async def _reconcile(self, committed: list[Pending]) -> None:
-        """Acknowledge `committed` at the head of the spool, once the append of the batch in flight has ended."""
-        # The future of an append is done one loop iteration before `_appended` runs.
-        while (rescue := self._rescue) is not None and rescue in self._appends and not self._leave_spool():
-            await asyncio.wait({rescue.future}, timeout=LOOK_S)
-        self._rescue = None
-        self._spool.acknowledge(self._place, sum(pending.on_disk for pending in committed))
 
     def spool_memory(self) -> None:
         """Switch to the spool if any record is only in memory."""
@@ -466,43 +442,31 @@ class PartitionWriter:
         pending += front
         pending += self._take(len(self._waiting))
         if pending:
-            self._rescue = self._append(pending)
+            self._append(pending)
         self._start()
         return True
 
-    def _append(self, records: list[Pending]) -> Append:
-        """Append records to the spool, after all earlier appends."""
-        append = Append(records, self._call_spool(records))
-        self._appends.append(append)
-        self._shared.appends.add(append.future)
-        append.future.add_done_callback(partial(self._appended, append))
-        return append
+    def _append(self, records: list[Pending]) -> None:
+        """Append records to the spool, after all earlier appends, since tasks start in order."""
+        append = asyncio.get_running_loop().create_task(self._spool_all(records))
+        self.appends[append] = records
+        append.add_done_callback(self._appended)
 
-    def _call_spool(self, records: list[Pending]) -> asyncio.Future[None]:
-        """Call `append` now, since the order of calls is the order on disk; the future has any exception."""
-        try:
-            return asyncio.ensure_future(self._spool.append([pending.accepted.to_entry() for pending in records]))
-        except Exception as exc:  # noqa: BLE001 - a bug must not leave a sender waiting
-            self._log_bug("spool_append", exc)
-            failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            failed.set_exception(exc)
-            return failed
+    async def _spool_all(self, records: list[Pending]) -> None:
+        await self._spool.append([pending.accepted.to_entry() for pending in records])
 
-    def _appended(self, append: Append, future: asyncio.Future[None]) -> None:
-        self._shared.appends.discard(future)
-        is_given_up = append not in self._appends  # abandoned by `_leave_spool`
-        if not is_given_up:
-            self._appends.remove(append)
-        fault = asyncio.CancelledError() if future.cancelled() else future.exception()
-        for pending in append.records:
+    def _appended(self, append: asyncio.Task[None]) -> None:
+        records = self.appends.pop(append, None)  # None if given up by `_leave_spool`
+        fault = asyncio.CancelledError() if append.cancelled() else append.exception()
+        for pending in records or ():
             if fault is None:
                 self._spooled(pending)
             elif not pending.in_flight:  # the batch in flight may still be acknowledged
                 self._fail(pending, _spool_fault(getattr(fault, "code", "")))
-        if fault is None and is_given_up:
+        if fault is None and records is None:
             # All senders have been answered: if they have retried, the drain skips this as a repeat.
             self.drain_found()
-        elif fault is not None and not (is_given_up or self._appends or self._spool.depth(self._place)):
+        elif fault is not None and not (records is None or self.appends or self._spool.depth(self._place)):
             # The spool is empty. The batch in flight may be appended later, if it is not acknowledged.
             self._go_direct()
 
@@ -513,13 +477,12 @@ class PartitionWriter:
         """
         if self._spool.depth(self._place):
             return False
-        appending = [pending for append in self._appends for pending in append.records]
+        appending = self._appending()
         if any(each.state == "open" and (each.in_flight or not each.is_answered) for each in appending):
             return False
         for pending in appending:
             self._fail(pending, "deadline")
-        self._appends.clear()
-        self._rescue = None
+        self.appends.clear()
         self._go_direct()
         return True
 
@@ -612,9 +575,7 @@ class PartitionWriter:
         self.blocked = code
         self._failures += 1
         wait_s = backoff_s(self._failures, first_s=RETRY_FIRST_S, max_s=RETRY_MAX_S)
-        # The attempt that sets it aside comes when the time is over, instead of up to `RETRY_MAX_S` later.
-        left_s = self._blocked_at + self._shared.limits.set_aside_after_s - asyncio.get_running_loop().time()
-        await pause(self._shared.stopping, min(wait_s, max(left_s, LOOK_S)) if left_s > 0 else wait_s)
+        await pause(self._shared.stopping, wait_s)
 
     async def _set_aside(self, refusal: RecordRefusedError) -> bool:
         """Set the head of the spool aside if Kafka has refused only it for long enough; return whether it did."""
@@ -636,7 +597,6 @@ class PartitionWriter:
         self._report(pending, "committed")
 
     def _spooled(self, pending: Pending) -> None:
-        pending.on_disk = True
         if pending.state == "open":
             pending.state = "durable"
             pending.acknowledgement.count("spooled")

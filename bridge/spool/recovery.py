@@ -39,7 +39,7 @@ from bridge.spool.segment import (
     scan,
     unseal,
 )
-from bridge.spool.writer import GroupCommit, SegmentWriter
+from bridge.spool.writer import SegmentWriter
 
 # Records decrypted at a time, so that a whole segment does not block the event loop or fill memory.
 BATCH = 200
@@ -86,7 +86,6 @@ class Recovery:
     keys: KeyRing
     index: Index
     writer: SegmentWriter
-    commits: GroupCommit
     availability: Availability
     metrics: IngressMetrics
     order_s: float
@@ -191,26 +190,17 @@ class Recovery:
                     broken += 1
                 else:
                     segment.keys.add(record.head.key_id)
-                    location = Location(segment.index, record.offset, record.head.size, record.head.number, entry.at_ms)
-                    locked["unknown_layout"] += not await self.enter(entry, location, drain)
+                    try:
+                        drain.recovered(entry)
+                    except UnreadableEntryError:
+                        segment.locked += 1
+                        locked["unknown_layout"] += 1
+                        continue
+                    head = record.head
+                    location = Location(segment.index, record.offset, head.size, head.number, entry.at_ms)
+                    self.index.add(entry.partition, location)
             await asyncio.sleep(0)
         return broken, +locked
-
-    async def enter(self, entry: Entry, location: Location, drain: Drain) -> bool:
-        """Append an entry found on disk to its queue; lock it and return False if `drain` cannot read it.
-
-        Entries being written to an empty queue go first: they may be acknowledged without being read, and `acknowledge`
-        counts from the head.
-        """
-        while not self.index.depth(entry.partition) and self.commits.carries(entry.partition):
-            await self.thread.run(lambda: None)  # runs after the current group commit
-        try:
-            drain.recovered(entry)
-        except UnreadableEntryError:
-            self.index.segments[location.segment].locked += 1
-            return False
-        self.index.add(entry.partition, location)
-        return True
 
 
 def segment_numbers(disk: Disk, directory: Path) -> list[int]:

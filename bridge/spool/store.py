@@ -242,7 +242,6 @@ class Spool:
             keys=keys,
             index=index,
             writer=writer,
-            commits=self._commits,
             availability=availability,
             metrics=metrics,
             order_s=order_s,

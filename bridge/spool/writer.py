@@ -27,7 +27,7 @@ from bridge.spool.availability import GROUP_MAX_BYTES, STALLED, Availability
 from bridge.spool.disk import FULL, Disk, code_of
 from bridge.spool.index import Index, Location
 from bridge.spool.keys import NO_KEY, KeyRing
-from bridge.spool.segment import NONCE_BYTES, Entry, Key, SpoolPartition, end_mark, seal, segment_name
+from bridge.spool.segment import NONCE_BYTES, Entry, Key, end_mark, seal, segment_name
 
 # Seconds; a disk that takes longer for one group is failing, and further calls are refused at once.
 STALLED_S = 2.0
@@ -210,10 +210,6 @@ class GroupCommit:
     def is_idle(self) -> bool:
         """True if nothing is being written or waiting."""
         return self._task is None
-
-    def carries(self, partition: SpoolPartition) -> bool:
-        """Return whether an entry of a partition is being written."""
-        return any(entry.partition == partition for call in (*self._group, *self._calls) for entry in call.entries)
 
     def put(self, entries: Sequence[Entry], size: int) -> asyncio.Future[None]:
         """Queue the entries of a call; the future ends when all are durable, or raises `NotDurableError`."""

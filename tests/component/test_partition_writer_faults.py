@@ -21,7 +21,6 @@ AWAITS = sorted(
     awaits_of(
         PartitionWriter._run,
         PartitionWriter._write,
-        PartitionWriter._reconcile,
         PartitionWriter._drain,
         PartitionWriter._drain_refused,
         PartitionWriter._put,

@@ -510,7 +510,8 @@ class Promises:
                 continue
             writers, spool = durability.writers, durability.spool
             left: dict[str, float] = {"records": writers.records, "bytes": writers.bytes, "spooling": writers.spooling}
-            left |= {"appends": len(writers.appends), "blocked": writers.blocked, "oldest": spool.oldest_ms()}
+            appends = sum(len(each.appends) for each in writers._writers.values())
+            left |= {"appends": appends, "blocked": writers.blocked, "oldest": spool.oldest_ms()}
             left |= {"in progress": metrics.registry.get_sample_value("drxbridge_http_inflight_requests") or 0}
             if any(left.values()):
                 self.note("at_rest", host.name, {name: count for name, count in left.items() if count})

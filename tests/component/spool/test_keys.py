@@ -190,28 +190,6 @@ async def test_what_was_locked_comes_before_what_is_taken_when_the_key_is_back(d
     await again.spool.close()
 
 
-async def test_what_is_on_its_way_to_the_disk_goes_before_what_is_unlocked(directory: Path, keys: Path) -> None:
-    """It may be acknowledged without having been handed out, and `acknowledge` counts from the head."""
-    async with open_spool(directory, key_dir=keys) as kept:
-        await kept.put(1)
-        await kept.put(2, partition=OTHER)
-    turn(keys)
-    take_away(keys, "previous")
-
-    class Appending(Found):
-        def recovered(self, entry: Entry) -> None:
-            if entry.ordinal == 1:
-                again.spool.append([an_entry(3, partition=OTHER)])
-
-    again = make_spool(directory, key_dir=keys)
-    await again.spool.open(Appending())
-    bring_back(keys, "previous")
-    await again.spool.tend()
-
-    assert await again.head(OTHER) == [3, 2]
-    await again.spool.close()
-
-
 @pytest.mark.parametrize(
     ("content", "mode"),
     [
