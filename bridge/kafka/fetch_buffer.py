@@ -72,7 +72,9 @@ class FetchBuffer:
         fetched = self._consumer._fetcher._records  # noqa: SLF001 - partitions with fetched records, oldest first
         for each in [each for each in fetched if each in tps]:  # both are named tuples of topic and partition
             try:
-                self._prepare(fetched[each])
+                # Absent from an error, and once all records were taken.
+                if (unpacked := getattr(fetched[each], "_partition_records", None)) is not None:
+                    unpacked._consumer_record = _consumed  # noqa: SLF001 - replaces its method
                 records = await self._records(each, left)
             except (UnreadableBatchError, *_OF_THE_CLIENT):
                 if found:
@@ -84,13 +86,6 @@ class FetchBuffer:
             if not left:
                 break
         return found
-
-    def _prepare(self, fetched: Any) -> None:
-        """Make `getmany` unpack to `ConsumedRecord`."""
-        unpacked = getattr(fetched, "_partition_records", None)  # absent from an error, and once all records were taken
-        if unpacked is None:
-            return
-        unpacked._consumer_record = _consumed  # noqa: SLF001 - replaces its method
 
     async def news(self, timeout_s: float) -> None:
         """Wait until records are fetched, at most `timeout_s`."""

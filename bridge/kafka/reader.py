@@ -55,14 +55,8 @@ async def open_reader(
     unreadable batch is skipped and `unreadable` called; without `unreadable`, reading ends there. Raises `ConfigError`
     if a file cannot be used, `ReadError` if no broker answers or a topic does not exist.
     """
-
-    async def chosen(consumer: Any, ends: Mapping[Any, int]) -> Mapping[Any, int]:
-        firsts = await _beginnings(consumer, ends, since_ms=since_ms) if from_beginning else ends
-        least = {at: 0 if newest is None else end - newest for at, end in ends.items()}
-        given = {at: start for at in ends if (start := starts.get(TopicPartition(*at), 0)) <= ends[at]}
-        return {at: min(max(firsts[at], given.get(at, 0), least[at]), ends[at]) for at in ends}
-
-    async with _open(connection, topics, chosen, unreadable) as reader:
+    begin = partial(_starts, since_ms=since_ms, newest=newest if from_beginning else 0, noted=starts)
+    async with _open(connection, topics, begin, unreadable) as reader:
         yield reader
 
 
@@ -82,9 +76,13 @@ async def open_tail(
     `since_ms`, but at most its share of the newest `records_max`. Raises like `open_reader`, also if no partition has a
     leader.
     """
-    starts = partial(_newest, since_ms=since_ms, records_max=records_max, noted=noted)
+
+    async def begin(consumer: Any, ends: Mapping[Any, int]) -> Mapping[Any, int]:
+        places = {TopicPartition(topic, partition): offset for partition, offset in noted.items()}
+        return await _starts(consumer, ends, since_ms=since_ms, newest=records_max // len(ends), noted=places)
+
     options = {"fetch_max_bytes": TAIL_FETCH_MAX_BYTES, "max_partition_fetch_bytes": TAIL_PARTITION_MAX_BYTES}
-    async with _open(connection, [topic], starts, unreadable, led_only=True, **options) as reader:
+    async with _open(connection, [topic], begin, unreadable, led_only=True, **options) as reader:
         yield Tail(reader, topic)
 
 
@@ -139,26 +137,17 @@ def no_session(connection: KafkaConnection, options: Mapping[str, Any]) -> ReadE
     return ReadError(code, f"{connection.bootstrap_servers} accepts connections but begins no session: {doubt}")
 
 
-async def _beginnings(consumer: Any, ends: Mapping[Any, int], *, since_ms: int = 0) -> Mapping[Any, int]:
-    found: Mapping[Any, int] = await consumer.beginning_offsets(list(ends))
-    if since_ms > 0:
-        since = await consumer.offsets_for_times(dict.fromkeys(ends, since_ms))
-        return {at: ends[at] if since[at] is None else since[at].offset for at in found}
-    return found
-
-
-async def _newest(
-    consumer: Any, ends: Mapping[Any, int], *, since_ms: int, records_max: int, noted: Mapping[int, int]
+async def _starts(
+    consumer: Any, ends: Mapping[Any, int], *, since_ms: int, newest: int | None, noted: Mapping[Any, int]
 ) -> Mapping[Any, int]:
-    firsts = await _beginnings(consumer, ends)
-    since = await consumer.offsets_for_times(dict.fromkeys(ends, max(0, since_ms)))
-    share = records_max // len(ends)
+    firsts = await consumer.beginning_offsets(list(ends))
+    since = await consumer.offsets_for_times(dict.fromkeys(ends, since_ms)) if since_ms > 0 else None
     starts = {}
     for tp, end in ends.items():
-        offset = noted.get(tp.partition, -1)
-        if not firsts[tp] <= offset <= end:  # the topic was recreated, or its log truncated at either end
-            offset = end if since[tp] is None else since[tp].offset
-        starts[tp] = max(firsts[tp], offset, end - share)
+        start = noted.get(tp, -1)
+        if not firsts[tp] <= start <= end:  # the topic was recreated, or its log truncated at either end
+            start = firsts[tp] if since is None else end if since[tp] is None else since[tp].offset
+        starts[tp] = min(max(firsts[tp], start, 0 if newest is None else end - newest), end)
     return starts
 
 
