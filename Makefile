@@ -123,7 +123,7 @@ hl7-server: $(INSTALLED)
 temporal-server: $(INSTALLED)
 	$(BIN)/python -m tests.temporal.server
 
-# Benthos and the load generator vegeta, with Go and its module proxy: two minutes. Then `python -m tests.bench peers`.
+# Benthos and the load generator vegeta, with Go and its module proxy: two minutes. Then `python -m tests.bench ingress`.
 peers:
 	cd tests/peers && CGO_ENABLED=0 go build -mod=readonly -trimpath -o "$(CURDIR)/build/tools/" . github.com/tsenart/vegeta/v12
 

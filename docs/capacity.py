@@ -13,7 +13,7 @@ RATES = (100, 1_000, 10_000, 100_000)
 
 # Measured by `python -m tests.bench`, two cores shared by all processes of a run; bodies of 1 KB.
 INGRESS_PER_S = 10_500  # requests that one process answers 200
-READ_MODEL_PER_S = 11_000  # events that one process applies
+READ_MODEL_PER_S = 8_000  # events that one process applies
 LOG_BYTES = 882  # of an event in one replica of the log
 SPOOL_BYTES = 1_148
 TABLE_BYTES = {"event": 1_585, "prescription": 990, "inbox": 252}

@@ -1,6 +1,6 @@
 """`python -m tests.bench`: the ingress against a naive control, and what else costs something here.
 
-With `ingress`, `peers` (after `make peers`), `outage` (without Kafka), `consumers` (the read model), `forward`,
+With `ingress` (and its peers, after `make peers`), `outage` (without Kafka), `consumers` (the read model), `forward`,
 `archive` or `fhir` (where its server is) only that part, with `quick` fewer rounds.
 """
 
@@ -14,22 +14,19 @@ import orjson
 import psutil
 from rich.console import Console
 
-from tests.bench import archive, fhir, forward, ingress, outage, peers, read_model
+from tests.bench import archive, fhir, forward, ingress, outage, read_model
 from tests.bench.report import table
 from tests.fhir import hapi
 
 RESULTS = Path("build/bench")
 PARTS: Mapping[str, Any] = {
     "ingress": ingress,
-    "peers": peers,
     "outage": outage,
     "consumers": read_model,
     "forward": forward,
     "fhir": fhir,
     "archive": archive,
 }
-# What a part needs that may not be there.
-SERVERS = {"fhir": hapi.is_built, "peers": peers.is_built}
 
 
 def main(arguments: list[str]) -> None:
@@ -38,7 +35,7 @@ def main(arguments: list[str]) -> None:
     if set(wanted) - set(PARTS):
         sys.exit(f"usage: python -m tests.bench [{'|'.join(PARTS)}] [quick]")
     RESULTS.mkdir(parents=True, exist_ok=True)
-    for name in wanted or [each for each in PARTS if SERVERS.get(each, lambda: True)()]:
+    for name in wanted or [each for each in PARTS if each != "fhir" or hapi.is_built()]:
         part, result = PARTS[name], RESULTS / f"{name}.json"
         machine = {"cpus": os.cpu_count(), "load_1m": psutil.getloadavg()[0]}
         figures = part.run(progress, quick="quick" in arguments)

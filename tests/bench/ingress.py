@@ -1,161 +1,132 @@
-"""The ingress against naive services, on one real broker, and nothing lost.
+"""The ingress, a naive service and Benthos (after `make peers`) in turn on one real broker, and nothing lost.
 
-The control is the naive service that checks signatures as the ingress does; the one that does not is the floor beneath
-both.
-
-Every round gives every candidate a new process and new topics: what earlier rounds have written would be read at the
-start, beside the load (the soak measures that alone). The candidates take turns, so that what else the machine does
-meets them alike. CPU per request is the steadiest of the figures.
+The naive service, the control, checks signatures as the ingress does. All run at once and take turns, so that what else
+the machine does meets them alike. CPU per request is the steadiest of the figures.
 """
 
 import asyncio
+import re
 import shutil
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from confluent_kafka.admin import AdminClient
 from rich.console import Console
 
 from bridge.dev.kafka import create_topics
 from bridge.kafka.connection import KafkaConnection
-from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.kafka.reader import open_reader
-from tests.bench.load import Load
-from tests.bench.processes import MIB, Process, cpu_s, rss_peak
+from tests.bench.peers import TOPIC, Registry, attacked, benthos, is_built
+from tests.bench.processes import MIB, Process, cpu_s, rss
 from tests.bench.servers import NAIVE_TOPIC, Server, bridge, naive
-from tests.bench.traffic import number_in, number_of
 from tests.cluster import STANDARD_TOPICS, EmbeddedCluster
+from tests.http_server import served
 
-ROUNDS = 3
+ROUNDS = 5
 ROUND_REQUESTS = 15_000
 # Imports, connections, caches and the first growth of the heap.
 WARM_UP_REQUESTS = 5_000
-RATE = 2_000.0
-RATE_REQUESTS = 8_000
 # The memory goal counts from here.
 SOAK_REQUESTS = 200_000
-# For a broker to forget a topic, and for an ingress to have read the tails.
+# For an ingress to have read the tails.
 WAIT_S = 60.0
+_id_in = re.compile(rb"evt_(\d{26})").search
 
 
 @dataclass
 class Candidate:
-    """One of those that are compared: its loads without and with a rate, and what it has acknowledged of all."""
+    """One of those that are compared, and its figures by round."""
 
     name: str
-    describe: Callable[[Path, str], Server]
-    closed: list[Load] = field(default_factory=list)
-    open: list[Load] = field(default_factory=list)
-    rss_peak: int = 0
-    acknowledged: int = 0
-    missing: int = 0
-    soaked: dict[str, float] = field(default_factory=dict)
+    server: Server
+    figures: dict[str, Any] = field(default_factory=dict)
 
-    def figures(self, control: "Candidate") -> dict[str, Any]:
-        """Everything as plain values; ratios are by round, so that a slow minute of the machine cancels out."""
-        pairs = list(zip(control.closed, self.closed, strict=True))
-        return {
-            "name": self.name,
-            "req_per_s": [round(each.per_s) for each in self.closed],
-            "cpu_us": [round(each.cpu_us, 1) for each in self.closed],
-            # Above 1: better than the control.
-            "control_cpu_ratio": round(statistics.median(a.cpu_us / b.cpu_us for a, b in pairs), 3),
-            "control_req_ratio": round(statistics.median(b.per_s / a.per_s for a, b in pairs), 3),
-            "p50_ms": [round(each.p50_ms, 2) for each in self.closed],
-            "p99_ms": [round(each.p99_ms, 2) for each in self.closed],
-            "rate_p50_ms": [round(each.p50_ms, 2) for each in self.open],
-            "rate_p99_ms": [round(each.p99_ms, 2) for each in self.open],
-            "rate_cpu_us": [round(each.cpu_us, 1) for each in self.open],
-            "rss_peak_mib": round(self.rss_peak / MIB, 1),
-            **self.soaked,
-            "acknowledged": self.acknowledged,
-            "missing": self.missing,
-        }
+    def round(self, console: Console, directory: Path) -> None:
+        closed = self.server.load(ROUND_REQUESTS)
+        seen = {"cpu_us": closed.cpu_us, "req_per_s": closed.per_s, "refused": len(closed.refused)}
+        if is_built():
+            at_rate = attacked(self.server, directory)
+            seen |= {"rate_cpu_us": at_rate.cpu_us, "rate_p50_ms": at_rate.p50_ms, "rate_p99_ms": at_rate.p99_ms}
+            seen["refused"] += len(at_rate.refused)
+        seen["rss_mib"] = rss(self.server.child) / MIB
+        for key, value in seen.items():
+            self.figures.setdefault(key, []).append(round(value, 2))
+        console.print(f"{self.name:8} " + ", ".join(f"{key} {value:,.1f}" for key, value in seen.items()))
 
 
 def run(console: Console, *, quick: bool = False) -> dict[str, Any]:
-    """Measure all; about two minutes a round, and two more."""
+    """Measure all; about half a minute for each candidate and round, and a minute."""
     directory = Path(tempfile.mkdtemp(prefix="drx-bench-"))
     cluster = EmbeddedCluster(directory, brokers=1)
     cluster.start()
-    controls = [Candidate(f"naive, {kind}", partial(naive, kind=kind)) for kind in ("signed", "unsigned")]
-    candidates = [*controls, Candidate("bridge", bridge)]
     try:
-        for number in range(1 if quick else ROUNDS):
-            for each in candidates if number % 2 == 0 else candidates[::-1]:
-                with _serving(each, directory, cluster.bootstrap_servers) as server:
-                    _round(console, each, server)
-        _soak(console, candidates[-1], directory, cluster.bootstrap_servers)
+        servers = cluster.bootstrap_servers
+        create_topics(servers, {**STANDARD_TOPICS, NAIVE_TOPIC: 12, TOPIC: 12})
+        with served(Registry) as registry:
+            peers: dict[str, Any] = {"benthos": partial(benthos, registry=registry)} if is_built() else {}
+            describe = {"control": naive, **peers, "bridge": bridge}
+            with _started(describe, directory, servers) as candidates:
+                empty_s = _until_recalled(candidates[-1].server)
+                for each in candidates:
+                    each.server.load(WARM_UP_REQUESTS)
+                for number in range(1 if quick else ROUNDS):
+                    for each in candidates[:: 1 if number % 2 else -1]:
+                        each.round(console, directory)
+                candidates[-1].figures |= _soak(candidates[-1].server)
+        candidates[-1].figures["recall_cpu_us"] = _recall(candidates[-1].server, directory, servers, empty_s)
+        for each in candidates:
+            pairs = zip(each.figures["cpu_us"], candidates[0].figures["cpu_us"], strict=True)
+            each.figures["cpu_ratio"] = round(statistics.median(ours / control for ours, control in pairs), 2)
+            each.figures["acknowledged"] = len(each.server.taken)
+            each.figures["missing"] = len(each.server.taken - asyncio.run(found_in(each.server.topics, servers)))
+        return {"candidates": [{"name": each.name, **each.figures} for each in candidates]}
     finally:
         cluster.stop()
         shutil.rmtree(directory, ignore_errors=True)
-    return {"candidates": [each.figures(candidates[0]) for each in candidates]}
 
 
 @contextmanager
-def _serving(candidate: Candidate, directory: Path, bootstrap_servers: str) -> Iterator[Server]:
-    """Run a new process of a candidate on new topics; then see what it has acknowledged and not written."""
-    _renew_topics(bootstrap_servers)
-    server = candidate.describe(Path(tempfile.mkdtemp(dir=directory)), bootstrap_servers)
-    server.start()
+def _started(
+    describe: Mapping[str, Callable[[Path, str], Server]], directory: Path, bootstrap_servers: str
+) -> Iterator[list[Candidate]]:
+    candidates: list[Candidate] = []
     try:
-        yield server
-        candidate.rss_peak = max(candidate.rss_peak, rss_peak(server.child))
+        for name, each in describe.items():
+            (own := directory / name).mkdir()
+            candidates.append(Candidate(name, each(own, bootstrap_servers)))
+            candidates[-1].server.start()
+        yield candidates
     finally:
-        server.child.stop()
-    candidate.acknowledged += len(server.taken)
-    candidate.missing += len(server.taken - asyncio.run(found_in(server.topics, bootstrap_servers)))
+        for candidate in candidates:
+            candidate.server.child.stop()
 
 
-def _renew_topics(bootstrap_servers: str) -> None:
-    wanted = {**STANDARD_TOPICS, NAIVE_TOPIC: 12}
-    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
-    there = admin.list_topics(timeout=WAIT_S).topics.keys() & wanted.keys()
-    if there:
-        for deleted in admin.delete_topics(list(there)).values():
-            deleted.result(WAIT_S)
-    create_topics(bootstrap_servers, wanted)
+def _soak(server: Server) -> dict[str, float]:
+    """See whether memory stays flat."""
+    seen = []
+    for _ in range(SOAK_REQUESTS // ROUND_REQUESTS):
+        server.load(ROUND_REQUESTS)
+        seen.append(rss(server.child) / MIB)
+    half = len(seen) // 2
+    found = {"soak_rss_mib_first_half": seen[:half], "soak_rss_mib_last_half": seen[half:]}
+    return {name: round(statistics.median(each), 1) for name, each in found.items()}
 
 
-def _round(console: Console, candidate: Candidate, server: Server) -> None:
-    server.load(WARM_UP_REQUESTS)
-    last = server.load(ROUND_REQUESTS)
-    at_rate = server.load(RATE_REQUESTS, rate=RATE)
-    candidate.closed.append(last)
-    candidate.open.append(at_rate)
-    console.print(
-        f"{candidate.name:18} {last.per_s:6.0f} req/s {last.cpu_us:5.0f} µs, "
-        f"at {RATE:.0f}/s p99 {at_rate.p99_ms:5.1f} ms {at_rate.cpu_us:5.0f} µs"
-    )
-
-
-def _soak(console: Console, candidate: Candidate, directory: Path, bootstrap_servers: str) -> None:
-    """See whether memory stays flat, and what a restart costs on what was written meanwhile."""
-    with _serving(candidate, directory, bootstrap_servers) as server:
-        empty_s = _until_recalled(server)
-        while server.made < SOAK_REQUESTS:
-            server.load(min(ROUND_REQUESTS, SOAK_REQUESTS - server.made))
-    restarted = candidate.describe(Path(tempfile.mkdtemp(dir=directory)), bootstrap_servers)
-    restarted.start()
+def _recall(server: Server, directory: Path, bootstrap_servers: str, empty_s: float) -> float:
+    """See what a start costs for each event that was written before, in µs of CPU."""
+    again = bridge(Path(tempfile.mkdtemp(dir=directory)), bootstrap_servers)
+    again.start()
     try:
-        recalled_s = _until_recalled(restarted) - empty_s
+        return round((_until_recalled(again) - empty_s) / len(server.taken) * 1e6, 1)
     finally:
-        restarted.child.stop()
-    half = len(server.rss) // 2
-    candidate.soaked = {
-        "soak_rss_mib_first_half": round(statistics.median(server.rss[:half]) / MIB, 1),
-        "soak_rss_mib_last_half": round(statistics.median(server.rss[half:]) / MIB, 1),
-        "recall_cpu_us": round(recalled_s / len(server.taken) * 1e6, 1),
-    }
-    console.print(f"soak of {server.made} requests: {candidate.soaked}")
+        again.child.stop()
 
 
 def _until_recalled(server: Server) -> float:
@@ -169,11 +140,7 @@ def _until_recalled(server: Server) -> float:
 
 
 async def found_in(topics: Sequence[str], bootstrap_servers: str) -> set[int]:
+    """Return the numbers of the deliveries in topics, by the id in the headers or the value of each record."""
     async with open_reader(KafkaConnection(bootstrap_servers), topics, from_beginning=True) as reader:
-        return {_number(record) async for record in reader.until_end()}
-
-
-def _number(record: ConsumedRecord) -> int:
-    if record.topic == NAIVE_TOPIC:
-        return number_in(record.value or b"")
-    return number_of(dict(record.headers)["ce_id"] or b"")
+        places = [dict(each.headers).get("ce_id") or each.value async for each in reader.until_end()]
+    return {int(found[1]) for each in places if each and (found := _id_in(each))}

@@ -1,6 +1,6 @@
 """The load generator, a process of its own: raw sockets, requests signed beforehand, every answer timed.
 
-Run as `python -m tests.bench.load PORT FIRST COUNT RATE`; a rate of 0 is a closed loop. Prints one JSON line.
+Run as `python -m tests.bench.load PORT FIRST COUNT`. Prints one JSON line.
 """
 
 import asyncio
@@ -21,14 +21,12 @@ from tests.bench.traffic import requests
 CONNECTIONS = 64
 # An answer that takes longer will not come; the run fails.
 SILENT_S = 30.0
-# Between two looks whether a connection is free, or a request due; each costs the server a little of its core.
-_LOOK_S = 0.0005
 _LENGTH = b"content-length: "
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one run of the generator saw; in an open loop a time counts from when its request was due.
+    """What one run of a generator saw.
 
     Attributes:
         cpu_s: What it cost the server.
@@ -51,9 +49,9 @@ class Load:
 
 
 class Run:
-    def __init__(self, *, first: int, count: int, rate: float) -> None:
+    def __init__(self, *, first: int, count: int) -> None:
         self.first = first
-        self.waiting = deque(enumerate(requests(first, count, rate=rate)))
+        self.waiting = deque(enumerate(requests(first, count)))
         self.durations_s = [0.0] * count
         self.refused: list[int] = []
         self.left = count
@@ -69,15 +67,13 @@ class Run:
 
 
 class Connection(asyncio.Protocol):
-    """One keep-alive connection with at most one request under way."""
+    """One keep-alive connection with one request under way, as long as any waits."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._buffer = b""
         self._index = -1
         self._since = 0.0
-        # Closed loop: goes on by itself. Open loop: tells that it is free.
-        self.free: deque[Connection] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
@@ -87,10 +83,10 @@ class Connection(asyncio.Protocol):
         if self._run.left:
             sys.exit(f"the server closed a connection ({type(exc).__name__})")
 
-    def send(self, due: float = 0.0) -> None:
-        """Send the next request; its time counts from `due` if that is given."""
+    def send(self) -> None:
+        """Send the next request."""
         self._index, request = self._run.waiting.popleft()
-        self._since = due or time.perf_counter()
+        self._since = time.perf_counter()
         self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
@@ -103,14 +99,12 @@ class Connection(asyncio.Protocol):
             return
         self._buffer = b""
         self._run.answered(self._index, int(buffer[9:12]), time.perf_counter() - self._since)
-        if self.free is not None:
-            self.free.append(self)
-        elif self._run.waiting:
+        if self._run.waiting:
             self.send()
 
 
-async def generate(port: int, first: int, count: int, rate: float) -> Load:
-    run = Run(first=first, count=count, rate=rate)
+async def generate(port: int, first: int, count: int) -> Load:
+    run = Run(first=first, count=count)
     # The requests live as long as the process; looking through them again and again would cost the server its core.
     gc.freeze()
     gc.disable()
@@ -120,12 +114,9 @@ async def generate(port: int, first: int, count: int, rate: float) -> Load:
         _, connection = await loop.create_connection(lambda: Connection(run), HOST, port)
         opened.append(connection)
     began = time.perf_counter()
-    if rate:
-        await _at_rate(run, opened, rate)
-    else:
-        for connection in opened:
-            connection.send()
-    async with asyncio.timeout(SILENT_S + count / (rate or 100)):
+    for connection in opened:
+        connection.send()
+    async with asyncio.timeout(SILENT_S + count / 100):
         await run.done.wait()
     elapsed_s = time.perf_counter() - began
     ordered = sorted(run.durations_s)
@@ -138,24 +129,8 @@ async def generate(port: int, first: int, count: int, rate: float) -> Load:
     )
 
 
-async def _at_rate(run: Run, opened: list[Connection], rate: float) -> None:
-    """Open loop: each request is due at its time, and waits for a free connection on its own account."""
-    free = deque(opened)
-    for connection in opened:
-        connection.free = free
-    began = time.perf_counter()
-    sent = 0
-    while run.waiting:
-        now = time.perf_counter()
-        while run.waiting and free and began + sent / rate <= now:
-            free.popleft().send(began + sent / rate)
-            sent += 1
-        due = began + sent / rate
-        await asyncio.sleep(max(_LOOK_S, due - time.perf_counter()))
-
-
-def main(port: str, first: str, count: str, rate: str) -> None:
-    work = generate(int(port), int(first), int(count), float(rate))
+def main(port: str, first: str, count: str) -> None:
+    work = generate(int(port), int(first), int(count))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         print(orjson.dumps(asdict(runner.run(work))).decode())  # noqa: T201 - the answer to the process that started us
 

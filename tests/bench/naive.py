@@ -1,7 +1,7 @@
-"""The controls: the least that a team would write. No schema, no repeats, no limits, no spool, no log line.
+"""The control: the least that a team would write. No schema, no repeats, no limits, no spool, no log line.
 
-Run as `python -m tests.bench.naive unsigned|signed PORT BOOTSTRAP_SERVERS TOPIC`. `unsigned` writes whatever comes;
-`signed` checks the signature and keeps the order of each prescription by its key.
+Run as `python -m tests.bench.naive PORT BOOTSTRAP_SERVERS TOPIC`. It checks the signature and keeps the order of each
+prescription by its key.
 """
 
 import base64
@@ -23,12 +23,7 @@ TOPIC = web.AppKey("topic", str)
 TOLERANCE_S = 300
 
 
-async def take_unsigned(request: web.Request) -> web.Response:
-    await request.app[PRODUCER].send_and_wait(request.app[TOPIC], await request.read())
-    return web.Response(text="ok")
-
-
-async def take_signed(request: web.Request) -> web.Response:
+async def take(request: web.Request) -> web.Response:
     """Check the signature, put the body into the topic under its prescription and say so."""
     body = await request.read()
     if not is_signed(request.headers, body):
@@ -51,7 +46,7 @@ def is_signed(headers: Mapping[str, str], body: bytes) -> bool:
     )
 
 
-def main(kind: str, port: str, bootstrap_servers: str, topic: str) -> None:
+def main(port: str, bootstrap_servers: str, topic: str) -> None:
     async def start(app: web.Application) -> None:
         app[PRODUCER] = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, acks="all", enable_idempotence=True)
         await app[PRODUCER].start()
@@ -61,7 +56,7 @@ def main(kind: str, port: str, bootstrap_servers: str, topic: str) -> None:
 
     app = web.Application()
     app[TOPIC] = topic
-    app.router.add_post("/webhooks/{source}", take_signed if kind == "signed" else take_unsigned)
+    app.router.add_post("/webhooks/{source}", take)
     app.on_startup.append(start)
     app.on_cleanup.append(end)
     web.run_app(app, host="127.0.0.1", port=int(port), access_log=None, print=None)

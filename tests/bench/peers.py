@@ -1,36 +1,24 @@
-"""The ingress, the naive handler and Benthos in turn, with a load at a steady rate from vegeta, which is not ours.
+"""Benthos and the load generator vegeta, neither of which is ours; `make peers` builds both (`tests/peers`).
 
-Benthos (`tests/peers`, `make peers`) is what a user would take instead: `http_server`, a check of the HMAC in bloblang,
-`schema_registry_encode` and `kafka_franz`, acknowledged by all replicas. It keeps the body as text in an Avro record of
-four fields. All take the same bodies, on one broker. CPU is that of the loads without a rate, by our own generator.
+Benthos is what a user would take instead: `http_server`, a check of the HMAC in bloblang, `schema_registry_encode` and
+`kafka_franz`, acknowledged by all replicas. It keeps the body as text in an Avro record of four fields.
 """
 
 import base64
 import os
-import shutil
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
 
 import orjson
-import psutil
-from rich.console import Console
 
-from bridge.dev.kafka import create_topics
 from bridge.dev.ports import HOST, free_port
 from bridge.dev.processes import Child
 from tests.bench.load import Load
-from tests.bench.processes import MIB, cpu_s
-from tests.bench.servers import NAIVE_TOPIC, Server, bridge, naive
+from tests.bench.processes import cpu_s
+from tests.bench.servers import Server
 from tests.bench.traffic import HMAC_KEY, PATH, requests
-from tests.cluster import STANDARD_TOPICS, EmbeddedCluster
-from tests.http_server import served
 from tests.installed import ROOT
 
 TOOLS = ROOT / "build" / "tools"
@@ -41,7 +29,6 @@ SCHEMA = {
     "name": "Delivery",
     "fields": [{"name": name, "type": "string"} for name in ("id", "type", "prescription_id", "body")],
 }
-ROUNDS, WARM_UP_REQUESTS, REQUESTS = 5, 3_000, 6_000
 RATE, RATE_S = 2_000, 6
 
 
@@ -104,71 +91,13 @@ def benthos(directory: Path, bootstrap_servers: str, *, registry: str) -> Server
     return Server(child, port, (TOPIC,))
 
 
-def run(console: Console, *, quick: bool = False) -> dict[str, Any]:
-    """Measure all in turn; about half a minute for each candidate and round."""
-    directory = Path(tempfile.mkdtemp(prefix="drx-peers-"))
-    cluster = EmbeddedCluster(directory, brokers=1)
-    cluster.start()
-    found: dict[str, dict[str, list[float]]] = {}
-    try:
-        create_topics(cluster.bootstrap_servers, {**STANDARD_TOPICS, NAIVE_TOPIC: 12, TOPIC: 12})
-        with served(Registry) as registry:
-            describe = {
-                "naive, signed": partial(naive, kind="signed"),
-                "bridge": bridge,
-                "benthos": partial(benthos, registry=registry),
-            }
-            with _started(describe, directory, cluster.bootstrap_servers) as servers:
-                for number in range(1 if quick else ROUNDS):
-                    for name in list(servers)[:: 1 if number % 2 else -1]:
-                        _round(console, name, servers[name], found.setdefault(name, {}), directory)
-    finally:
-        cluster.stop()
-        shutil.rmtree(directory, ignore_errors=True)
-    return {"candidates": [{"name": name, **figures} for name, figures in found.items()]}
-
-
-@contextmanager
-def _started(describe: Mapping[str, Any], directory: Path, bootstrap_servers: str) -> Iterator[dict[str, Server]]:
-    servers = {}
-    try:
-        for name, each in describe.items():
-            own = directory / name.partition(",")[0]
-            own.mkdir()
-            servers[name] = each(own, bootstrap_servers)
-            servers[name].start()
-            servers[name].load(WARM_UP_REQUESTS)
-        yield servers
-    finally:
-        for server in servers.values():
-            server.child.stop()
-
-
-def _round(console: Console, name: str, server: Server, figures: dict[str, list[float]], directory: Path) -> None:
-    closed = server.load(REQUESTS)
-    at_rate = attacked(server, directory)
-    resident = psutil.Process(server.child.pid).memory_info().rss / MIB
-    seen = {
-        "req_per_s": closed.per_s,
-        "cpu_us": closed.cpu_us,
-        "rate_cpu_us": at_rate.cpu_us,
-        "rate_p50_ms": at_rate.p50_ms,
-        "rate_p99_ms": at_rate.p99_ms,
-        "rss_mib": resident,
-        "refused": len(closed.refused) + len(at_rate.refused),
-    }
-    for key, value in seen.items():
-        figures.setdefault(key, []).append(round(value, 2))
-    console.print(f"{name:14} " + ", ".join(f"{key} {value:,.1f}" for key, value in seen.items()))
-
-
 def attacked(server: Server, directory: Path) -> Load:
     """Have vegeta make requests at a steady rate, an open loop, and return what it saw."""
     count, first = RATE * RATE_S, server.made
     server.made += count
     targets = directory / "targets"
     with targets.open("wb") as file:
-        for request in requests(first, count, rate=RATE):
+        for request in requests(first, count):
             head, _, body = request.partition(b"\r\n\r\n")
             lines = [line.decode().split(": ", 1) for line in head.split(b"\r\n")[1:]]
             headers = {each: [value] for each, value in lines if each != "Content-Length"}
@@ -188,6 +117,7 @@ def attacked(server: Server, directory: Path) -> Load:
     told = orjson.loads(subprocess.run(report, input=attack.stdout, stdout=subprocess.PIPE, check=True).stdout)  # noqa: S603 - as above
     refused = sum(number for code, number in told["status_codes"].items() if not code.startswith("2"))
     latencies = told["latencies"]
+    server.taken |= set(range(first, first + told["requests"])) if not refused else set()
     return Load(
         count=told["requests"],
         elapsed_s=elapsed_s,

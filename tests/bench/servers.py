@@ -11,7 +11,7 @@ from bridge.dev.ports import HOST, free_port, is_free
 from bridge.dev.processes import Child
 from bridge.dev.services import PARTITIONS
 from tests.bench.load import Load
-from tests.bench.processes import Process, cpu_s, rss
+from tests.bench.processes import Process, cpu_s
 from tests.bench.traffic import PATH, SECRET
 from tests.installed import ROOT
 
@@ -20,24 +20,23 @@ NAIVE_TOPIC = "bench.naive"
 
 @dataclass
 class Server:
-    """One candidate: what it was sent, said 2xx to (`taken`) and had resident after each load."""
+    """One candidate: how many deliveries it was sent, and which it said 2xx to (`taken`)."""
 
     child: Child
     port: int
     topics: tuple[str, ...]
     made: int = 0
     taken: set[int] = field(default_factory=set)
-    rss: list[int] = field(default_factory=list)
 
     def start(self) -> None:
         self.child.start()
         self.child.wait_until(lambda: self.child.ready and not is_free(self.port))
 
-    def load(self, count: int, *, rate: float = 0.0) -> Load:
+    def load(self, count: int) -> Load:
         """Have another process make `count` requests; return what it saw and the CPU seconds they cost here."""
         before = cpu_s(self.child)
         done = subprocess.run(  # noqa: S603 - our own command line
-            [*(sys.executable, "-m", "tests.bench.load"), *map(str, (self.port, self.made, count, rate))],
+            [*(sys.executable, "-m", "tests.bench.load"), *map(str, (self.port, self.made, count))],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             check=True,
@@ -45,15 +44,14 @@ class Server:
         seen = Load(**orjson.loads(done.stdout) | {"cpu_s": cpu_s(self.child) - before})
         self.taken |= set(range(self.made, self.made + count)) - set(seen.refused)
         self.made += count
-        self.rss.append(rss(self.child))
         return seen
 
 
-def naive(directory: Path, bootstrap_servers: str, *, kind: str) -> Server:
-    """Describe a naive service, `signed` or `unsigned`."""
+def naive(directory: Path, bootstrap_servers: str) -> Server:
+    """Describe the naive service."""
     port = free_port()
-    command = [sys.executable, "-m", "tests.bench.naive", kind, str(port), bootstrap_servers, NAIVE_TOPIC]
-    child = Child(f"naive, {kind}", command=command, cwd=ROOT, log=directory / "naive.log")
+    command = [sys.executable, "-m", "tests.bench.naive", str(port), bootstrap_servers, NAIVE_TOPIC]
+    child = Child("naive", command=command, cwd=ROOT, log=directory / "naive.log")
     return Server(child, port, (NAIVE_TOPIC,))
 
 

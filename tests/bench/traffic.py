@@ -20,21 +20,11 @@ TYPES = ("prescription.created", "prescription.sent", "prescription.processed")
 _TEMPLATES_EACH = 50
 _SEED = 1
 _ID, _KEY = b"<event-id>", b"<prescription-id>"
-_ID_LEAD = b'{"id":"'
 
 
 def event_id(number: int) -> str:
     """Id of delivery `number`: as long as one of DRx."""
     return f"evt_{number:026d}"
-
-
-def number_of(webhook_id: bytes) -> int:
-    return int(webhook_id.removeprefix(b"evt_"))
-
-
-def number_in(body: bytes) -> int:
-    """Find the number of a delivery in its body, without parsing it."""
-    return number_of(body[len(_ID_LEAD) : len(_ID_LEAD) + len(event_id(0))])
 
 
 def body_of(number: int) -> bytes:
@@ -43,11 +33,10 @@ def body_of(number: int) -> bytes:
     return template.replace(_ID, event_id(number).encode()).replace(_KEY, b"rx_%010d" % (number % KEYS))
 
 
-def requests(first: int, count: int, *, rate: float = 0.0) -> Iterator[bytes]:
-    """Yield whole HTTP requests, signed as if now, or at the moment when each is due at a rate."""
-    began = time.time()
+def requests(first: int, count: int) -> Iterator[bytes]:
+    """Yield whole HTTP requests, signed now."""
+    now = int(time.time())
     for number in range(first, first + count):
-        now = int(began + ((number - first) / rate if rate else 0.0))
         body, name = body_of(number), event_id(number)
         head = (
             f"POST {PATH} HTTP/1.1\r\n"
