@@ -10,8 +10,8 @@
     checks      `promises`: each by a name of `PROMISES`, while the world runs and when it is at rest
     run         `story`: run a plan, shorten one that breaks a promise, tell it; `runs`: many seeds in two processes
 
-A world has two replicas, three brokers, and some 360 deliveries in four phases of a minute. Faults end with most phases
-and everything comes to rest; then all clocks pass a quiet quarter of an hour, which the loop skips. Nothing depends on
+A world has two replicas, three brokers, and some 360 deliveries in three phases of 48 s. Faults end with most phases
+and everything comes to rest; then all clocks pass 20 quiet minutes, which the loop skips. Nothing depends on
 the machine, the day, or the order of a set: `World.trace` is the same for the same seed.
 
 With `--consumers` worlds are those of `consuming`, which begin with the log that a world of the ingress has made.
@@ -55,7 +55,7 @@ def _run(arguments: argparse.Namespace, make_plan: Callable[[int], Plan], run: C
     else:
         began, count, attempts = time.monotonic(), 0, 0
         ends_at = began + (_seconds(arguments.time) if arguments.time else math.inf)
-        for ran in worlds(_numbers(arguments), lambda seed: run(make_plan(seed)), ends_at=ends_at):
+        for ran in worlds(_numbers(arguments), make_plan, run, ends_at=ends_at):
             count, attempts = count + 1, attempts + ran.attempts
             if arguments.traces:
                 _say(f"{ran.plan.seed} {ran.trace}")
@@ -66,8 +66,11 @@ def _run(arguments: argparse.Namespace, make_plan: Callable[[int], Plan], run: C
                 if shown.promise == arguments.until:
                     break
         took_s = time.monotonic() - began
-        _say(f"{count} worlds from seed {arguments.first}, {attempts} deliveries, {took_s:.0f} s, {len(failed)} broken")
-    for ran in failed[: arguments.stories]:
+        _say(
+            f"{count} worlds from seed {arguments.first}, {attempts} deliveries, {took_s:.0f} s, "
+            f"{count / took_s * 60:.0f} a minute, {len(failed)} broken"
+        )
+    for ran in [each for each in failed if each.attempts][: arguments.stories]:
         _say(tell(shrink(ran, run)))
     return int(bool(failed))
 

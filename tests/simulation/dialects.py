@@ -1,6 +1,5 @@
 """The sources of a world: how they are configured, what they send, and which events must come of it."""
 
-import copy
 import hmac
 import random
 from collections.abc import Sequence
@@ -103,8 +102,8 @@ def headers(delivery: Delivery, at_s: float, key: bytes) -> dict[str, str]:
 
 
 @cache
-def _templates() -> Sequence[dict[str, Any]]:
-    return [_marked(orjson.loads(path.read_bytes())) for path in sorted(SAMPLES.glob("*.json"))]
+def _templates() -> Sequence[bytes]:
+    return [orjson.dumps(_marked(orjson.loads(path.read_bytes()))) for path in sorted(SAMPLES.glob("*.json"))]
 
 
 def _marked(value: Any) -> Any:
@@ -119,7 +118,7 @@ def _marked(value: Any) -> Any:
 def native(rng: random.Random, number: int, *, key: str, event_id: str = "", kind: Kind = "whole") -> Delivery:
     """Make a delivery of native DRx, of any type."""
     event_id = event_id or f"evt_{number}"
-    body = copy.deepcopy(_templates()[rng.randrange(len(_templates()))])
+    body = orjson.loads(_templates()[rng.randrange(len(_templates()))])
     body |= {"id": event_id, "sequence": number}
     if body["type"] == "prescriber.enrollment_changed":
         body["data"]["prescriber"]["id"] = key

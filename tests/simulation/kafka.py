@@ -644,11 +644,10 @@ class Consumer:
         return self._fetcher.ends.setdefault(tp, 0)
 
     async def getmany(self, tp: Any, *, max_records: int) -> Mapping[Any, list[ConsumedRecord]]:
-        found = self._heard(tp)
-        position = self.positions[tp]
+        found, position = self._heard(tp), self.positions[tp]
         if found is None:
             return {}
-        end = self.end_of(tp)
+        end = found.end(self._loop.time() - self._kafka.lag_s)
         if end < position:  # the topic was made anew
             raise kafka_errors.OffsetOutOfRangeError({tp: position})
         taken = found.records[position : min(end, position + max_records)]

@@ -78,12 +78,12 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         return self.now
 
     def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> "_Step":  # type: ignore[override]  # untyped arguments
-        step = _Step(self, callback, args, context or copy_context())
+        step = _Step(callback, args, context or copy_context())
         self._due.append(step)
         return step
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> "_Step":  # type: ignore[override]  # as above
-        step = _Step(self, callback, args, context or copy_context(), when)
+        step = _Step(callback, args, context or copy_context(), when)
         heapq.heappush(self._timers, (when, next(self._numbers), step))
         return step
 
@@ -96,17 +96,30 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
 
     def _run_once(self) -> None:
         """Run what is due at one moment; if that is nothing, pass to the next moment at which something is."""
-        due, timers = self._due, self._timers
-        turns = 0
+        due, turns = self._due, 0
         while due:
             turns += 1
             if turns > TURNS_MAX:
                 msg = "something runs without end while no time passes"
                 raise RuntimeError(msg)
             for _ in range(len(due)):
-                due.popleft().run()
+                step = due.popleft()
+                callback, context = step.callback, step.context
+                process = context.get(PROCESS)
+                if callback is None or (process is not None and process.keeps(step)):
+                    continue
+                try:
+                    context.run(callback, *step.args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as exc:  # noqa: BLE001 - as asyncio does
+                    self.call_exception_handler({"message": f"a callback raised: {callback}", "exception": exc})
             if self._stopping:  # type: ignore[attr-defined]  # asyncio's own
                 return
+        self._pass_time()
+
+    def _pass_time(self) -> None:
+        due, timers = self._due, self._timers
         while timers and timers[0][2].callback is None:
             heapq.heappop(timers)
         if not timers:
@@ -142,12 +155,10 @@ def _task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> as
 class _Step:
     """A handle of a callback that is due, or of a timer; it is cheaper than asyncio's."""
 
-    __slots__ = ("_loop", "_when", "args", "callback", "context")
+    __slots__ = ("_when", "args", "callback", "context")
 
-    def __init__(
-        self, loop: SimulatedLoop, callback: Any, args: tuple[Any, ...], context: Context, when: float = 0.0
-    ) -> None:
-        self._loop, self.callback, self.args, self.context, self._when = loop, callback, args, context, when
+    def __init__(self, callback: Any, args: tuple[Any, ...], context: Context, when: float = 0.0) -> None:
+        self.callback, self.args, self.context, self._when = callback, args, context, when
 
     def cancel(self) -> None:
         self.callback = None
@@ -158,17 +169,3 @@ class _Step:
 
     def when(self) -> float:
         return self._when
-
-    def run(self) -> None:
-        callback = self.callback
-        if callback is None:
-            return
-        process = self.context.get(PROCESS)
-        if process is not None and process.keeps(self):
-            return
-        try:
-            self.context.run(callback, *self.args)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:  # noqa: BLE001 - as asyncio does
-            self._loop.call_exception_handler({"message": f"a callback raised: {callback}", "exception": exc})

@@ -37,10 +37,10 @@ from tests.simulation.world import World
 
 TOPICS = (PRESCRIPTIONS_TOPIC, ACCOUNTS_TOPIC, UNRECOGNIZED_TOPIC)
 HOSTS = ("r1", "r2")
-PHASES = 4
-PHASE_S = 60.0
-QUIET_S = 1000.0
-DELIVERIES = 90  # in each phase
+PHASES = 3
+PHASE_S = 48.0
+QUIET_S = 1200.0
+DELIVERIES = 120  # in each phase
 
 
 class Act(NamedTuple):

@@ -217,13 +217,11 @@ class Promises:
         if attempt.code == "deadline" and host.takes and not self.operators.done & SLOW:
             self.note("answers", "503 beside a spool that takes it", delivery, "at", attempt.start)
         no_key_s = self.world.loop.time() - host.key_gone_at
-        # An earlier attempt may have been encrypted while the key had a file.
-        earlier = any(
-            each.delivery is delivery and each.host == attempt.host and 0 <= each.arrived_at < host.key_gone_at
-            for each in self.senders.attempts
-        )
-        if attempt.status == 202 and no_key_s > NO_KEY_S and attempt.outcome == "spooled" and not earlier:
-            self.note("not_lost", "spooled under a key that no restart finds", delivery, "at", attempt.start)
+        if attempt.status == 202 and no_key_s > NO_KEY_S and attempt.outcome == "spooled":
+            # An earlier attempt may have been encrypted while the key had a file.
+            tried = [each for each in self.senders.attempts if each.delivery is delivery and each.host == host.name]
+            if not any(0 <= each.arrived_at < host.key_gone_at for each in tried):
+                self.note("not_lost", "spooled under a key that no restart finds", delivery, "at", attempt.start)
         if attempt.status == 200 and attempt.outcome in ("accepted", "duplicate"):
             now = self.world.loop.time()
             for event in self._due(attempt):

@@ -1,62 +1,79 @@
 """Run many worlds, in as many processes as there are for it."""
 
+import gc
 import math
 import multiprocessing
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from itertools import islice
-from multiprocessing.context import BaseContext
-from queue import Queue
+from itertools import chain, islice
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess
 
+from tests.simulation.operators import Plan
+from tests.simulation.promises import Broken
 from tests.simulation.story import Ran
-
-_OfSeed = Callable[[int], Ran]
 
 PROCESSES = min(2, len(os.sched_getaffinity(0)))
 # What processes that were ended in a world held stays in memory: released, their `finally` blocks would run.
 WORLDS_OF_A_PROCESS = 20
+# Seconds after which a world does not end by itself; most take less than one.
+WORLD_MAX_S = 900
 
 
-def worlds(seeds: Iterator[int], of_seed: _OfSeed, *, ends_at: float = math.inf) -> Iterator[Ran]:
-    """Yield what comes of the worlds of some seeds, in the order in which they end."""
-    context = multiprocessing.get_context("fork")
-    results: Queue[Ran | int] = context.SimpleQueue()  # type: ignore[assignment]  # of the same form
-    work = partial(_run, of_seed, results, ends_at)
-    running: set[int] = set()
+def worlds(
+    seeds: Iterator[int], make_plan: Callable[[int], Plan], run: Callable[[Plan], Ran], *, ends_at: float = math.inf
+) -> Iterator[Ran]:
+    """Yield what comes of the worlds of some seeds, in the order in which they end.
+
+    A world whose process is lost breaks a promise, too, and the others go on.
+    """
+    fork = multiprocessing.get_context("fork")
+    running: dict[Connection, tuple[ForkProcess, list[int]]] = {}  # with the seeds that have not ended
     try:
-        for _ in range(PROCESSES):
-            _start(context, work, seeds, running)
-        while running:
-            result = results.get()
-            if isinstance(result, Ran):
-                yield result
-                continue
-            running.remove(result)
-            if time.monotonic() < ends_at:
-                _start(context, work, seeds, running)
+        while True:
+            while len(running) < PROCESSES and time.monotonic() < ends_at:
+                batch = list(islice(seeds, WORLDS_OF_A_PROCESS))
+                if not batch:
+                    break
+                receiver, sender = fork.Pipe(duplex=False)
+                process = fork.Process(target=_run, args=(sender, batch, make_plan, run, ends_at))
+                process.start()
+                sender.close()
+                running[receiver] = process, batch
+            if not running:
+                return
+            for each in wait([*running]):
+                assert isinstance(each, Connection)
+                process, left = running[each]
+                try:
+                    ran: Ran = each.recv()
+                    left.remove(ran.plan.seed)
+                    yield ran
+                except EOFError:
+                    del running[each]
+                    process.join()
+                    if process.exitcode:
+                        lost = Broken("no_bug", f"its process ended with {process.exitcode}")
+                        yield Ran(make_plan(left[0]), [lost], "", (), 0, 0, 0.0, 0.0)
+                        seeds = chain(left[1:], seeds)
     finally:
-        for each in running:
-            os.kill(each, signal.SIGKILL)
+        for process, _ in running.values():
+            process.kill()
 
 
-def _start(
-    context: BaseContext, work: Callable[[Sequence[int]], None], seeds: Iterator[int], running: set[int]
+def _run(
+    sender: "Connection",
+    seeds: Sequence[int],
+    make_plan: Callable[[int], Plan],
+    run: Callable[[Plan], Ran],
+    ends_at: float,
 ) -> None:
-    """Start a process for the next seeds, if there are any; its last result is its number."""
-    batch = list(islice(seeds, WORLDS_OF_A_PROCESS))
-    if batch:
-        process = context.Process(target=work, args=(batch,))  # type: ignore[attr-defined]  # every one has it
-        process.start()
-        running.add(process.pid)
-
-
-def _run(of_seed: _OfSeed, results: "Queue[Ran | int]", ends_at: float, seeds: Sequence[int]) -> None:
+    gc.disable()  # all of it stays until the process ends
     for seed in seeds:
         if time.monotonic() > ends_at:
             break
-        results.put(of_seed(seed))
-    results.put(os.getpid())
+        signal.alarm(WORLD_MAX_S)
+        sender.send(run(make_plan(seed)))
     os._exit(0)
