@@ -1,4 +1,4 @@
-"""The capacity table of the operating page: from figures that one machine gave to what a rate needs."""
+"""The capacity table of the operating page, computed from figures measured on one machine."""
 # ruff: noqa: INP001 - a script beside its pages, no package
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ _END = "<!-- End of what is generated. -->\n"
 RATES = (100, 1_000, 10_000, 100_000)
 
 # Measured by `python -m tests.bench`, two cores shared by all processes of a run; bodies of 1 KB.
-INGRESS_PER_S = 10_500  # requests that one process answers 200
+INGRESS_PER_S = 10_500  # deliveries that one process accepts with 200
 READ_MODEL_PER_S = 8_000  # events that one process applies
 LOG_BYTES = 882  # of an event in one replica of the log
 SPOOL_BYTES = 1_148
@@ -21,11 +21,11 @@ WAL_BYTES = 3_266
 POSTGRES_US = 57  # CPU of the database for an event
 
 # Planned, not measured.
-INGRESS_SHARE, READ_MODEL_SHARE = 0.4, 0.5  # of what was measured: the rest is for peaks and for catching up
+INGRESS_SHARE, READ_MODEL_SHARE = 0.4, 0.5  # of the measured rates: the rest is for peaks and for catching up
 REPLICAS_LEAST, SPARE = 3, 1  # of the ingress
 PARTITIONS_LEAST, PARTITIONS_EACH = 12, 4  # for one process of a consumer, so that they share evenly
 LOG_REPLICAS = 3
-BROKERS_LEAST, BROKER_BYTES_PER_S = 3, 50e6  # what a broker writes beside reads and recovery
+BROKERS_LEAST, BROKER_BYTES_PER_S = 3, 50e6  # writes of a broker, next to reads and recovery
 POSTGRES_WAL_PER_S = 100e6  # beyond it checkpoints and replicas fall behind on usual disks
 SPOOL_CAPACITY = 2**30  # the default of each pod
 _UNITS, _THOUSAND, _TEN = ("KB", "MB", "GB", "TB", "PB"), 1_000, 10
@@ -33,7 +33,7 @@ HOUR_S, DAY_S, YEAR_S = 3_600, 86_400, 365 * 86_400
 
 
 class Need(NamedTuple):
-    """One line of the table: what it is, its cell at a rate in events a second, and how that is worked out."""
+    """One line of the table: its name, the cell for a rate in events a second, and the calculation."""
 
     name: str
     cell: Callable[[int], str]
@@ -61,12 +61,12 @@ def brokers(rate: int) -> int:
 
 
 def databases(rate: int) -> int:
-    """Servers of PostgreSQL by what they write ahead."""
+    """Servers of PostgreSQL by their write-ahead log."""
     return ceil(rate * WAL_BYTES / POSTGRES_WAL_PER_S)
 
 
 def capacity() -> str:
-    """Return the operating page with the table of now."""
+    """Return the operating page with the current table."""
     text = _PAGE.read_text(encoding="utf-8")
     before, _, rest = text.partition(_BEGIN)
     _, _, after = rest.partition(_END)
@@ -76,7 +76,7 @@ def capacity() -> str:
 def table() -> str:
     """Return a column for each rate."""
     head = (
-        f"| events/s | {' | '.join(f'{rate:,}' for rate in RATES)} | worked out as |\n|---|{'--:|' * len(RATES)}---|\n"
+        f"| events/s | {' | '.join(f'{rate:,}' for rate in RATES)} | calculation |\n|---|{'--:|' * len(RATES)}---|\n"
     )
     rows = (f"| {each.name} | {' | '.join(map(each.cell, RATES))} | {each.how} |\n" for each in _NEEDS)
     return head + "".join(rows)
@@ -108,13 +108,13 @@ _NEEDS = (
     Need(
         "partitions of each topic",
         lambda rate: f"{partitions(rate):,}",
-        f"{PARTITIONS_EACH} for each of these, in dozens; of the biggest rate you will ever have",
+        f"{PARTITIONS_EACH} for each of these, in dozens; for the largest rate you will ever have",
     ),
     Need("network into Kafka", lambda rate: f"{_bytes(rate * LOG_BYTES)}/s", f"rate x {LOG_BYTES} bytes"),
     Need(
         "written by all brokers",
         lambda rate: f"{_bytes(rate * LOG_BYTES * LOG_REPLICAS)}/s",
-        f"x {LOG_REPLICAS} replicas; each group of consumers reads the line above once more",
+        f"x {LOG_REPLICAS} replicas; each consumer group reads the line above once more",
     ),
     Need("brokers", lambda rate: f"{brokers(rate):,}", f"÷ {_bytes(BROKER_BYTES_PER_S)}/s, at least {BROKERS_LEAST}"),
     Need(
@@ -129,7 +129,7 @@ _NEEDS = (
     ),
     Need("1 GiB a pod lasts", _minutes, "capacity x pods / the same"),
     Need(
-        "PostgreSQL, written ahead",
+        "PostgreSQL, write-ahead log",
         lambda rate: f"{_bytes(rate * WAL_BYTES)}/s",
         f"rate x {WAL_BYTES:,} bytes",
     ),
@@ -146,6 +146,6 @@ _NEEDS = (
     Need(
         "PostgreSQL servers",
         lambda rate: f"{databases(rate):,}",
-        f"what is written ahead ÷ {_bytes(POSTGRES_WAL_PER_S)}/s: more than one means sharding",
+        f"write-ahead log ÷ {_bytes(POSTGRES_WAL_PER_S)}/s: more than one means sharding",
     ),
 )

@@ -32,8 +32,8 @@ def contract(found: Sequence[Folder] | None = None) -> dict[str, Any]:
     """Return the contract as it stands in its file and in the folders of the consumers."""
     whole: dict[str, Any] = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
     whole["sets"] |= {
-        "answer": [*STATUS, "refused"],
-        "answer_code": ["", *sorted({*REFUSED, *UNAVAILABLE})],
+        "outcome": [*STATUS, "refused"],
+        "response_code": ["", *sorted({*REFUSED, *UNAVAILABLE})],
         "proof": [*proof_failures()],
         "park_reason": [*PARKED],
     }

@@ -1,4 +1,4 @@
-"""OpenAPI of the public and the management port, from the tables that answer."""
+"""OpenAPI of the public and the management port, from the tables of responses."""
 # ruff: noqa: INP001 - a script beside its pages, no package
 
 from collections.abc import Mapping
@@ -19,9 +19,9 @@ _META: Document = {
     "title": "drx-bridge",
     "version": version("drx-bridge"),
     "description": "Signed webhooks in, Kafka records out. Signatures are those of Standard Webhooks 1.0.0.\n\n"
-    "The body schemas describe what native DRx sends. The bridge is lenient where nothing is lost: an unknown member "
-    "is kept in `extensions`, a word outside an enum becomes `UNKNOWN` and is kept beside it. Any other mismatch is "
-    "parked, never refused. `x-phi` is the class of health information: D identifies a person, L is linked to one.",
+    "The body schemas describe what native DRx sends. The bridge is lenient where no content is lost: an unknown member "
+    "is kept in `extensions`, a value outside an enum becomes `UNKNOWN`, and the original is kept. Any other mismatch is "
+    "parked, never refused. `x-phi` is the class of health information: D identifies a person, L is about one.",
     "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
 }
 
@@ -47,14 +47,14 @@ def _server(text: str, port: int) -> Document:
 
 def _delivery() -> Document:
     written = _answer(
-        "Every event of the delivery is in Kafka, on all in-sync replicas; a `duplicate` already was. `ignored`: of "
-        "a type that the operator has named as unwanted; it is kept nowhere.",
+        "Every event of the delivery is in Kafka, on all in-sync replicas; a `duplicate` already was. `ignored`: the "
+        "operator does not want this type; it is not stored.",
         *("Accepted", "Duplicate", "Ignored"),
     )
     kept = _answer(
         "`spooled`: durable on the bridge's disk; it will be delivered to Kafka. `parked`: genuine and durable, but "
-        "not a valid event; it is kept byte for byte. Neither need be sent again; of what was parked, a corrected body "
-        "is taken under the same id.",
+        "not a valid event; it is kept byte for byte. Do not retry either. A corrected body of a parked delivery is "
+        "accepted under the same id.",
         *("Spooled", "Parked"),
     )
     again = f"Nothing is durable yet. Send the same delivery again after `Retry-After`. Codes:{_codes(UNAVAILABLE)}"
@@ -145,9 +145,9 @@ def _answers() -> Document:
     webhook_id = {"type": "string", "description": "The verified webhook-id."}
     reason = {"type": "string", "enum": list(PARKED), "description": _codes(PARKED).strip()}
     parked = body("parked", id=webhook_id, reason=reason)
-    says = "Path of the field at fault, where there is one; `*` for any index. Never a value."
+    says = "Path of the field at fault, if known; `*` for any index. Never a value."
     parked["properties"]["field"] = {"type": "string", "description": says, "examples": ["/data/prescription_id"]}
-    result = {"type": "string", "description": "`ok`, `degraded`, or what is wrong."}
+    result = {"type": "string", "description": "`ok`, `degraded`, or the fault."}
     checks = {"type": "object", "additionalProperties": result}
     return {
         "Accepted": body("accepted", id=webhook_id),
@@ -171,12 +171,12 @@ def _probes() -> dict[str, tuple[str, Document]]:
     text = {"schema": {"type": "string"}}
     metrics = {"description": "The metrics.", "content": {"text/plain": text, "application/openmetrics-text": text}}
     return {
-        "/livez": ("Is the process alive", {"200": _answer("It is; Kafka is not checked.", "Alive")}),
+        "/livez": ("Is the process alive", {"200": _answer("The process is alive; Kafka is not checked.", "Alive")}),
         "/readyz": (
             "May it get traffic",
-            {"200": _answer(ready, "Readiness"), "503": _answer("Not ready; the checks say why.", "Readiness")},
+            {"200": _answer(ready, "Readiness"), "503": _answer("Not ready; the checks show why.", "Readiness")},
         ),
-        "/metrics": ("What it counts, for Prometheus", {"200": metrics}),
+        "/metrics": ("Metrics for Prometheus", {"200": metrics}),
     }
 
 

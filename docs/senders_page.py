@@ -1,4 +1,4 @@
-"""The table of codes in the page for senders, from the table of answers."""
+"""The table of codes in the page for senders, from the table of responses."""
 # ruff: noqa: INP001 - a script beside its pages, no package
 
 from pathlib import Path
@@ -21,7 +21,7 @@ def _table() -> str:
     rows = [(each.status, code, each.meaning) for code, each in REFUSED.items()]
     rows += [(STATUS["parked"], reason, meaning) for reason, meaning in PARKED.items()]
     rows += [(STATUS["unavailable"], code, meaning) for code, meaning in UNAVAILABLE.items()]
-    head = "| status | code or reason | meaning | send it again |\n|---|---|---|---|\n"
+    head = "| status | code or reason | meaning | retry |\n|---|---|---|---|\n"
     return head + "".join(
         f"| {status} | `{word}` | {meaning} | {AGAIN.get(status, 'no')} |\n" for status, word, meaning in rows
     )
