@@ -75,9 +75,7 @@ def capacity() -> str:
 
 def table() -> str:
     """Return a column for each rate."""
-    head = (
-        f"| events/s | {' | '.join(f'{rate:,}' for rate in RATES)} | calculation |\n|---|{'--:|' * len(RATES)}---|\n"
-    )
+    head = f"| events/s | {' | '.join(f'{rate:,}' for rate in RATES)} | calculation |\n|---|{'--:|' * len(RATES)}---|\n"
     rows = (f"| {each.name} | {' | '.join(map(each.cell, RATES))} | {each.how} |\n" for each in _NEEDS)
     return head + "".join(rows)
 

@@ -19,9 +19,10 @@ _META: Document = {
     "title": "drx-bridge",
     "version": version("drx-bridge"),
     "description": "Signed webhooks in, Kafka records out. Signatures are those of Standard Webhooks 1.0.0.\n\n"
-    "The body schemas describe what native DRx sends. The bridge is lenient where no content is lost: an unknown member "
-    "is kept in `extensions`, a value outside an enum becomes `UNKNOWN`, and the original is kept. Any other mismatch is "
-    "parked, never refused. `x-phi` is the class of health information: D identifies a person, L is about one.",
+    "The body schemas describe what native DRx sends. The bridge is lenient where no content is lost: an unknown "
+    "member is kept in `extensions`, a value outside an enum becomes `UNKNOWN`, and the original is kept. Any other "
+    "mismatch is parked, never refused. `x-phi` is the class of health information: D identifies a person, L is about "
+    "one.",
     "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
 }
 
