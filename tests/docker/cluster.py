@@ -56,11 +56,9 @@ class DockerCluster:
 
     @property
     def bootstrap_servers(self) -> str:
-        """Every broker as host:port, separated by commas; the same after a restart."""
         return ",".join(self._address(number) for number in self._ports)
 
     def start(self) -> None:
-        """Return when every broker answers and knows all the others."""
         with ExitStack() as undo:
             network = Network()
             # Network has no `close`, and an open socket fails a suite that takes warnings for errors.
@@ -75,7 +73,6 @@ class DockerCluster:
             self._running = undo.pop_all()
 
     def stop(self) -> None:
-        """Remove the brokers, their disks and their network."""
         self._running.close()
 
     def kill_broker(self, number: int) -> None:
@@ -93,7 +90,6 @@ class DockerCluster:
         self._containers[number].get_wrapped_container().pause()
 
     def resume_broker(self, number: int) -> None:
-        """Undo `pause_broker`."""
         self._containers[number].get_wrapped_container().unpause()
 
     def _address(self, number: int) -> str:

@@ -1,5 +1,3 @@
-"""The image: small, of an ordinary user, without need of a shell or of a root that can be written."""
-
 import io
 import json
 import os
@@ -53,7 +51,6 @@ class OwnImage:
 
 @contextmanager
 def built_own_image() -> Iterator[OwnImage]:
-    """Build both; they are gone afterwards."""
     with closing(docker.from_env(timeout=600)) as client:
         named = os.environ.get(BASE_VARIABLE)
         base = named or _default_base()
@@ -110,7 +107,6 @@ def cleanup() -> Iterator[ExitStack]:
 
 
 def run(image: OwnImage, *command: str) -> str:
-    """Run a command to its end, restricted, on the image without a shell."""
     output = image.client.containers.run(image.without_shell, list(command), remove=True, stderr=True, **RESTRICTED)
     return str(output.decode())
 

@@ -20,7 +20,6 @@ PYTHON = HOME / "bin" / "python"
 
 
 def jars(lock: Path) -> JarCache:
-    """Return where the jars of a lock are kept."""
     return JarCache(cache_dir() / lock.name.partition(".")[0], lock=lock)
 
 
@@ -31,7 +30,6 @@ def environment(java: Path) -> dict[str, str]:
 
 
 def main() -> None:
-    """Install them by their locks."""
     if not PYTHON.exists():
         subprocess.run([sys.executable, "-m", "venv", str(HOME)], check=True)  # noqa: S603 - our own command line
     pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]

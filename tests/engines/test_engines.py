@@ -115,7 +115,6 @@ def with_newer_fill() -> Lock:
 
 
 def serve(lock: Lock) -> str:
-    """Serve a lock for as long as the tests run; return its address."""
     port = free_port()
     options = {"host": "127.0.0.1", "port": port, "handle_signals": False, "print": None}
     threading.Thread(target=web.run_app, args=(registry_app(lock),), kwargs=options, daemon=True).start()
@@ -147,7 +146,6 @@ def bridge(*arguments: str) -> str:
 
 
 def read(endpoints: dict[str, Any]) -> list[Any]:
-    """Return every record of the topic."""
     consumer = Consumer({"bootstrap.servers": endpoints["bootstrap_servers"], "group.id": "engines-test"})
     places = [TopicPartition(TOPIC, number, 0) for number in range(12)]
     ends = sum(consumer.get_watermark_offsets(each)[1] for each in places)
@@ -160,7 +158,6 @@ def read(endpoints: dict[str, Any]) -> list[Any]:
 
 
 def rewrite(endpoints: dict[str, Any], records: Sequence[tuple[Any, ...]], *, commit: bool) -> None:
-    """Write records in a transaction that is committed or aborted."""
     producer = Producer(
         {
             "bootstrap.servers": endpoints["bootstrap_servers"],
@@ -182,7 +179,6 @@ def rows(endpoints: dict[str, Any], query: str) -> list[Any]:
 
 
 def run(folder: Path, program: str, java: Path, **more: str) -> str:
-    """Run a program of the page in its engine, and return what it prints."""
     done = subprocess.run(  # noqa: S603 - the pages are ours
         [str(PYTHON), program],
         cwd=folder,
@@ -197,7 +193,6 @@ def run(folder: Path, program: str, java: Path, **more: str) -> str:
 
 
 def table(printed: str) -> list[tuple[str, ...]]:
-    """Return the rows of a table in ASCII, without its head."""
     lines = [line.split("|")[1:-1] for line in printed.splitlines() if line.startswith("|")]
     return [tuple(cell.strip() for cell in line) for line in lines[1:]]
 
@@ -273,7 +268,6 @@ def run_spark(folder: Path, program: str) -> str:
 
 
 def stored(lake: Path) -> int:
-    """Return how many rows all tables have."""
     found = [metadata(path) for path in lake.glob("*/*")]
     current = [(each.get("current-snapshot-id"), each.get("snapshots", [])) for each in found]
     summaries = [one["summary"] for id_, snapshots in current for one in snapshots if one["snapshot-id"] == id_]
@@ -281,7 +275,6 @@ def stored(lake: Path) -> int:
 
 
 def metadata(table_folder: Path) -> dict[str, Any]:
-    """Return what a table of Iceberg is now."""
     versions = sorted(
         (table_folder / "metadata").glob("v*.metadata.json"), key=lambda path: int(path.name[1:].split(".")[0])
     )

@@ -1,5 +1,3 @@
-"""Fixtures of the faults: servers of their own, and all cases played at the same time."""
-
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +11,7 @@ from tests.faults.seed import SEED_VARIABLE
 # Each case is a process or two, on a machine that may have two cores: more of them only wait for each other.
 TOGETHER = 6
 # Begun first, so that the others fit beside them.
-LONGEST = ("test_kills_in_outages", "test_random_kills", "test_postgres_outages", "test_rebalances")
+LONGEST = ("test_kills_in_outages", "test_postgres_outages", "test_rebalances")
 
 
 @pytest.fixture(scope="session")

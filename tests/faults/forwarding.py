@@ -42,7 +42,6 @@ def forwarding(
 
 
 def check(desk: Sink, scene: Scene) -> None:
-    """The endpoint got each event with the body that it is mapped from, and nothing is parked."""
     lives = scene.lives
     assert scene.parked() == 0
     assert desk.told_of(scene.group) == lives.ids()

@@ -86,7 +86,6 @@ def sending(ground: Ground, lives: Lives) -> Iterator[tuple[Scene, Receiver]]:
 
 
 def check(receiver: Receiver, scene: Scene) -> None:
-    """Every message came, those of a prescription in order, repeats with the same bytes; nothing is parked or held."""
     assert scene.parked() == 0
     schema = scene.group.replace(".", "_")
     assert scene.ask(f'select count(*) from "{schema}".held') == [(0,)]  # noqa: S608 - ours

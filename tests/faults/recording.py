@@ -56,8 +56,6 @@ class Server:
             self._run(runner.cleanup())
 
     def kept(self, base: str) -> dict[str, dict[str, Any]]:
-        """Return what is there of a group."""
-
         async def look() -> dict[str, dict[str, Any]]:
             return _by_our_ids(self.fake.all().values(), base)
 
@@ -98,7 +96,6 @@ def writing(ground: Ground, lives: Lives, server: Server, **more: str) -> Iterat
 
 
 def check(server: Server, base: str, scene: Scene) -> None:
-    """Each resource is what all events come to, a Provenance names it, and no event is parked."""
     naming, lives = Naming(base, mrn=f"{base}mrn", patient=f"{base}patient"), scene.lives
     assert scene.parked() == 0
     until(lambda: not server.fake.late, what="every late write to be done")

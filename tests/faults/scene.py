@@ -78,7 +78,6 @@ class Questions:
         self._runner.close()
 
     def ask(self, query: str) -> list[Any]:
-        """Rows of a query; a server that was away meanwhile is connected to again."""
         try:
             return self._runner.run(self._ask(query))
         except (asyncpg.PostgresConnectionError, OSError):

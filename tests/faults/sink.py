@@ -51,7 +51,6 @@ class Sink(AwayServer):
         return {key: ids for (of, key), ids in self.told.items() if of == group}
 
     def answer(self, said: dict[str, str]) -> int:
-        """Take what is said and return the status of the answer; 0 when there is none."""
         with self._lock:
             if said and not self.takes:
                 return 503

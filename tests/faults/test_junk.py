@@ -1,5 +1,3 @@
-"""Another producer writes what is no event: it is parked, or waited for, and all else is applied."""
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -47,7 +45,6 @@ def write_junk(scene: Scene) -> None:
 
 @contextmanager
 def open_transaction(scene: Scene) -> Iterator[None]:
-    """Keep one open in a partition, which hides what follows there, and take it back."""
     address = scene.ground.bootstrap_servers
     producer = Producer({"bootstrap.servers": address, "transactional.id": scene.topic, "log_level": 0})
     producer.init_transactions(HANG_S)

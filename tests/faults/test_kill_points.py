@@ -1,5 +1,3 @@
-"""A consumer that is killed at the worst moments: each effect happens once, and in order."""
-
 import signal
 from collections.abc import Callable, Mapping
 from typing import NamedTuple

@@ -1,5 +1,3 @@
-"""Consumers are killed while their database goes away: nothing is lost, doubled, parked or out of order."""
-
 import random
 import time
 from collections.abc import Callable
@@ -37,7 +35,6 @@ CASES = [
 
 
 def play(ground: Ground, case: Case, seed: int) -> None:
-    """Take the database away from a process, kill the process and the next one, and let a third see the end of it."""
     rng = random.Random(f"{seed}-{case}")  # noqa: S311 - moments, not keys
     directory = ground.directory / f"outages-{case.kind}-{case.rounds}"
     server = EmbeddedPostgres(directory)

@@ -1,5 +1,3 @@
-"""Offsets that Kafka has lost, and logs that are not the ones that stored offsets are of."""
-
 import signal
 from collections.abc import Callable
 
@@ -22,7 +20,6 @@ PRODUCTION = "none"
 
 
 def play(ground: Ground, case: Callable[[Scene, AdminClient], None], seed: int) -> None:
-    """Apply something, end in order, then do to the offsets or the log what the case says."""
     del seed
     admin = AdminClient({"bootstrap.servers": ground.bootstrap_servers})
     with appending(ground, "batches", LIVES) as scene:

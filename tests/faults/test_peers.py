@@ -84,7 +84,6 @@ def play(ground: Ground, case: Case, seed: int) -> None:
 def _groups(
     ground: Ground, case: Case, lives: Lives
 ) -> Iterator[tuple[list[Scene], Sequence[Peer], Callable[[], AbstractContextManager[None]]]]:
-    """Give the groups, their peers, and what takes these away."""
     with ExitStack() as stack:
         match case.what:
             case "fhir":

@@ -1,5 +1,3 @@
-"""The database goes away: members stay in their group, set nothing aside, and catch up."""
-
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -22,7 +20,6 @@ BUSY_S = 4.0
 
 
 def play(ground: Ground, case: float, seed: int) -> None:
-    """Take the database away from all consumers at once; of each there are two, who would see each other leave."""
     server = EmbeddedPostgres(ground.directory / f"postgres-{case}")
     with ExitStack() as stack:
         stack.callback(server.close)

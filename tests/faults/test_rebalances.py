@@ -1,5 +1,3 @@
-"""Members that come, go and die all the time: each effect happens once, in order, and no offset goes back."""
-
 import random
 import signal
 import time

@@ -1,5 +1,3 @@
-"""A service that handlers call is away, or fails some calls: nothing is parked, lost, doubled or out of order."""
-
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple, get_args
@@ -41,7 +39,6 @@ CASES = [
 
 
 def play(ground: Ground, case: Case, seed: int) -> None:
-    """Let four groups at once, one of each mode and `forward`, live through it."""
     lives = Lives.of_records(case.records, seed=seed)
     with Sink(seed) as sink, ExitStack() as stack:
         scenes = [stack.enter_context(appending(ground, mode, lives, sink=sink)) for mode in get_args(Calling)]

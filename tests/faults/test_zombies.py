@@ -1,5 +1,3 @@
-"""A member that is frozen until the group has gone on without it, then thaws: nothing it still holds has an effect."""
-
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 

@@ -98,31 +98,25 @@ class FakeFhir:
             await self._more.wait()
 
     def put(self, resource: Resource) -> None:
-        """Write as somebody else would."""
         self._write(f"{resource['resourceType']}/{resource['id']}", resource, "")
 
     def get(self, place: str) -> Resource:
-        """Return what is at `Type/id`."""
         found = self.kept[place].resource
         assert found is not None
         return found
 
     def delete(self, place: str) -> None:
-        """Delete as somebody else would."""
         kept = self.kept[place]
         self.kept[place] = Kept(kept.version + 1, None)
 
     def all(self) -> dict[str, Resource]:
-        """Return everything that is there."""
         return {place: kept.resource for place, kept in self.kept.items() if kept.resource is not None}
 
     @property
     def writes(self) -> int:
-        """How many transactions and PUTs there were."""
         return sum(method in {"POST", "PUT"} for method, _ in self.requests)
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Serve one request."""
         body = await request.read()
         path = request.path.removeprefix(urlsplit(self.url).path).strip("/")
         self.requests.append((request.method, path))
@@ -273,7 +267,6 @@ class FakeFhir:
 
 
 def references(value: Any) -> set[str]:
-    """Return the literal references in a resource."""
     match value:
         case {"reference": str(place)}:
             return {place}
@@ -333,7 +326,6 @@ def _json(status: int, body: Resource | None, *, etag: int | None = None, locati
 
 @asynccontextmanager
 async def a_fake() -> AsyncIterator[FakeFhir]:
-    """Serve one on a free port."""
     fake = FakeFhir()
     async with an_endpoint(fake.answer) as url:
         fake.url = url

@@ -44,13 +44,11 @@ class HapiServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Return when it answers."""
         self._process = start(
             self._command, self._log, is_ready=lambda: b"ready " in self._log.read_bytes(), within_s=START_S
         )
 
     def stop(self) -> None:
-        """End it at once."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -58,7 +56,6 @@ class HapiServer:
             self._log.unlink(missing_ok=True)
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return what it answers."""
         content = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(  # noqa: S310 - our own server
             f"{self.url}/{path}", method=method, data=content, headers=request_headers(self._token)

@@ -1,5 +1,3 @@
-"""The FHIR servers that one suite runs on, and what somebody else does there."""
-
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -64,7 +62,6 @@ class Peer:
         return [each["resource"] for each in (await self._ask("GET", query))[1].get("entry", [])]
 
     async def _ask(self, method: str, path: str, body: Resource | None = None) -> tuple[int, Resource, str]:
-        """Return the status, the body and the location of an answer."""
         async with (
             ClientSession(headers=request_headers(TOKEN)) as session,
             session.request(method, f"{self.url}/{path}", data=None if body is None else json.dumps(body)) as found,
@@ -90,16 +87,13 @@ class Late:
         self._done = asyncio.Event()
 
     def hold(self) -> None:
-        """Have the next write wait for `release`."""
         self._holds = True
 
     async def release(self) -> None:
-        """Let it through, and return when the server has answered it."""
         self._held.set_result(None)
         await self._done.wait()
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Pass one request on."""
         body, held = await request.read(), self._holds and request.method != "GET"
         if held:
             self._holds = False
@@ -125,7 +119,6 @@ class Late:
 
 @asynccontextmanager
 async def a_late(server_url: str) -> AsyncIterator[Late]:
-    """Open one on a free port."""
     late = Late(server_url)
     async with an_endpoint(late.answer) as url:
         late.url = url

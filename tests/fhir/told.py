@@ -28,12 +28,10 @@ REFUSED = "26_nul_character"
 
 
 def of_orders(events: Iterable[Event]) -> list[Event]:
-    """Leave out what the consumer leaves out."""
     return [event for event in events if event.type not in _NOT_ORDERS]
 
 
 def documents(events: Iterable[Event]) -> dict[str, Document]:
-    """Give the facts of each key."""
     found: dict[str, Document] = {}
     for event in events:
         apply(found.setdefault(event.key, blank()), event, note=note_whole)
@@ -59,7 +57,6 @@ def told(events: Iterable[Event]) -> list[dict[str, Any]]:
 
 
 def samples() -> Iterator[tuple[str, list[Event]]]:
-    """Give the events of each sample that becomes one, and of each scenario."""
     for path in sorted([*SAMPLES.glob("native/*.json"), *SAMPLES.glob("edge/*.json")]):
         outcome = map_body(path.read_bytes())
         if isinstance(outcome, Mapped) and path.stem != REFUSED:
@@ -69,7 +66,6 @@ def samples() -> Iterator[tuple[str, list[Event]]]:
 
 
 def golden_of(events: Iterable[Event]) -> str:
-    """Give the text of a golden file."""
     return json.dumps(told(events), indent=1, ensure_ascii=False) + "\n"
 
 

@@ -88,7 +88,6 @@ def gone(pid: int) -> bool:
 
 
 def received(url: str) -> list[dict[str, Any]]:
-    """Return what the receiver of a stack has taken."""
     with urllib.request.urlopen(f"{url}/received", timeout=30) as answer:  # noqa: S310 - a loopback address of ours
         return [each for each in json.load(answer) if not each["refused"]]
 

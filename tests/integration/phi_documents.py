@@ -116,8 +116,6 @@ class Marker:
 
 @dataclass
 class Seen:
-    """All markers that were sent, and all that was seen, by where."""
-
     markers: set[str] = field(default_factory=set)
     seen: dict[str, str] = field(default_factory=dict)
     marker: Marker = field(default_factory=Marker)
@@ -133,7 +131,6 @@ class Seen:
         return text
 
     def of(self, text: str) -> set[str]:
-        """Return the markers in a text."""
         return {each for each in self.markers if each in text}
 
     def leaks(self) -> dict[str, set[str]]:
@@ -162,7 +159,6 @@ def plain_value(kind: Any) -> Any:
 
 
 def texts(value: object) -> Iterator[str]:
-    """Yield every scalar of a decoded record as a reader would print it, names of maps included."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield str(name)

@@ -70,7 +70,6 @@ _COMMANDS = {
 
 @contextmanager
 def proxying(name: str, server: int, directory: Path) -> Iterator[int]:
-    """Run one of them before a port of this host, and yield its own; skip where it is not installed."""
     port = free_port()
     with serving(name, POOLING[name].format(host=HOST, port=port, server=server), port, directory):
         yield port
@@ -78,7 +77,6 @@ def proxying(name: str, server: int, directory: Path) -> Iterator[int]:
 
 @contextmanager
 def serving(name: str, text: str, port: int, directory: Path) -> Iterator[None]:
-    """Run one of them with a configuration, for nginx its `http` block, by which it listens on `port`."""
     program = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
         pytest.skip(f"{name} is not installed: `make fault-tools` as root on a Debian, or install it by hand")

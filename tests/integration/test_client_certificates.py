@@ -1,5 +1,3 @@
-"""The recipes for client certificates, as the page has them, before a real ingress."""
-
 import re
 import ssl
 import subprocess
@@ -34,7 +32,6 @@ AROUND = {"haproxy": (HAPROXY, "sha256"), "nginx": ("", "sha1")}
 
 @contextmanager
 def proxying(name: str, directory: Path, *, bridge: int) -> Iterator[int]:
-    """Run the recipe of the page; skip where the proxy is not installed."""
     found = re.search(rf"```{name}\n(.*?)```", PAGE, re.DOTALL)
     assert found is not None
     port = free_port()

@@ -1,5 +1,3 @@
-"""`drx-consumer compare` names exactly what was dropped on the way into the read model, and nothing of its content."""
-
 import json
 import random
 from datetime import UTC, datetime, timedelta

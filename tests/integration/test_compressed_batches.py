@@ -1,5 +1,3 @@
-"""Batches that others write, by any codec, and batches that nobody can read."""
-
 import asyncio
 from collections import Counter
 from contextlib import AbstractAsyncContextManager

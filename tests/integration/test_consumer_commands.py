@@ -1,5 +1,3 @@
-"""`drx-consumer init|lag|parked` on a real broker and database, each command a process of its own."""
-
 import asyncio
 import json
 import shlex

@@ -1,5 +1,3 @@
-"""Whatever happens to a connection or a statement comes out as our own error, and the next transaction works."""
-
 import asyncio
 import traceback
 from collections.abc import AsyncIterator

@@ -1,5 +1,3 @@
-"""`drx-bridge demo` as a newcomer runs it, and with a hop that is broken on purpose."""
-
 import os
 import re
 import subprocess

@@ -1,5 +1,3 @@
-"""The embedded PostgreSQL runs as any user, comes back after any kill, and keeps values out of its log."""
-
 import asyncio
 import os
 import signal
@@ -24,12 +22,7 @@ CANARY = "Canary-Patient"
 
 @pytest.fixture(scope="module")
 def server(make_postgres: Callable[[], EmbeddedPostgres]) -> EmbeddedPostgres:
-    """Give one that each test leaves running."""
     return make_postgres()
-
-
-def files_of(server: EmbeddedPostgres) -> Path:
-    return server.log.parent / "postgres" / "pgdata"
 
 
 def test_an_ordinary_user_starts_it_as_himself(tmp_path: Path) -> None:

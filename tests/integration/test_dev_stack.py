@@ -1,5 +1,3 @@
-"""`drx-bridge dev` comes up, comes back after any kill, and leaves nothing behind."""
-
 import asyncio
 import json
 import signal

@@ -1,5 +1,3 @@
-"""The doctor on a real broker."""
-
 import pytest
 
 from bridge.commands.doctor import check_kafka

@@ -1,5 +1,3 @@
-"""`drx-consumer history` shows what happened to a prescription, and of whom only on demand."""
-
 import json
 
 from consumers.testing import an_event

@@ -1,5 +1,3 @@
-"""What `drx-consumer doctor` and `parked` say of a consumer that nobody runs, by PostgreSQL alone."""
-
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path

@@ -1,5 +1,3 @@
-"""The start and the stop of the ingress as a process, while Kafka is silent."""
-
 import asyncio
 import signal
 from functools import partial
@@ -66,31 +64,3 @@ async def test_a_stop_ends_although_kafka_says_nothing_and_requests_wait(
 
             replies = await asyncio.gather(*waiting)
             assert {(reply.status, reply.json["outcome"]) for reply in replies} == {(202, "spooled")}
-
-
-async def test_another_body_that_was_accepted_before_its_id_was_known_is_set_aside(
-    cluster: Cluster, session: aiohttp.ClientSession, tmp_path: Path
-) -> None:
-    """As an event it would have the id of the first one, whose repeats would be parked."""
-    with IngressProcess(tmp_path, cluster.bootstrap_servers) as ingress:
-
-        async def outcome(text: str) -> str:
-            body = a_body(id="evt_1", data_prescription_id=f"rx-{ingress.source}", data_note=text)
-            return str((await deliver(session, ingress, body, webhook_id="evt_1")).json["outcome"])
-
-        async def until_it_has(name: str, number: int) -> None:
-            await asyncio.to_thread(until, lambda: ingress.metric(f"drxbridge_{name}") == number, what=name)
-
-        await asyncio.to_thread(ingress.ready)
-        said = [await outcome("first")]
-        ingress.send_signal(signal.SIGTERM)
-        await asyncio.to_thread(ingress.ended)
-        async with paused(cluster):
-            ingress.start().live()
-            said.append(await outcome("other"))
-        await until_it_has("spool_set_aside_records", 1)
-        said += [await outcome("first"), await outcome("other"), await outcome("first")]
-
-        assert said == ["accepted", "spooled", "duplicate", "parked", "duplicate"]
-        events = [each for each in await ingress.records() if not each.header("drx_reason")]
-        assert [header(each, "ce_id") for each in events] == ["evt_1"]

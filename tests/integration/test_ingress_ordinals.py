@@ -1,5 +1,3 @@
-"""Ordinals of an instance rise from one process to the next."""
-
 import asyncio
 import signal
 from pathlib import Path

@@ -1,5 +1,3 @@
-"""Work beside the events: one process of a group at a time, and a failure is not the end of it."""
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

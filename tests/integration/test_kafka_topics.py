@@ -48,7 +48,6 @@ def run(own_cluster: Cluster) -> Run:
 
 
 def by_key(records: Sequence[ConsumedRecord]) -> dict[bytes | None, list[Content]]:
-    """Everything of each record but its place, in order."""
     found: dict[bytes | None, list[Content]] = {}
     for each in records:
         found.setdefault(each.key, []).append((each.value, each.timestamp_ms, tuple(each.headers)))

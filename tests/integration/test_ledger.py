@@ -1,5 +1,3 @@
-"""What a consumer has settled: who owns a partition, which events are new, and how far everything is done."""
-
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime

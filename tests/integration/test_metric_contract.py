@@ -1,5 +1,3 @@
-"""What the running processes count is what the contract of `/metrics` promises; and the heartbeat among it."""
-
 import asyncio
 import time
 from collections.abc import Iterator

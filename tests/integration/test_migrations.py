@@ -1,5 +1,3 @@
-"""Tables are made and upgraded in place, once, by the first process; roles may do what they must and no more."""
-
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -1,5 +1,3 @@
-"""What operators decide about parked keys and groups: done whole, kept with who and why, and nothing in a dry run."""
-
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any

@@ -1,5 +1,3 @@
-"""What a handler publishes reaches its topic: at least once, in order per key, through a kill and a missing topic."""
-
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import islice
@@ -43,7 +41,6 @@ def settled(dsn: str) -> int:
 
 
 def by_key(records: list[ConsumedRecord]) -> dict[bytes, list[bytes]]:
-    """Values of each key in the order of the topic, each where it came first."""
     found: defaultdict[bytes, dict[bytes, None]] = defaultdict(dict)
     for record in records:
         assert record.key is not None

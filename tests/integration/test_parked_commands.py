@@ -1,5 +1,3 @@
-"""`drx-consumer parked`, for which the database is enough: what was set aside is seen, given up, or to be released."""
-
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -59,7 +57,6 @@ WHY = ("--actor", "ann", "--reason", "a drill")
 
 
 def audited(err: str, act: str, **more: Any) -> None:
-    """See that an act has its audit lines, which name no key."""
     assert acts(err) == [(act, "begun"), (act, "done")]
     assert {(line["actor"], line["reason"]) for line in audit_lines(err)} == {("ann", "a drill")}
     assert KEY not in err

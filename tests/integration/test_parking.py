@@ -1,5 +1,3 @@
-"""Keys set aside: records of a key wait in order, and every meeting of owner and operator ends in one outcome."""
-
 import asyncio
 from hashlib import sha256
 

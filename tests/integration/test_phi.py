@@ -87,7 +87,6 @@ class Narrator(Seen):
 
 @pytest.fixture(scope="module")
 def aftermath(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Narrator]:
-    """Play everything once, with Kafka and without."""
     Topics(cluster.bootstrap_servers).standard()
     keys = tmp_path_factory.mktemp("log_ids")
     (keys / "current").write_text("a key for ids in logs, of 32 characters or more")

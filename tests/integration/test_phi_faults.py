@@ -151,8 +151,6 @@ UNFIT = "bridge.mapping.mapped_functions:text_of_id"
 
 @dataclass
 class Told(Seen):
-    """What was sent, and all that was seen of it by where."""
-
     run: str = field(default_factory=lambda: uuid4().hex[:12])
     replies: dict[str, Reply] = field(default_factory=dict)
     bodies: dict[str, bytes] = field(default_factory=dict)
@@ -163,7 +161,6 @@ class Told(Seen):
         return f"{profile.partition('_')[0]}-{self.run}"
 
     def settings(self, directory: Path) -> dict[str, str]:
-        """Configure a source for each profile."""
         found = {"LOG__LEVEL": "debug"}
         for profile in NEEDED:
             secrets_dir = directory / f"secrets of {profile}"
@@ -175,7 +172,6 @@ class Told(Seen):
         return found
 
     def marked(self, profile: str, node: Any) -> Any:
-        """Put a marker into each member that is not needed."""
         if isinstance(node, list):
             return [self.marked(profile, child) for child in node]
         if not isinstance(node, dict):
@@ -244,7 +240,6 @@ async def test_an_exception_in_the_dialect_of_a_vendor_says_nothing_that_it_hold
 
 
 def failing_serve(fault: Path) -> list[str]:
-    """Command line of an ingress that fails at the place that the file names."""
     command = [sys.executable, "-m", "tests.integration.phi_faults", "bridge", "serve"]
     return ["env", f"{VARIABLE}={fault}", *command]
 
@@ -264,7 +259,6 @@ def vendors(told: Told, directory: Path, raising: str) -> dict[str, str]:
 
 
 def marked_body(told: Told, profile: str, number: int) -> bytes:
-    """Make a body of a vendor with markers; of CloudEvents each has an id of its own."""
     document = told.marked(profile, json.loads((SAMPLES / "profiles" / BODIES[profile]).read_bytes()))
     if "specversion" in document:
         document["id"] = f"ce-{told.run}-{number}"
@@ -283,7 +277,6 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def content_of(directory: Path) -> str:
-    """Names and bytes of all files."""
     return "\n".join(
         f"{path.relative_to(directory)} {path.read_bytes().decode('latin-1') if path.is_file() else ''}"
         for path in sorted(directory.rglob("*"))
@@ -312,7 +305,6 @@ async def test_a_crash_leaves_nothing_but_what_is_sealed(tmp_path: Path, scratch
 
 
 def write(kafka: str, topic: str, seen: Seen, event_types: Iterable[str]) -> list[Marked]:
-    """Write marked events to a topic, as the ingress does."""
     made = [seen.document(f"evt_{number}", event_type=each) for number, each in enumerate(event_types)]
     events = [native(json.dumps(each.document).encode()) for each in made]
     fill(kafka, [encoded(event, a_delivery(id=event.id))._replace(topic=topic) for event in events])

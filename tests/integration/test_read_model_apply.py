@@ -1,5 +1,3 @@
-"""The handler of the read model on a real database: history, rows, and what becomes of them under hard batches."""
-
 import json
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal

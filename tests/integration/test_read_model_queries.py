@@ -1,5 +1,3 @@
-"""The page of example queries holds, and the views say what they are called."""
-
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

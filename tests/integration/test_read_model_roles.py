@@ -1,5 +1,3 @@
-"""Each role may do what it is for and nothing else; tables are brought up to date where they stand."""
-
 from collections.abc import AsyncIterator
 from pathlib import Path
 

@@ -1,5 +1,3 @@
-"""What waits too long, and which source has fallen silent: views of the facts and the moment, metrics by a job."""
-
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial

@@ -39,7 +39,6 @@ class Site:
         return consumer_environment(bootstrap_servers=self.bootstrap_servers, dsn=self.dsn, env=None, **self.settings)
 
     async def __call__(self, command: str, *arguments: str) -> tuple[int, str, str]:
-        """Run a command about this read model, whatever schema the environment names."""
         return await drx_consumer(self.env, command, "read_model", "--schema", self.schema, *arguments)
 
     def run(self, **settings: str) -> ConsumerProcess:
@@ -54,7 +53,6 @@ class Site:
         )
 
     async def fill(self) -> tuple[list[Any], str]:
-        """Run it until all is there; return the state, and how it is refused to forget a group that has a member."""
         with self.run() as process:
             process.ready()
             until(lambda: self.rows("select count(*) from {schema}.event") == [(self.written,)], what="all events")

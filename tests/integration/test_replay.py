@@ -100,7 +100,6 @@ class Vendor:
         self.ingress.start().ready()
 
     def run(self, *arguments: str | Path, code: int = 0, mapping: Path | None = None) -> Printed:
-        """Run a command with the settings of the ingress; no value of a body is in what it prints."""
         command = [sys.executable, "-m", "bridge", *map(str, arguments)]
         own = {f"BRIDGE_SOURCES__{self.name}__OPTIONS__MAPPING": str(mapping or self.mapping)}
         ended, *printed = run(command, self.ingress.env | own, timeout_s=HANG_S)

@@ -1,5 +1,3 @@
-"""Every sample through the whole ingress: a real socket, a real process, a real broker, and the record read back."""
-
 import asyncio
 import itertools
 import json
@@ -102,7 +100,6 @@ async def _send(
 
 
 def body_id(body: bytes) -> str | None:
-    """Id that the body gives itself, as DRx would put it into `webhook-id`."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
@@ -147,7 +144,6 @@ def named(sent: Sent) -> dict[str, str]:
 
 
 def of_any(sent: Sent, played: Played) -> dict[str, str]:
-    """Return the headers that an event and a parked delivery have alike."""
     assert sent.record.key is not None
     return {
         "ce_specversion": "1.0",

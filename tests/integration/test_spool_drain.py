@@ -1,5 +1,3 @@
-"""`drx-bridge spool drain`: an orphan's events reach their topics, on a real broker, in order and once."""
-
 import asyncio
 import json
 import os
@@ -56,7 +54,6 @@ def records(topics: Topics, count: int, *, topic: str = PRESCRIPTIONS_TOPIC) -> 
 
 
 async def spooled(directory: Path, them: list[Record]) -> None:
-    """Leave them behind on disk, as a process that is gone did."""
     async with open_spool(directory) as kept:
         await kept.spool.append(
             [
@@ -79,7 +76,6 @@ def run(bootstrap_servers: str, *arguments: str) -> tuple[int, Any, str]:
 
 
 def by_key(found: Sequence[Record | ConsumedRecord]) -> list[tuple[bytes | None, bytes]]:
-    """Give keys and ids, those of a key in their order."""
     return sorted(((each.key, dict(each.headers)["ce_id"] or b"") for each in found), key=itemgetter(0))
 
 

@@ -88,7 +88,6 @@ async def test_each_panel_finds_something_that_identifies_nobody(postgres: str) 
 
 
 async def shown(model: ReadModel, query: str, key: str) -> list[dict[str, Any]]:
-    """Return what Grafana gets: it fills in variables and logs in as a reader."""
     filled_in = query.replace("${schema}", model.schema).replace("${id:sqlstring}", f"'{key}'")
     async with model.database.transaction() as connection:
         await connection.execute("set local role drx_reader")

@@ -1,5 +1,3 @@
-"""`drx-bridge tail` as a process, on records that another client wrote to a real broker."""
-
 import json
 import os
 import signal

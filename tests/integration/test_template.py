@@ -55,7 +55,6 @@ def test_it_has_what_a_team_ships_and_names_nothing_that_is_not_there() -> None:
 
 
 def shown_test(name: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Return the test that a page shows for an example, which it finds as a package."""
     module = types.ModuleType(f"{name}.consumer")
     vars(module).update(example(name))
     monkeypatch.setitem(sys.modules, name, types.ModuleType(name))

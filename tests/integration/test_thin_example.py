@@ -33,7 +33,6 @@ def fetch(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @asynccontextmanager
 async def a_bridge(fetch: Any, folder: Path, api: str) -> AsyncIterator[tuple[Ingress, Consumer]]:
-    """Run the front door that takes resources, beside a consumer that posts to it."""
     (folder / "token").write_text(API_TOKEN)
     (folder / "secret").write_text(f"{SECRET}\n")
     async with an_ingress(profile=compiled()) as ingress:

@@ -1,5 +1,3 @@
-"""A delivery and its event in a consumer, as a collector has them from two processes."""
-
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path

@@ -1,5 +1,3 @@
-"""`drx-consumer where`: an event in every state is where the test has put it, and nothing of it is shown."""
-
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -39,8 +37,6 @@ HANDLED = ("prescription.", "fill.")
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Two groups that have read three of the four lives, and one has parked two of them."""
-
     bootstrap_servers: str
     topic: str
     env: dict[str, str]

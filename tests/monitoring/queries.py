@@ -1,5 +1,3 @@
-"""Every query that is written anywhere: in rules, pages and dashboards."""
-
 import json
 import re
 from collections.abc import Iterator
@@ -24,16 +22,12 @@ _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """An expression and where it stands."""
-
     where: str
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """A rule that fires; several may have one name."""
-
     name: str
     severity: str
     expr: str
@@ -57,7 +51,6 @@ def alerts() -> list[Alert]:
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """Return what stands in the blocks of a page in one language."""
     return [text for kind, text in _BLOCK.findall(page.read_text()) if kind == language]
 
 
@@ -89,7 +82,6 @@ def recorded() -> dict[str, set[str]]:
 
 
 def words(text: str) -> set[str]:
-    """Return the names in a list of labels."""
     return set(re.findall(r"\w+", text))
 
 

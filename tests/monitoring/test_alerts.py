@@ -1,5 +1,3 @@
-"""Every alert fires at its fault and no other does; what only comes near leaves all of them quiet."""
-
 import json
 import re
 from functools import cache
@@ -68,7 +66,6 @@ def ends(case: Case) -> set[int]:
 
 
 def unit_test(case: Case, rules: Path) -> dict[str, object]:
-    """Write a case as promtool has it, and its rules into the file `rules`."""
     groups = groups_for(case)
     rules.write_text(json.dumps({"groups": groups}))
     samples, minutes = case.span.samples, case.span.minutes

@@ -1,5 +1,3 @@
-"""Dashboards that Grafana can load, with panels that say what they show and do not lie on each other."""
-
 import re
 from itertools import combinations
 from typing import Any

@@ -27,7 +27,6 @@ OBJECTIVES = [rule for group in RULES["groups"] for rule in group["rules"] if "s
 
 
 def rows(heading: str) -> list[list[str]]:
-    """Return the cells of the table below a line of text."""
     table = SLO.read_text().partition(heading)[2].partition("|\n\n")[0]
     lines = [line.strip("| ") for line in table.splitlines() if line.startswith("|")]
     return [re.split(r" ?\| ", line) for line in lines[2:]]

@@ -1,5 +1,3 @@
-"""Rules, pages and dashboards ask only what can be asked, of metrics that there are, by labels that they have."""
-
 import re
 from pathlib import Path
 

@@ -1,5 +1,3 @@
-"""Every alert has a page that tells what to do, and every command on it is one that there is."""
-
 import re
 import shlex
 from pathlib import Path

@@ -21,21 +21,18 @@ OPTIONS = ["--no-sandbox"] if os.geteuid() == 0 else []
 
 
 def missing() -> str:
-    """Return what is not there; empty if all is."""
     if shutil.which("chromium") is None:
         return "no chromium on the PATH: apt-get install chromium"
     return "" if (PACKAGES / "playwright").is_dir() else "no Playwright: make page installs it"
 
 
 def axe() -> str:
-    """Return the script that checks a page for what keeps people out."""
     _, home = node_packages(HERE, "page")
     return (home / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
 
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """Open the browser."""
     sys.path.append(str(PACKAGES))
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - where it was installed
 

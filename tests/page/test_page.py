@@ -1,5 +1,3 @@
-"""The page of a local stack, seen in a real Chromium by somebody who sends, looks, breaks something and mends it."""
-
 import json
 import random
 import re
@@ -262,7 +260,6 @@ def test_nothing_keeps_people_out_and_nothing_is_cut_off(stack: Stack, page: Any
 
 
 def check(page: Any, name: str) -> tuple[str, list[Any]]:
-    """Return what axe finds serious or critical."""
     page.evaluate(axe())
     result = page.evaluate("axe.run()")
     grave = [each for each in result["violations"] if each["impact"] in {"serious", "critical"}]

@@ -1,5 +1,3 @@
-"""Which fault fires which alert, and which pages come with it."""
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal

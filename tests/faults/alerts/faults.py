@@ -157,7 +157,6 @@ def refused_by_size(site: Site) -> Iterator[None]:
 
 @contextmanager
 def spool_filling(site: Site) -> Iterator[None]:
-    """The broker is frozen, and a quarter of the spool is filled in seconds."""
     with kafka_frozen(site):
         _until_noticed(site)
         _spool(site, MANY, size=50_000)

@@ -1,5 +1,3 @@
-"""How long alerts took, and where that is kept."""
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -24,7 +24,6 @@ _TEXT = re.compile(r'("[^"]*")')
 
 
 def scaled(rules: Mapping[str, Any], factor: int) -> dict[str, Any]:
-    """Return a rule file in which all time passes `factor` times as fast."""
     return {
         "groups": [{**group, "rules": [_rule(each, factor) for each in group["rules"]]} for group in rules["groups"]]
     }

@@ -43,11 +43,9 @@ class Prometheus:
         self._url = url
 
     def alerts(self) -> list[str]:
-        """Names of all that fire or wait to."""
         return sorted({each["labels"]["alertname"] for each in self._ask("alerts")["alerts"]})
 
     def runbooks(self) -> set[str]:
-        """Addresses that the alerts of its rules name."""
         rules = [rule for group in self._ask("rules", type="alert")["groups"] for rule in group["rules"]]
         return {each["annotations"]["runbook_url"] for each in rules}
 
@@ -80,7 +78,6 @@ class Alertmanager:
             pass
 
     def firing(self) -> list[dict[str, str]]:
-        """Return the labels of what fires and is not inhibited."""
         with urlopen(f"{self._url}?silenced=false", timeout=PROBE_S) as answer:  # noqa: S310 - http to ourselves
             found = orjson.loads(answer.read())
         return [each["labels"] for each in found if not each["status"]["inhibitedBy"]]
@@ -125,7 +122,6 @@ def watching(
 
 @contextmanager
 def prometheus(directory: Path, *arguments: str) -> Iterator[Prometheus]:
-    """Run a Prometheus with the file `prometheus.yaml` of a directory."""
     address = f"{HOST}:{free_port()}"
     own = "--config.file=prometheus.yaml", "--storage.tsdb.path=prometheus", f"--web.listen-address={address}"
     with _running([*command("prometheus"), *own, *arguments], directory, address):

@@ -57,18 +57,14 @@ class Inbox:
             return len(self._notices)
 
     def since(self, count: int) -> list[Notice]:
-        """Return those that came after the first `count`."""
         with self._came:
             return self._notices[count:]
 
     def open(self) -> set[str]:
-        """Return the names of what fires by the last that was heard of it."""
         last = {each.labels: each for each in self.since(0)}
         return {each.name for each in last.values() if each.firing}
 
     def wait(self, name: str, severity: str, *, firing: bool, since: int) -> Notice:
-        """Return the first such notice after the first `since` of all; wait for it if need be."""
-
         def found() -> Notice | None:
             wanted = (name, severity, firing)
             return next((each for each in self._notices[since:] if each[:3] == wanted), None)
@@ -178,7 +174,6 @@ class Site:
             raise
 
     def seen(self) -> None:
-        """Wait until what is so now has been scraped everywhere."""
         now = time.time()
         until(lambda: self.now(f"min(timestamp(up)) > {now}"), what="a scrape of every target")
 
@@ -187,7 +182,6 @@ class Site:
         return self.prometheus.value(scaled_query(query, FACTOR))
 
     def pages(self) -> set[str]:
-        """Return the names of the pages that the sample for Alertmanager lets through."""
         return {each["alertname"] for each in self.sample.firing() if each["severity"] == "page"}
 
     def _is_calm(self) -> bool:

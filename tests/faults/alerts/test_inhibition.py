@@ -29,7 +29,6 @@ def alertmanager(tmp_path: Path) -> Iterator[Alertmanager]:
 
 
 def fired(names: Iterable[str], severity: str = "page", **more: str) -> list[dict[str, str]]:
-    """Return the labels with which alerts would fire, for each service and three partitions."""
     values = {"namespace": "rx", "topic": "t", "code": "c", "instance": "i"} | more
     return [
         {"alertname": name, "severity": severity, "namespace": values["namespace"]}

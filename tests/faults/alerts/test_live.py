@@ -52,7 +52,6 @@ class Done(NamedTuple):
 
 
 def asked() -> dict[str, list[str]]:
-    """Return the queries by the dashboard or the page that they are on."""
     found = [each for each in queries() if re.search(r"\.(md|json)", each.where) and not _UNASKED.search(each.text)]
     return {place: [each.text for each in some] for place, some in groupby(found, key=_place)}
 
@@ -64,7 +63,6 @@ def unanswered(site: Site, texts: Iterable[str]) -> list[str]:
 
 
 def commands() -> list[str]:
-    """Return every command of a page that only looks, once."""
     lines = [line for page in RUNBOOKS for block in blocks(page, "sh") for line in block.strip().split("\n")]
     return sorted({line for line in lines if line.startswith(_LOOKING) and not _NOT_RUN.search(line)})
 
@@ -117,7 +115,6 @@ def site(
     make_postgres: Callable[[], EmbeddedPostgres],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
-    """Give one installation to all faults, which leave it as they found it."""
     with open_site(make_cluster, make_postgres, tmp_path_factory.mktemp("alerts")) as one:
         yield one
 

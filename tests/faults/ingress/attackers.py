@@ -41,8 +41,6 @@ RECEIVED_BYTES = 2_048
 
 
 def _once(sent: bytes) -> Attack:
-    """Send it, then nothing more."""
-
     async def attack(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(sent)
         await reader.read()

@@ -1,5 +1,3 @@
-"""HAProxy before several replicas, and what a kubelet does to one of them when it is replaced."""
-
 import asyncio
 import csv
 import os

@@ -1,5 +1,3 @@
-"""Fixtures of the fault matrix of the ingress: three brokers for all that need them, one after the other."""
-
 import pytest
 
 from tests.faults.ingress.brokers import Brokers

@@ -1,5 +1,3 @@
-"""The keys that sender and bridge share, and their rotation in the directory that the bridge watches."""
-
 import base64
 import secrets
 from pathlib import Path

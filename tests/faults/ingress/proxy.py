@@ -126,7 +126,6 @@ class Proxy:
 
 
 async def _first_of(*pumps: Coroutine[Any, Any, bool]) -> bool:
-    """Give what the first to end says; the others are cancelled."""
     tasks = [asyncio.create_task(pump) for pump in pumps]
     try:
         ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

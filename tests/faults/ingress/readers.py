@@ -1,5 +1,3 @@
-"""The read model behind the log, and what it has made of it."""
-
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -1,5 +1,3 @@
-"""What one row of the fault matrix came to, and where all of them are kept."""
-
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path

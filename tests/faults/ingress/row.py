@@ -1,5 +1,3 @@
-"""One row of the fault matrix from the empty topic to its result."""
-
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence

@@ -1,5 +1,3 @@
-"""Rows in which brokers die, freeze or change their part."""
-
 import asyncio
 import signal
 from collections.abc import Callable

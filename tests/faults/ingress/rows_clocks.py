@@ -1,5 +1,3 @@
-"""Rows in which wall clocks are wrong: that of the ingress, or the provider's."""
-
 import asyncio
 import time
 from functools import partial
@@ -113,7 +111,6 @@ async def _start_at(scene: Scene, clock: Clock, at: int) -> None:
 
 
 async def give_clock(scene: Scene) -> Clock:
-    """Give the ingress a clock of its own, in this run and all that follow."""
     clock = Clock(scene.directory / "clock")
     await asyncio.to_thread(scene.ingress.kill)
     scene.ingress.env |= clock.environment

@@ -1,5 +1,3 @@
-"""Rows in which the disk of the spool has changed what it holds."""
-
 import asyncio
 import random
 from pathlib import Path

@@ -1,5 +1,3 @@
-"""Rows in which the disk of the spool lets us down."""
-
 import asyncio
 import os
 import subprocess
@@ -181,7 +179,6 @@ def _directory(scene: Scene) -> str:
 
 
 def _inside(scene: Scene) -> Path:
-    """Return the directory as its process sees it, with what is mounted there."""
     return Path(f"/proc/{scene.ingress.pid}/root{_directory(scene)}")
 
 

@@ -1,5 +1,3 @@
-"""Rows in which the way to the brokers is bad."""
-
 import asyncio
 
 from tests.faults.ingress.proxy import Trouble

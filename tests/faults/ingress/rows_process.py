@@ -1,5 +1,3 @@
-"""Rows in which the ingress itself dies."""
-
 import asyncio
 import shutil
 import signal

@@ -1,5 +1,3 @@
-"""Rows with several replicas behind a balancer."""
-
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Sequence

@@ -1,5 +1,3 @@
-"""Rows in which the keys that sender and bridge share change under load."""
-
 import asyncio
 
 from bridge.dev.files import write_text

@@ -1,5 +1,3 @@
-"""Rows in which somebody changes the topic under a running bridge."""
-
 import asyncio
 
 from bridge.dev.kafka import create_topics

@@ -1,5 +1,3 @@
-"""Rows in which nothing breaks, but senders are a nuisance."""
-
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine

@@ -1,5 +1,3 @@
-"""Everything that a row has at hand, and how it is brought back to order."""
-
 import asyncio
 import random
 import time
@@ -170,7 +168,6 @@ class Scene:
                     self.leaks.append(path.name)
 
     def shown_in(self, content: bytes) -> bool:
-        """Say whether there is something of a body in it."""
         told = self.load.prescriptions
         return any(mark.encode() in content for mark in (told.mark, told.key_mark))
 

@@ -66,8 +66,6 @@ RESTARTED = Row("P1", "ingress killed at rest", killed_at_rest, effects=False, o
 
 
 class Case(NamedTuple):
-    """What shows the broken promise, and where in the verdict."""
-
     row: Row
     found: Callable[[Outcome], Sequence[str]]
 

@@ -1,5 +1,3 @@
-"""The archive on the real runtime, read back by pyarrow and by DuckDB."""
-
 import errno
 import os
 import re
@@ -48,7 +46,6 @@ def options(lake: Path, **more: str) -> dict[str, str]:
 
 
 def shown(path: Path, root: Path) -> str:
-    """Return a path without the part of its name that is random."""
     return re.sub(r"-[0-9a-f]{12}(?=\.parquet$)", "-…", str(path.relative_to(root)))
 
 

@@ -1,5 +1,3 @@
-"""Merging a day leaves one file, and readers find each event once meanwhile."""
-
 import asyncio
 import os
 import shutil

@@ -1,5 +1,3 @@
-"""fhir on the real runtime and database, against the fake server that the contract suite holds to the real one."""
-
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import timedelta

@@ -1,5 +1,3 @@
-"""A receiver of webhooks in Node, with the official package of Standard Webhooks, as a process."""
-
 import json
 import subprocess
 import threading

@@ -1,5 +1,3 @@
-"""forward on the real runtime, against a receiver with the official package and against hostile ones."""
-
 import asyncio
 import base64
 import shutil

@@ -1,5 +1,3 @@
-"""hl7v2 on the real runtime and database, against receivers of others' making."""
-
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable

@@ -39,7 +39,6 @@ def ledger(database: Database) -> FailingLedger:
 
 @pytest.fixture
 def options() -> dict[str, Any]:
-    """Give further parts of the processor."""
     return {}
 
 

@@ -1,5 +1,3 @@
-"""Batches on a real database: one transaction, the record at fault isolated, order per key through failure."""
-
 import asyncio
 from collections.abc import Sequence
 

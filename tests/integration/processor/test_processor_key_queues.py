@@ -1,5 +1,3 @@
-"""Key lanes on a real database: keys side by side, each in order, with and without the settling transaction."""
-
 import asyncio
 import contextlib
 import itertools

@@ -1,5 +1,3 @@
-"""A database that is away, or busy: nothing is parked for it, nothing is lost, nothing is done twice."""
-
 import asyncio
 
 import pytest

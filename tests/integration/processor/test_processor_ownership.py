@@ -1,5 +1,3 @@
-"""Who owns a partition settles it: fences, drains, and what the next owner finds."""
-
 import asyncio
 
 import pytest

@@ -1,5 +1,3 @@
-"""Too much parked: the whole group stands still, also after a restart, until an operator resumes it."""
-
 from typing import Any
 
 import pytest

@@ -1,5 +1,3 @@
-"""Release inside the owner's loop: in order, one transaction per record, and new records of the key wait behind."""
-
 import pytest
 
 from bridge.errors import PermanentError, TransientError

@@ -1,5 +1,3 @@
-"""A sink that is away, or answers only some of the time, parks nothing."""
-
 import random
 from contextlib import nullcontext
 from dataclasses import replace

@@ -1,5 +1,3 @@
-"""Nothing stands still for ever: what waits for one thing never waits for another that has come."""
-
 from dataclasses import replace
 
 import pytest

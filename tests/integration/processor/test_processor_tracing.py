@@ -1,5 +1,3 @@
-"""Traces of a consumer: spans that are linked to the deliveries, whatever the mode."""
-
 import pytest
 
 from bridge.event import Event

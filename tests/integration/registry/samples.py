@@ -1,5 +1,3 @@
-"""Our records as bytes, of each sample of the contract."""
-
 from dataclasses import dataclass
 from functools import cache
 from typing import Any

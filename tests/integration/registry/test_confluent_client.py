@@ -1,5 +1,3 @@
-"""confluent-kafka: the client and the Avro (de)serializer of most Python services, over `schemas serve`."""
-
 import subprocess
 import sys
 from collections.abc import Iterator

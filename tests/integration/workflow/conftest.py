@@ -1,5 +1,3 @@
-"""A Temporal server that the tests of `workflow` share: each uses ids of its own."""
-
 from collections.abc import Iterator
 
 import pytest

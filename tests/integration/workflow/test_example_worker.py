@@ -29,7 +29,6 @@ WORKER = ROOT / "docs" / "examples" / "temporal" / "worker.py"
 
 @contextmanager
 def a_worker(temporal: TemporalServer, url: str, log: Path) -> Iterator[None]:
-    """Run the worker; how it ends says nothing."""
     addresses = {"TEMPORAL_ADDRESS": temporal.address, "ESCALATION_URL": url}
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **addresses}
     with log.open("wb") as output:

@@ -1,5 +1,3 @@
-"""workflow on the real runtime and database, against Temporal's own test server."""
-
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
