@@ -29,7 +29,7 @@ has [a runbook](runbooks/README.md).
 
 
 def contract(found: Sequence[Folder] | None = None) -> dict[str, Any]:
-    """Return the contract as it stands in its file and in the folders of the consumers."""
+    """Return the contract from its file and from the folders of the consumers."""
     whole: dict[str, Any] = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
     whole["sets"] |= {
         "outcome": [*STATUS, "refused"],

@@ -31,23 +31,23 @@ environment = "production"
 secrets_dir = "/etc/drx-bridge/secrets/drx"
 ```
 
-An unknown name or a value out of bounds ends the start with exit code 2 and one line that names the setting.
-`drx-bridge config` prints the effective values and ends with 2 where `serve` would refuse them (`--check`: only why);
-`drx-bridge doctor` checks whether they work. Lists are names with commas between them; in the file
-they may be TOML's lists, too. A table (`{PREFIX}KAFKA__ROUTES`) is JSON in the environment. No setting contains a
+With an unknown name or a value out of bounds the process exits with code 2 and one line that names the setting.
+`drx-bridge config` prints the effective values and exits with 2 if `serve` would not start with them (`--check`: only
+the reason); `drx-bridge doctor` checks whether they work. Lists are names separated by commas; in the file
+they may also be TOML lists. A table (`{PREFIX}KAFKA__ROUTES`) is JSON in the environment. No setting contains a
 secret: those with `FILE` or `DIR` in their name point to it.
 
-A variable that is empty counts as unset: the file's value stays, or the default. A name with too few underscores
-(`{PREFIX}HTTP_PORT`) is refused where doubling some of them makes a setting. Other variables that begin with `{PREFIX}`
+An empty variable counts as unset: the value of the file or the default is used. A name with too few underscores
+(`{PREFIX}HTTP_PORT`) is refused if doubling some of them makes a setting. Other variables that begin with `{PREFIX}`
 and have no `__` are ignored. Kubernetes sets such variables for a Service named `bridge` (`{PREFIX}PORT`,
 `{PREFIX}SERVICE_HOST`, `{PREFIX}PORT_8080_TCP`), and a value such as `tcp://10.0.0.1:80` is never read as a setting.
 
 Settings that depend on each other:
 
-- `{PREFIX}HTTP__DEADLINE_S` < a third of `{PREFIX}SHUTDOWN__GRACE_S`: a stop must not cut off an answer;
+- `{PREFIX}HTTP__DEADLINE_S` < a third of `{PREFIX}SHUTDOWN__GRACE_S`: a stop must not cut off a response;
 - if `{PREFIX}KAFKA__SECURITY_PROTOCOL` is `SASL_…`, the mechanism and both files are required, otherwise refused;
 - `{PREFIX}SOURCES__<NAME>__SECRETS_DIR` is required unless the scheme is `cidr`;
-- each `…__SCHEME_…` must be a parameter of the scheme ([senders.md](senders.md#other-schemes)), and what is weak must
+- each `…__SCHEME_…` must be a parameter of the scheme ([senders.md](senders.md#other-schemes)), and weak ones must
   be accepted;
 - `{PREFIX}REGISTRY__USERNAME_FILE` and `{PREFIX}REGISTRY__PASSWORD_FILE`: both or none.
 """
@@ -55,7 +55,7 @@ CONSUMER_INTRO = f"""# Settings of a consumer
 
 `drx-consumer` reads its settings once, at start. The environment overrides the TOML file named by
 `{config_variable(ConsumerSettings)}`, and the file overrides the defaults. `__` separates the levels; the same names
-in lower case are the keys in TOML. Every installed consumer also has a section of its own, whose values are texts:
+in lower case are the keys in TOML. Every installed consumer also has a section, whose values are strings:
 `CONSUMER_READ_MODEL__SCHEMA` in the environment is
 
 ```toml
@@ -69,7 +69,7 @@ dsn_file = "/etc/drx-consumer/dsn"
 schema = "read_model"
 ```
 
-An unknown name or a value out of bounds ends the start with exit code 2 and one line that names the setting. Empty
+With an unknown name or a value out of bounds the process exits with code 2 and one line that names the setting. Empty
 variables, and names with too few underscores, are read as by `drx-bridge` ([settings](settings.md)). A DSN may contain
 a password and is never shown; prefer `DSN_FILE`. The operator's commands (`init`, `lag`, `parked`) read the same
 settings.
@@ -85,7 +85,7 @@ SHARED = f"""
 OF_SEVERAL = """
 ## Of several consumers
 
-Settings of one consumer alone stand on its own page:
+Settings of only one consumer are on its page:
 [archive](../consumers/archive/README.md#settings-consumer_archive__),
 [fhir](../consumers/fhir/README.md#settings-consumer_fhir__),
 [forward](../consumers/forward/README.md#settings-consumer_forward__),
@@ -93,10 +93,10 @@ Settings of one consumer alone stand on its own page:
 [read_model](../consumers/read_model/README.md#settings-consumer_read_model__),
 [workflow](../consumers/workflow/README.md#settings-consumer_workflow__).
 
-| key | default and who has it | meaning |
+| key | default: consumers | meaning |
 |---|---|---|
 """
-# What a site decides before its first event.
+# Settings to decide before the first event.
 NEEDED = {
     "KAFKA__BOOTSTRAP_SERVERS",
     "KAFKA__SECURITY_PROTOCOL",
@@ -123,7 +123,7 @@ _WORDS = {
     "integer": "integer",
     "number": "number",
     "object": "JSON object",
-    "string": "text",
+    "string": "string",
 }
 _BOUNDS = {"minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "minLength": "at least {} character"}
 
@@ -147,12 +147,12 @@ def consumer_settings_page() -> str:
 
 
 def all_variables(model: type[FileSettings]) -> set[str]:
-    """Return every variable."""
+    """Return the names of all variables."""
     return {f"{prefix_of(model)}{name}" for name, _ in _all_rows(model)}
 
 
 def options_of(consumer: str) -> type[Options]:
-    """Return the model of a shipped consumer's own settings."""
+    """Return the model of a shipped consumer's settings."""
     module = import_module(f"consumers.{consumer}.options")
     (found,) = (
         value
