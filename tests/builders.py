@@ -27,7 +27,6 @@ WHEN = datetime(2026, 9, 14, 15, 9, 26, 535000, tzinfo=UTC)
 
 @cache
 def codec() -> Codec:
-    """Writes and reads records under the ids of the bundled lock."""
     lock = bundled()
     return Codec(schemas=lock.schemas(), ids=lock.ids())
 
@@ -124,7 +123,6 @@ def an_event(**changes: Any) -> Event:
 
 
 def a_ping(**fields: Any) -> dict[str, Any]:
-    """A value of `drx.v1.SystemPing`."""
     leading = {"event_id": "evt_1", "event_type": "system.ping", "contract_version": "1"}
     times = {"occurred_at": WHEN, "received_at": datetime(2026, 9, 14, 15, 9, 27, tzinfo=UTC)}
     origin = {"source": "drx", "origin_source": None, "environment": "sandbox", "account_id": "acct_4021"}

@@ -43,7 +43,6 @@ SERVERLESS = (
 
 
 def runs_beside(node: Any, workers: int) -> bool:
-    """Say whether a worker is the one that runs beside the others."""
     return workers >= BESIDE_FROM and node.gateway.id == f"gw{workers - 1}"
 
 

@@ -69,7 +69,6 @@ def fetch(name: str) -> str | None:
 
 
 def lacking(name: str) -> str:
-    """Say where a program comes from."""
     package = PROGRAMS[name].package
     return (
         f"{name} is missing: put it on the PATH (Debian: `apt-get install {package}`), "

@@ -13,17 +13,15 @@ FOREVER = 1_000_000_000
 class FaultDisk(Disk):
     """The local disk until told otherwise.
 
-    The next `sync_failures`, `write_failures` (with half of the content written) and `read_failures` end with EIO, and
-    so do reads of what is `unreadable`. All files may take `room_bytes`. A sync sets `hanging`, awaits `released`.
+    The next `sync_failures` end with EIO, and so do reads of what is `unreadable`. All files may take `room_bytes`. A
+    sync sets `hanging`, awaits `released`.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.sync_failures = 0
-        self.write_failures = 0
         self.room_bytes: int | None = None
         self.read_only = False
-        self.read_failures = 0
         self.unreadable: Callable[[Path, int, int], bool] = lambda _path, _start, _end: False
         self.unlisted = False
         self.released = threading.Event()
@@ -36,10 +34,6 @@ class FaultDisk(Disk):
         return super().create(path)
 
     def write(self, handle: int, content: bytes) -> None:
-        if self.write_failures:
-            self.write_failures -= 1
-            super().write(handle, content[: len(content) // 2])
-            raise OSError(errno.EIO, "write")
         room = self._left()
         if room is not None and room < len(content):
             super().write(handle, content[:room])
@@ -57,8 +51,7 @@ class FaultDisk(Disk):
         self.observe("sync")
 
     def read(self, path: Path, offset: int, length: int) -> bytes:
-        if path.suffix == ".segment" and (self.read_failures or self.unreadable(path, offset, offset + length)):
-            self.read_failures = max(0, self.read_failures - 1)
+        if path.suffix == ".segment" and self.unreadable(path, offset, offset + length):
             raise OSError(errno.EIO, "read")
         self.observe(f"read {path.suffix}")
         return super().read(path, offset, length)

@@ -52,7 +52,6 @@ class JavaProgram:
         )
 
     def build(self) -> None:
-        """Fetch and compile what is missing."""
         if self.is_built():
             return
         java, cache = find_java(), self._jars()

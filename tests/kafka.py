@@ -33,7 +33,6 @@ def a_producer(
     patience: Patience | None = None,
     now: Callable[[], float] = time.time,
 ) -> KafkaProducer:
-    """Build a producer that `run` will connect."""
     return KafkaProducer(
         connection=connection_to(brokers),
         topics=topics,

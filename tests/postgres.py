@@ -48,7 +48,6 @@ class EmbeddedPostgres(PostgresServer):
         super().kill()
 
     def pause(self) -> None:
-        """Freeze every process of it."""
         freeze(self.pid)
         for process in self._processes():
             freeze(process.pid)

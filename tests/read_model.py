@@ -28,7 +28,6 @@ class ReadModel:
     _offsets: Iterator[int] = field(default_factory=count)
 
     async def apply(self, *events: Event, topic: str = TOPIC) -> None:
-        """Apply one batch."""
         async with self.database.transaction() as connection:
             await self.apply_within(connection, *events, topic=topic)
 

@@ -300,7 +300,6 @@ class Bench:
 
 @asynccontextmanager
 async def a_database(dsn: str, *, size: int = 12, **bounds: Any) -> AsyncIterator[Database]:
-    """Open a database with the ledger and a table for effects."""
     async with ledger_database(dsn, size=size, **bounds) as database:
         async with database.transaction() as connection:
             await connection.execute(EFFECTS)

@@ -78,7 +78,6 @@ def _kept(values: str, options: tuple[str, ...], major: int) -> Rendered:
 
 
 def template(chart: Path, values: str, *options: str, major: int) -> str:
-    """Return what `helm template` makes of a chart."""
     arguments = (RELEASE, str(chart), "--namespace", NAMESPACE, "--values", "-")
     result = _run(major, "template", *arguments, *options, values=values)
     if result.returncode:

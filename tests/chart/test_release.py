@@ -23,7 +23,6 @@ TOOLS = f"{ROOT / 'build' / 'tools'}:{os.environ['PATH']}"
 
 
 def run(*command: str, cwd: Path = ROOT, umask: int = -1, environ: dict[str, str] | None = None) -> str:
-    """Return what a command prints, with its errors; it must succeed."""
     env = os.environ | {"PATH": TOOLS} | (environ or {})
     ran = subprocess.run(  # noqa: S603 - our own command lines
         command, cwd=cwd, env=env, umask=umask, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False

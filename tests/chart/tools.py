@@ -40,7 +40,6 @@ def python() -> str:
 
 
 def hadolint() -> str:
-    """Return the linter of Dockerfiles."""
     return str(Path(python()).with_name("hadolint"))
 
 

@@ -32,8 +32,6 @@ class Serving:
 
 
 class Answering:
-    """Answers whatever comes."""
-
     def __init__(self) -> None:
         self.serving: Serving
 

@@ -49,8 +49,6 @@ def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, str], None]:
-    """Install the code of a consumer for a test."""
-
     def install(name: str, code: str) -> None:
         install_code(tmp_path, name, code)
         monkeypatch.syspath_prepend(tmp_path)

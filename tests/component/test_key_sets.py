@@ -24,8 +24,6 @@ from tests.waiting import until
 
 
 class Issuer:
-    """Publishes what it is given."""
-
     def __init__(self) -> None:
         self.content, self.status, self.asked, self.url = JWKS, 200, 0, ""
 

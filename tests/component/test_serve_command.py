@@ -159,8 +159,6 @@ def test_a_wrong_command_line_is_one_line_and_exit_2(run: Run, arguments: tuple[
 
 
 class Keys(BaseHTTPRequestHandler):
-    """Publishes the keys of an issuer."""
-
     def do_GET(self) -> None:
         self.send_response(200)
         self.end_headers()

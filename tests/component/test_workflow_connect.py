@@ -24,7 +24,6 @@ def _frame(kind: int, flags: int, stream: bytes, payload: bytes = b"") -> bytes:
 
 
 async def _answer(status: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer every call with an HTTP status."""
     writer.write(_frame(_SETTINGS, 0, bytes(4)) + _frame(_SETTINGS, _ACK, bytes(4)))
     with contextlib.suppress(asyncio.IncompleteReadError, OSError):
         await reader.readexactly(_PREFACE_BYTES)

@@ -275,7 +275,6 @@ def to_xml(tree: Any) -> str:
 
 
 def element(choices: Choices) -> Any:
-    """Make an update."""
     if choices.below(24) == 0:
         return value_of(choices, 1)
     made: dict[str, Any] = {

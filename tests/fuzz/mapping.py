@@ -129,7 +129,6 @@ def respelt(value: Any) -> Any:
 
 
 def value_of(choices: Choices, levels: int) -> Any:
-    """Choose any value, known to be difficult or not."""
     kind = choices.below(10)
     if kind < 8:
         return SCALARS[kind](choices)

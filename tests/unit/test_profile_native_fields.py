@@ -45,6 +45,16 @@ NO_DAY = (
     *('"2026-09-14T00:00:00Z"', '" 2026-09-14"', '"2026-09-14\\n"', '"\uff12026-09-14"', "20260914"),
     *("1.5", "true", "[]"),
 )
+NO_TIMESTAMP = (
+    *("", "null", "true", "[]", "{}", '""', '"last Tuesday"', '"1789398566"', '"2026-09-14"'),
+    *('"2026-09-14T15:09Z"', '"2026-09-14T15:09:26,5Z"', '"2026-09-14T15:09:26.Z"', '"2026-09-14T15:09:26 Z"'),
+    *('"2026-09-14T15:09:26Z\\n"', '"20260914T150926Z"', '"2026-W38-1T15:09:26Z"', '"2026-02-29T00:00:00Z"'),
+    *('"2026-13-01T00:00:00Z"', '"2026-09-14T24:00:00Z"', '"2026-09-14T15:60:00Z"', '"2026-09-14T15:09:61Z"'),
+    *('"2026-09-14T15:09:26+24:00"', '"2026-09-14T15:09:26+05:60"', '"2026-09-14T15:09:26+0530"'),
+    *('"2026-09-14T15:09:26+05:30:15"', '"\uff12026-09-14T15:09:26Z"', '"0000-01-01T00:00:00Z"'),
+    *('"0001-01-01T00:00:00+14:00"', '"9999-12-31T23:59:59-01:00"', '"9999-12-31T23:59:60Z"', "253402300800000"),
+    *("-62135596800001", "9223372036854775807", "-9223372036854775808", "1e300", "-1e300"),
+)
 QUANTITY, DAY = (FILL, "/data/quantity_dispensed"), (FILL, "/data/fill_date")
 FILL_ID = (FILL, "/data/fill_id")
 
@@ -66,6 +76,7 @@ FILL_ID = (FILL, "/data/fill_id")
         (*DAY, '"0000-01-01"', "out_of_range"),
         *((*FILL_ID, text, "wrong_type") for text in ("true", "1.5", "[]")),
         (*FILL_ID, f'"{"é" * 65}"', "out_of_range"),
+        *((SENT, "/timestamp", text, "bad_time") for text in NO_TIMESTAMP),
     ],
     ids=lambda value: value[:30],
 )
@@ -173,25 +184,6 @@ def test_an_instant_comes_out_in_utc(text: str, moment: datetime, flags: tuple[s
     assert outcome.flags == flags
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("", "null", "true", "[]", "{}", '""', '"last Tuesday"', '"1789398566"', '"2026-09-14"'),
-        *('"2026-09-14T15:09Z"', '"2026-09-14T15:09:26,5Z"', '"2026-09-14T15:09:26.Z"', '"2026-09-14T15:09:26 Z"'),
-        *('"2026-09-14T15:09:26Z\\n"', '"20260914T150926Z"', '"2026-W38-1T15:09:26Z"', '"2026-02-29T00:00:00Z"'),
-        *('"2026-13-01T00:00:00Z"', '"2026-09-14T24:00:00Z"', '"2026-09-14T15:60:00Z"', '"2026-09-14T15:09:61Z"'),
-        *('"2026-09-14T15:09:26+24:00"', '"2026-09-14T15:09:26+05:60"', '"2026-09-14T15:09:26+0530"'),
-        *('"2026-09-14T15:09:26+05:30:15"', '"\uff12026-09-14T15:09:26Z"', '"0000-01-01T00:00:00Z"'),
-        *('"0001-01-01T00:00:00+14:00"', '"9999-12-31T23:59:59-01:00"', '"9999-12-31T23:59:60Z"', "253402300800000"),
-        *("-62135596800001", "9223372036854775807", "-9223372036854775808", "1e300", "-1e300"),
-    ],
-)
-def test_a_timestamp_that_is_none_or_that_nothing_can_hold_parks(text: str) -> None:
-    reason = parked(SENT, {"/timestamp": text})
-
-    assert (reason.reason, reason.detail, reason.field) == ("unusable", "bad_time", "/timestamp")
-
-
 def test_an_instant_ahead_of_the_receipt_is_kept_and_clamped_for_order_only() -> None:
     late, last = RECEIVED_AT + timedelta(days=400), RECEIVED_AT + AHEAD_MAX
     outcome = mapped(SENT, {"/timestamp": f'"{late.isoformat()}"'})
@@ -280,23 +272,33 @@ KEY = "rx_5KX0A1"
 
 
 @pytest.mark.parametrize(
-    ("edits", "detail", "field"),
+    ("sample", "edits", "detail", "field"),
     [
-        ({"/data/prescription_id": ABSENT}, "no_key", "/data/prescription_id"),
-        ({"/data/prescription_id": "null"}, "no_key", "/data/prescription_id"),
-        ({"/data": ABSENT}, "no_key", "/data/prescription_id"),
-        ({"/data": "[]"}, "no_key", "/data/prescription_id"),
+        (SENT, {"/data/prescription_id": ABSENT}, "no_key", "/data/prescription_id"),
+        (SENT, {"/data/prescription_id": "null"}, "no_key", "/data/prescription_id"),
+        (SENT, {"/data": ABSENT}, "no_key", "/data/prescription_id"),
+        (SENT, {"/data": "[]"}, "no_key", "/data/prescription_id"),
         *(
-            ({"/data/prescription_id": text}, "bad_key", "/data/prescription_id")
+            (SENT, {"/data/prescription_id": text}, "bad_key", "/data/prescription_id")
             for text in (
                 *('""', "true", "1.0", "1e3", "-0", "{}", "[]", '"a b"', '"a/b"', '"rx\\n"', '"r\u00e9x"', '"\uff11"'),
                 *('"rx\\u0000"', '"req:rr_1"', '"q:1"', '"ds:1"', '"ph:1"', f'"{"x" * 129}"'),
             )
         ),
+        (RENEWAL_UNMATCHED, {"/data/request_id": ABSENT}, "no_key", "/data/prescription_id"),
+        (RENEWAL_UNMATCHED, {"/data": "null"}, "no_key", "/data/prescription_id"),
+        (RENEWAL_UNMATCHED, {"/data/request_id": '""'}, "bad_key", "/data/request_id"),
+        (RENEWAL_UNMATCHED, {"/data/request_id": "false"}, "bad_key", "/data/request_id"),
+        (RENEWAL_UNMATCHED, {"/data/request_id": '"a b"'}, "bad_key", "/data/request_id"),
+        (RENEWAL_UNMATCHED, {"/data/request_id": f'"{"r" * 125}"'}, "bad_key", "/data/request_id"),
+        (RENEWAL_UNMATCHED, {"/data/prescription_id": '""'}, "bad_key", "/data/prescription_id"),
+        (RENEWAL_UNMATCHED, {"/data/matched": ABSENT}, "missing_field", "/data/matched"),
     ],
 )
-def test_a_prescription_without_a_usable_id_parks(edits: dict[str, str], detail: str, field: str) -> None:
-    assert parked(SENT, edits) == ParkReason("unusable", detail, field)
+def test_what_has_no_usable_id_of_a_prescription_or_request_parks(
+    sample: str, edits: dict[str, str], detail: str, field: str
+) -> None:
+    assert parked(sample, edits) == ParkReason("unusable", detail, field, None)
 
 
 @pytest.mark.parametrize("key", ["x", "A.b_c:d-9", "x" * 128, "request:1", "9223372036854775807"])
@@ -323,23 +325,6 @@ def test_a_request_without_a_prescription_is_keyed_by_itself(sample: str, text: 
 
     assert event.key == key
     assert event.value["prescription_id"] is None
-
-
-@pytest.mark.parametrize(
-    ("edits", "detail", "field"),
-    [
-        ({"/data/request_id": ABSENT}, "no_key", "/data/prescription_id"),
-        ({"/data": "null"}, "no_key", "/data/prescription_id"),
-        ({"/data/request_id": '""'}, "bad_key", "/data/request_id"),
-        ({"/data/request_id": "false"}, "bad_key", "/data/request_id"),
-        ({"/data/request_id": '"a b"'}, "bad_key", "/data/request_id"),
-        ({"/data/request_id": f'"{"r" * 125}"'}, "bad_key", "/data/request_id"),
-        ({"/data/prescription_id": '""'}, "bad_key", "/data/prescription_id"),
-        ({"/data/matched": ABSENT}, "missing_field", "/data/matched"),
-    ],
-)
-def test_an_unusable_request_parks_under_the_webhook_id(edits: dict[str, str], detail: str, field: str) -> None:
-    assert parked(RENEWAL_UNMATCHED, edits) == ParkReason("unusable", detail, field, None)
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,6 @@ def fake() -> FakeRegistry:
 
 @pytest.fixture
 async def connect(pauses: list[float]) -> AsyncIterator[Connect]:
-    """Makes clients of applications."""
-
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
 
@@ -53,5 +51,4 @@ async def connect(pauses: list[float]) -> AsyncIterator[Connect]:
 
 @pytest.fixture
 async def client(connect: Connect, fake: FakeRegistry) -> RegistryClient:
-    """Our client of the foreign one."""
     return await connect(fake.app())

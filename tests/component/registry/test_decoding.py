@@ -89,7 +89,6 @@ def test_a_sound_record_of_another_type_is_told_from_a_broken_one() -> None:
 
 @pytest.fixture
 async def decoder(connect: Connect, fake: FakeRegistry) -> EventDecoder:
-    """Know nothing yet, and ask `fake`."""
     return EventDecoder(Codec(schemas=SCHEMAS, ids={}), registry=await connect(fake.app()))
 
 
