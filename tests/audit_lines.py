@@ -1,4 +1,4 @@
-"""Audit lines among what a command has written to standard error."""
+"""Audit lines in the standard error of a command."""
 
 import json
 from typing import Any
@@ -11,7 +11,7 @@ def audit_lines(stderr: str) -> list[dict[str, Any]]:
 
 
 def spoken(stderr: str) -> str:
-    """Return all the rest."""
+    """Return all other lines."""
     return "".join(line for line in stderr.splitlines(keepends=True) if not line.startswith(_MARK))
 
 

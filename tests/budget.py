@@ -1,8 +1,8 @@
-"""The weight of the project, what is and what is allowed: `python -m tests.budget`, part of `make check`.
+"""The size and cost of the project, compared with its limits: `python -m tests.budget`, part of `make check`.
 
-Bounds are in `budget.toml`. They only come down (`--lower` writes what is as the bound where that is less); raising one
-is a commit of its own that gives the reason. Times depend on the machine: they are the least CPU time of several runs,
-divided by the speed of this machine beside the one that the bounds come from, and have a margin.
+The limits are in `budget.toml`. They only go down (`--lower` writes lower current values); raising one needs a separate
+commit with the reason. Times depend on the machine: they are the least CPU time of several runs, divided by the speed
+of this machine relative to that of the limits, and have a margin.
 """
 
 import os
@@ -28,17 +28,17 @@ from docs.settings_page import options_of, shared_options
 ROOT = Path(__file__).parent.parent
 BOUNDS = ROOT / "tests" / "budget.toml"
 RUNS = 3
-# What the bounds in seconds were measured beside: `REFERENCE` took this much CPU on that machine.
+# CPU time of `REFERENCE` on the machine where the limits in seconds were measured.
 REFERENCE = "import asyncio, decimal, email.message, http.client, json, xml.dom.minidom"
 REFERENCE_S = 0.07
-# What a loaded machine adds to CPU times and to memory, seen with eight busy processes beside it; `--lower` leaves it.
+# Margin for a loaded machine, measured with eight busy processes; `--lower` keeps it.
 MARGIN = MappingProxyType({"MiB": 1.03, "s": 1.5})
 # Bounds of memory and CPU are those of Python 3.11; 3.13 takes 4 MiB more.
 IS_MEASURED = sys.version_info < (3, 12)
-# Bounds are rounded up to these, so that one line more does not fail, and two changes do not meet in one number.
+# Limits are rounded up to multiples of these, so that one added line does not fail and two changes do not conflict.
 STEPS = MappingProxyType({"lines": 250, "lines that serve loads": 250, "settings": 5, "verbs": 2})
 READY_WITHIN_S = 60
-# `serve` with its modules written down where it ends.
+# `serve`, which writes its loaded modules at its end.
 _SERVE = """
 import atexit, sys
 from pathlib import Path
@@ -67,7 +67,7 @@ def measured() -> dict[str, float]:
     }
 
 
-# Of each program the verb whose help imports most.
+# For each program the command whose help imports most.
 _SLOW_HELP = (("drx-bridge", "tail"), ("drx-bridge", "serve"), ("drx-consumer", "parked"))
 
 
@@ -76,7 +76,7 @@ def _lines(files: Iterable[Path]) -> int:
 
 
 def _settings() -> int:
-    """Count what an operator learns: once what ingress and consumers, or several consumers, have in common."""
+    """Count the settings; those shared by ingress and consumers, or by several consumers, count once."""
     pages = (ROOT / "docs" / name for name in ("settings.md", "consumer-settings.md"))
     listed = sum(
         line.startswith(("| `BRIDGE_", "| `CONSUMER_")) for page in pages for line in page.read_text().splitlines()
@@ -120,12 +120,12 @@ def _once(program: list[str]) -> float:
 
 
 def _speed() -> float:
-    """Return what a second of CPU on this machine is worth on the one that the bounds come from."""
+    """Return the CPU seconds of the reference machine that equal one on this machine."""
     return REFERENCE_S / _cpu_s(["python", "-c", REFERENCE])
 
 
 def _serve() -> tuple[list[Path], float, float]:
-    """Return the files of ours that an idle `serve` loads, its memory in MiB, and its CPU time until it is ready."""
+    """Return the project's files that an idle `serve` loads, its memory in MiB, and its CPU time until it is ready."""
     with tempfile.TemporaryDirectory() as directory:
         runs = [_serve_once(Path(directory), number) for number in range(RUNS - 1)]
     return runs[0][0], min(run[1] for run in runs), min(run[2] for run in runs) * _speed()

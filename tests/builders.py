@@ -55,9 +55,9 @@ def a_body(**changes: Any) -> bytes:
 
 
 def a_growing_body(size: int, *, id: str = "evt_1", key: str = "rx_1") -> bytes:  # noqa: A002 - the field's name
-    """Build a `change.requested` of `size` bytes that becomes a record of four times as many.
+    """Build a `change.requested` of `size` bytes whose record is four times as large.
 
-    Each of its unknown members is kept beside the path of its object, which is the longest of the contract.
+    Each unknown member is stored with the path of its object, the longest of the contract.
     """
     document: dict[str, Any] = json.loads((SAMPLES / "native/16_change_requested_generic.json").read_bytes())
     document |= {"id": id}

@@ -1,8 +1,8 @@
-"""Which tests run in one worker, one after the other, and in which: those that share servers, and beside them the rest.
+"""Assign tests to workers: tests that share servers run in the same worker.
 
-Tests with servers wait for most of their time, and cannot be had in any number: the fault matrix needs a processor at
-once when it needs one. So of four or more workers the last runs with less priority, and takes tests that have no server
-for as long as there are any: they use what the others leave.
+Tests with servers mostly wait, but the fault matrix needs a processor at once when it needs one. So with four or more
+workers the last one runs with lower priority, and takes tests without servers as long as there are any: they use the
+CPU time that the others leave.
 """
 
 from typing import Any
@@ -17,13 +17,13 @@ PART = "fault matrix of the ingress, part"
 CONSUMERS = "faults of consumers"
 # These have one local stack.
 STACK = "tests/integration/test_dev_"
-# Tests of which pytest-xdist leaves a worker before it gives it more.
+# Tests that a worker still has when pytest-xdist gives it more.
 UNDER_WAY = 2
-# Workers from which on one of them runs beside the others.
+# Number of workers from which one has lower priority.
 BESIDE_FROM = 4
-# A tenth of what the others have, where all want a processor.
+# A tenth of the others' share when all need CPU.
 NICENESS = 10
-# Begun before other tests with servers: one that were begun last would run alone in the end.
+# Started before other tests with servers: a long one that starts last would run alone at the end.
 LONGEST = (
     "tests/integration/test_shipped_consumers.py",
     "tests/integration/forward/test_forward.py",
@@ -47,10 +47,10 @@ def runs_beside(node: Any, workers: int) -> bool:
 
 
 class ByServers(LoadScopeScheduling):  # type: ignore[misc]  # nothing is published of its types
-    """Gives a worker a module at a time, but the faults of consumers, which are played together, as one.
+    """Gives a worker one module at a time; the faults of consumers, which run together, count as one.
 
-    The fault matrix of the ingress, which takes longest, is given in halves. (Groups by `xdist_group` have no effect:
-    pytest-xdist 3.8 marks them in the ids of tests, which pytest 9.2 does not read there any more.)
+    The fault matrix of the ingress, which takes longest, is split into halves. (Groups by `xdist_group` have no effect:
+    pytest-xdist 3.8 marks them in test ids, which pytest 9.2 no longer reads.)
     """
 
     def __init__(self, config: pytest.Config, log: Any = None) -> None:
@@ -66,7 +66,7 @@ class ByServers(LoadScopeScheduling):  # type: ignore[misc]  # nothing is publis
         return next((scope for start, scope in shared.items() if module.startswith(start)), module)
 
     def _reschedule(self, node: Any) -> None:
-        """Give a worker more where it needs it; the one beside the others ends when only they can do what is left."""
+        """Give a worker more tests if it needs them; the low-priority one ends without serverless tests."""
         needs = self.workqueue and self._pending_of(self.assigned_work[node]) <= UNDER_WAY
         if needs and self._next(node) is None:
             node.shutdown()
@@ -80,11 +80,11 @@ class ByServers(LoadScopeScheduling):  # type: ignore[misc]  # nothing is publis
             super()._assign_work_unit(node)
 
     def _next(self, node: Any) -> str | None:
-        """Name what a worker should have next.
+        """Return the next scope for a worker.
 
-        The matrix comes first, and the faults of consumers as soon as it is over: both are long and need processors.
-        Of the others the longest come first.
-        (The order of the command line says nothing: pytest 9 collects a folder with the one that it lies in.)
+        The matrix comes first, and the faults of consumers after it: both are long and need CPU. Of the others the
+        longest come first. (The order of the command line has no effect: pytest 9 collects a folder together with its
+        parent.)
         """
         beside, over = runs_beside(node, self.numnodes), self._matrix_left() <= UNDER_WAY
 

@@ -1,4 +1,4 @@
-"""Certificates for servers of tests: valid for this machine's loopback address, of an authority of their own."""
+"""Certificates for test servers: valid for the loopback address, signed by a test CA."""
 
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -14,11 +14,11 @@ _VALID = timedelta(days=1)
 
 
 def self_signed(directory: Path) -> tuple[ssl.SSLContext, Path]:
-    """Make a certificate for 127.0.0.1; return a server's context with it, and the file for who is to trust it.
+    """Create a certificate for 127.0.0.1; return a server's context with it, and the CA file for clients.
 
-    `chain.pem` beside that file has the certificate with its key, which a client may show as well.
+    `chain.pem` in the same folder has the certificate and its key, which a client may use, too.
     """
-    # Not one certificate for both: rustls takes no authority for a server.
+    # Two certificates are needed: rustls does not accept a CA certificate as a server's.
     authority = Authority(directory / "authority.pem")
     certificate, key = authority.issue("127.0.0.1")
     (directory / "chain.pem").write_bytes(certificate.read_bytes() + key.read_bytes())
@@ -35,7 +35,7 @@ class Authority:
         certificate.write_bytes(self._signed(certificate.stem, self._key, extension, ends=_VALID))
 
     def issue(self, name: str, *, ends: timedelta = _VALID) -> tuple[Path, Path]:
-        """Write a certificate of this name, in the place of any before; return its file and that of its key."""
+        """Write a certificate of this name, replacing an earlier one; return its file and that of its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         files = self.certificate.with_name(f"{name}.crt"), self.certificate.with_name(f"{name}.key")
         address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])

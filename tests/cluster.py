@@ -16,30 +16,30 @@ from bridge.dev.kafka import KafkaCluster, create_topics
 from bridge.dev.programs import find_java
 from tests.freezing import freeze, thaw
 
-# Name to content of each file of a formatted directory, by the number of its broker.
+# Broker number to the files of its formatted directory: name to content.
 _FORMATTED: dict[int, dict[str, bytes]] = {}
 # docs/contract.md §4: all three topics have 12 partitions, in `dev` too.
 STANDARD_TOPICS = {"drx.prescriptions.v1": 12, "drx.accounts.v1": 12, "drx.unrecognized.v1": 12}
 
 
 class Cluster(Protocol):
-    """Brokers 1 to n. All calls block until done: from a running loop use `asyncio.to_thread`."""
+    """Brokers 1 to n. All calls block: from a running loop use `asyncio.to_thread`."""
 
     @property
     def bootstrap_servers(self) -> str:
         """Every broker as host:port, separated by commas; the same after a restart."""
 
     def start(self) -> None:
-        """Return when every broker answers."""
+        """Return when every broker responds."""
 
     def stop(self) -> None:
-        """End every broker and remove what they kept."""
+        """Stop every broker and remove its data."""
 
     def kill_broker(self, number: int) -> None:
         """SIGKILL."""
 
     def start_broker(self, number: int) -> None:
-        """Start one that was killed; return when it answers."""
+        """Start a killed broker; return when it responds."""
 
     def pause_broker(self, number: int) -> None:
         """Freeze it with its connections open."""
@@ -49,7 +49,7 @@ class Cluster(Protocol):
 
 
 class EmbeddedCluster(KafkaCluster):
-    """Brokers of `bridge.dev`; they die with the test process, however that ends."""
+    """Brokers of `bridge.dev`; they end with the test process."""
 
     def __init__(self, directory: Path, *, brokers: int) -> None:
         """Keep data and logs below `directory`."""
@@ -57,7 +57,7 @@ class EmbeddedCluster(KafkaCluster):
         cache.fetch()
         self._data = directory / "kafka"
         self._data.mkdir(parents=True)
-        # One id in 64 starts with a dash, which a command line may take for an option; here every one does.
+        # One id in 64 starts with a dash, which a command line may read as an option; here every id does.
         write_json(self._data / "cluster.json", {"cluster_id": "-" + "A" * 21, "brokers": brokers})
         super().__init__(self._data, brokers=brokers, java=find_java(), class_path=cache.class_path, logs=directory)
 
@@ -75,9 +75,9 @@ class EmbeddedCluster(KafkaCluster):
         thaw(self.brokers[number].pid)
 
     def _format(self, number: int) -> None:
-        """Run the program for the first broker of a number; all others of this process get the files that it wrote.
+        """Format the directory of the first broker with a number; copy its files for later brokers with that number.
 
-        They are the same, as all have one cluster id, and a program less to run is half of what a start costs.
+        The files are equal, as all have one cluster id, and formatting takes half of a start.
         """
         log, formatted = self._home(number) / "log", self._home(number) / "formatted"
         if formatted.exists():
@@ -92,9 +92,9 @@ class EmbeddedCluster(KafkaCluster):
         formatted.touch()
 
     def spoil_last_batch(self, topic: str, partition: int) -> None:
-        """Change the last byte that a partition has on the disk of broker 1: the sum of its batch is wrong from now on.
+        """Change the last byte of a partition on the disk of broker 1, so that the CRC of its batch is wrong.
 
-        The broker hands out what lies in the file as it is, without a look at the sum.
+        The broker sends the file's bytes without checking the CRC.
         """
         (segment,) = self._data.glob(f"broker-1/**/{topic}-{partition}/*.log")
         *before, last = segment.read_bytes()
@@ -119,14 +119,14 @@ def docker_answers() -> bool:
             return bool(client.ping())
     except DockerException:
         pass
-    # The client leaves the socket of a refused connection to the collector, whose warning would fail a test.
+    # The client leaves the socket of a refused connection to the garbage collector, whose warning would fail a test.
     with warnings.catch_warnings(action="ignore", category=ResourceWarning):
         gc.collect()
     return False
 
 
 def open_cluster(kind: str, directory: Path, *, brokers: int) -> Cluster:
-    """Make a cluster of `kind` (`embedded` or `docker`); the caller starts and stops it."""
+    """Create a cluster of `kind` (`embedded` or `docker`); the caller starts and stops it."""
     if kind == "docker":
         from tests.docker.cluster import DockerCluster  # noqa: PLC0415 - testcontainers, needed only here
 
@@ -136,7 +136,7 @@ def open_cluster(kind: str, directory: Path, *, brokers: int) -> Cluster:
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """Makes topics on the shared cluster, under names that no other test has."""
+    """Creates topics on the shared cluster, with unique names."""
 
     bootstrap_servers: str
 
@@ -146,7 +146,7 @@ class Topics:
         return name
 
     def standard(self) -> tuple[str, ...]:
-        """Create the topics of the contract where they are missing; tests share them, so use `unique_key`."""
+        """Create missing topics of the contract; tests share them, so use `unique_key`."""
         create_topics(self.bootstrap_servers, STANDARD_TOPICS)
         return tuple(STANDARD_TOPICS)
 

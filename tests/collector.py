@@ -1,7 +1,7 @@
-"""A collector of OpenTelemetry for tests: takes OTLP/HTTP and keeps the spans; needs the extra `otel`.
+"""An OpenTelemetry collector for tests: accepts OTLP/HTTP and stores the spans; needs the extra `otel`.
 
-The real OpenTelemetry Collector may stand in front of it. `make otelcol` compiles that one from `tests/otelcol`; where
-this was not done, the tests that need it are skipped.
+The real OpenTelemetry Collector may run in front of it. `make otelcol` compiles that from `tests/otelcol`; without it,
+the tests that need it are skipped.
 """
 
 import json
@@ -25,7 +25,7 @@ OTELCOL = Path(__file__).parents[1] / "build" / "tools" / "otelcol"
 
 @dataclass
 class Collector:
-    """What it was sent; while `open` is not set, it takes connections and answers nothing."""
+    """Stores received spans; while `open` is not set, it accepts connections but does not respond."""
 
     url: str = ""
     requests: list[Any] = field(default_factory=list)
@@ -69,11 +69,11 @@ def collecting() -> Iterator[Collector]:
 
 @contextmanager
 def through_otelcol(collector: Collector, log: Path) -> Iterator[str]:
-    """Run the OpenTelemetry Collector in front of `collector`, which gets what it understood; yield its URL."""
+    """Run the OpenTelemetry Collector in front of `collector`, which receives its output; yield its URL."""
     if not OTELCOL.exists():
         pytest.skip("no OpenTelemetry Collector: `make otelcol` compiles it, with Go")
     port = free_port()
-    # Without a queue it answers when `collector` has answered.
+    # Without a queue it responds after `collector` has.
     to = {"endpoint": collector.url, "compression": "none", "sending_queue": {"enabled": False}}
     config = {
         "receivers": {"otlp": {"protocols": {"http": {"endpoint": f"{HOST}:{port}"}}}},

@@ -1,4 +1,4 @@
-"""Fixtures of the whole suite: the broker and the database, started once and only when a test asks for them."""
+"""Fixtures of the whole suite: the broker and the database, started once and on demand."""
 
 import asyncio
 import gc
@@ -20,7 +20,7 @@ from tests.logs import reset_logging
 from tests.postgres import EmbeddedPostgres, fresh_database
 from tests.virtual_time import VirtualLoop
 
-# A change is judged by the same examples each time; `--hypothesis-profile=default` goes looking for others.
+# The examples are the same each time; `--hypothesis-profile=default` searches for others.
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
 
@@ -30,7 +30,7 @@ _BESIDE = "beside"
 
 @pytest.fixture
 def clean(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """An environment without settings of ours."""
+    """An environment without the project's settings."""
     for name in os.environ:
         if name.startswith(("BRIDGE_", "CONSUMER_", "DRX_AUDIT_FILE")):
             monkeypatch.delenv(name)
@@ -52,7 +52,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Decide once, so that the header tells the truth."""
+    """Decide once, so that the header is correct."""
     kind: str = config.getoption("--kafka")
     if kind == "auto":
         kind = "docker" if docker_answers() else "embedded"
@@ -66,7 +66,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Collect without looking for garbage among all tests so far, again and again: 4 s less for each worker."""
+    """Collect tests with garbage collection off: 4 s less for each worker."""
     gc.disable()
     try:
         return (yield)
@@ -76,7 +76,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that ask for a database, so that they can be run on each version of it."""
+    """Mark the tests that use a database, so that they can be run on each version of it."""
     for item in items:
         if "make_postgres" in getattr(item, "fixturenames", ()):
             item.add_marker("postgres")
@@ -84,29 +84,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByServers | None:
-    """Distribute by what shares servers, with `--dist loadscope`."""
+    """Distribute tests by shared servers, with `--dist loadscope`."""
     return ByServers(config, log) if config.getoption("dist") == "loadscope" else None
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker whether it runs beside the others, where tests are distributed by what shares servers."""
+    """Tell a worker whether it is the low-priority one."""
     by_servers = node.config.getoption("dist") == "loadscope"
     node.workerinput[_BESIDE] = by_servers and runs_beside(node, node.workerinput["workercount"])
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
-    """Give way to the others in the worker that runs beside them; they waited for its collection, as for theirs.
+    """Lower the priority of the low-priority worker, once the collection is over.
 
-    First, since pytest-xdist's own hook does not return before the last test.
+    First, since pytest-xdist's hook does not return before the last test.
     """
     if getattr(session.config, "workerinput", {}).get(_BESIDE):
         os.nice(NICENESS)
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Run tests marked `virtual_time` on a loop that waits for no timer."""
+    """Run tests marked `virtual_time` on a loop that never waits for timers."""
     virtual = item.get_closest_marker("virtual_time")
     return {"virtual": VirtualLoop} if virtual else {"real": asyncio.new_event_loop}
 
@@ -118,9 +118,9 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 @pytest.fixture(autouse=True)
 def _logging_as_before() -> Iterator[None]:
-    """Undo what a command in this process sets: later tests would see none of the lines they look for.
+    """Undo the logging configuration of a command in this process: later tests would not see its log lines.
 
-    Before a test too: a fixture of a whole module may have run one.
+    Also before a test: a module fixture may have run a command.
     """
     reset_logging()
     yield
@@ -131,7 +131,7 @@ def _logging_as_before() -> Iterator[None]:
 def make_cluster(
     pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[int], Cluster]]:
-    """Start a cluster of 1 or 3 brokers of its own; it ends with the session (or when the test stops it)."""
+    """Start a separate cluster of 1 or 3 brokers; it ends with the session (or when the test stops it)."""
     with ExitStack() as stack:
 
         def make(brokers: int) -> Cluster:
@@ -146,7 +146,7 @@ def make_cluster(
 
 @pytest.fixture(scope="session")
 def cluster(make_cluster: Callable[[int], Cluster]) -> Cluster:
-    """Give the one-broker cluster that all tests share; who kills its broker must start it again."""
+    """Return the one-broker cluster that all tests share; a test that kills its broker must start it again."""
     return make_cluster(1)
 
 
@@ -162,7 +162,7 @@ def standard_topics(topics: Topics) -> None:
 
 @pytest.fixture(scope="session")
 def make_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], EmbeddedPostgres]]:
-    """Start an embedded server of its own, to be stopped, killed or paused; it ends with the session."""
+    """Start a separate embedded server, to be stopped, killed or paused; it ends with the session."""
     with ExitStack() as stack:
 
         def make() -> EmbeddedPostgres:
@@ -176,21 +176,21 @@ def make_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
 
 @pytest.fixture(scope="session")
 def postgres_server(pytestconfig: pytest.Config, make_postgres: Callable[[], EmbeddedPostgres]) -> str:
-    """Give the superuser's DSN of the server that all tests share; nobody stops it."""
+    """Return the superuser's DSN of the server that all tests share; tests must not stop it."""
     given: str | None = pytestconfig.getoption("--postgres")
     return given or make_postgres().dsn
 
 
 @pytest.fixture
 def postgres(postgres_server: str) -> Iterator[str]:
-    """Give the DSN of an empty database of the test's own, as superuser; it is dropped afterwards."""
+    """Return the superuser's DSN of an empty database for this test; it is dropped afterwards."""
     with fresh_database(postgres_server) as dsn:
         yield dsn
 
 
 @pytest.fixture
 def own_postgres(make_postgres: Callable[[], EmbeddedPostgres]) -> Iterator[EmbeddedPostgres]:
-    """Give a server of the test's own, running; it ends with the test."""
+    """Return a running server for this test; it ends with the test."""
     server = make_postgres()
     yield server
     server.close()

@@ -1,6 +1,6 @@
-"""Programs of others that only tests need: those on the PATH, else Debian's, unpacked for this user.
+"""Third-party programs that only tests need: from the PATH, else from Debian packages, unpacked for this user.
 
-`python -m tests.debian NAME …` fetches what is missing; nothing is installed and no server is started.
+`python -m tests.debian NAME …` downloads missing ones; nothing is installed and no server is started.
 """
 
 import shutil
@@ -15,7 +15,7 @@ from tests.spooling import NAMESPACE
 
 
 class Program(NamedTuple):
-    """Debian's package of a program, its name there, and the directory that it reads by an absolute path."""
+    """A program: its Debian package, its name in it, and the directory that it reads by an absolute path."""
 
     package: str
     called: str
@@ -28,7 +28,7 @@ PROGRAMS = {
     "alertmanager": Program("prometheus-alertmanager", "prometheus-alertmanager", "/usr/share/prometheus/alertmanager"),
     "amtool": Program("prometheus-alertmanager", "amtool"),
 }
-# Makes a directory ($0) be found elsewhere ($1), by what is run then and by nobody else: nothing is installed.
+# Mounts a directory ($1) at another path ($0), visible only to the program that is run then.
 _ELSEWHERE = """\
 mount -t tmpfs none /usr/share && mkdir -p "$(dirname "$1")" && ln -s "$0" "$1" && shift && exec "$@"
 """
@@ -40,7 +40,7 @@ def find(name: str) -> str | None:
 
 
 def command(name: str) -> list[str]:
-    """Return how to run a program that is there."""
+    """Return the command line of a program that exists."""
     found, share = find(name) or name, PROGRAMS[name].share
     if found != str(_own(name)) or not share:
         return [found]
@@ -48,14 +48,14 @@ def command(name: str) -> list[str]:
 
 
 def fetch(name: str) -> str | None:
-    """Return the program, after unpacking Debian's package if need be; None where that cannot be done."""
+    """Return the program, after unpacking Debian's package if necessary; None if that fails."""
     found = find(name)
     if found is not None or shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         return found
     package, place = PROGRAMS[name].package, cache_dir()
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place) as scratch:
-        # Lists of packages may be old or none; only root may renew them, and only root needs to.
+        # Package lists may be missing or old; only root can and needs to update them.
         if not _download(package, scratch) and not (
             _run("apt-get", "update", cwd=scratch) and _download(package, scratch)
         ):

@@ -1,4 +1,4 @@
-"""An HTTP server of a test's own, for what calls out."""
+"""An HTTP server inside a test, for code that makes requests."""
 
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,8 +11,8 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 @asynccontextmanager
 async def an_endpoint(handler: Handler, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-    """Serve on a free port; gives the base URL."""
-    # A handler that hangs on purpose is not waited for; 0 would be without end.
+    """Serve on a free port; yield the base URL."""
+    # Do not wait for a handler that hangs on purpose; 0 would mean no limit.
     runner = web.ServerRunner(web.Server(handler), shutdown_timeout=0.1)
     await runner.setup()
     try:

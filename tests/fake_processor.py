@@ -1,4 +1,4 @@
-"""A fake of what becomes of records, to test reading without settling."""
+"""A fake processor, to test reading without settling."""
 
 import asyncio
 from collections import defaultdict
@@ -11,10 +11,10 @@ from consumers.runtime.processor import Processor
 
 
 class FakeProcessor(Processor):
-    """Settles everything at once, unless told otherwise; PostgreSQL is a dictionary, which members may share.
+    """Settles records at once by default; PostgreSQL is a dictionary, which members may share.
 
-    While `claiming` or `draining` is cleared, claims are not answered and no drain ends; while it is `holding`, what is
-    offered stays unsettled until `settle` or a drain; the fence of what is `overtaken` fails until it is adopted again.
+    While `claiming` or `draining` is cleared, claims or drains do not finish. While it is `holding`, offered records
+    stay unsettled until `settle` or a drain. The fence of `overtaken` partitions fails until they are adopted again.
     """
 
     def __init__(self, stored: dict[TopicPartition, Adoption] | None = None) -> None:

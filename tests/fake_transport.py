@@ -1,4 +1,4 @@
-"""Kafka and a member of its group in memory; tests/contract holds them to what the real client does."""
+"""Kafka and a group member in memory; tests/contract compares them with the real client."""
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -8,10 +8,10 @@ from consumers.runtime.transport import Bounds, GroupTransport, Rebalances, Tran
 
 
 class FakeKafka:
-    """Logs from offset 0 and the offsets of one group, which outlive the members.
+    """Logs from offset 0 and the offsets of one group, which are kept after the members end.
 
-    The next commits meet the codes that it `refuses`; no broker knows the bounds of what is `leaderless`; a batch is
-    `corrupt` at an offset; `unstable` is a number of records behind an open transaction, which nobody can read.
+    `refuses` has the error codes of the next commits; `leaderless` partitions have no known bounds; `corrupt` is the
+    offset of a corrupt batch; `unstable` is the number of unreadable records after an open transaction.
     """
 
     def __init__(self, topics: Mapping[str, int]) -> None:
@@ -42,7 +42,7 @@ class FakeKafka:
         self.starts[tp] = start
 
     def go_away(self) -> None:
-        """Answer nothing until `come_back`."""
+        """Do not respond until `come_back`."""
         self.reachable = False
         self._back.clear()
 
@@ -68,7 +68,7 @@ class FakeKafka:
 
 
 class FakeTransport(GroupTransport):
-    """A member that gets what a test gives it, at the start everything; `failure` is the code of the next poll."""
+    """A member with the partitions that a test assigns, at first all; `failure` is the code of the next poll."""
 
     def __init__(self, kafka: FakeKafka, *, gives: Iterable[TopicPartition] | None = None) -> None:
         """Belong to the group of `kafka`; `gives` is the first assignment, all partitions when None."""
@@ -87,14 +87,14 @@ class FakeTransport(GroupTransport):
         self._rebalancing = False
 
     async def start(self, rebalances: Rebalances) -> None:
-        """Join, and be given the first assignment soon after, as by the real group."""
+        """Join; the first assignment follows soon, as in the real group."""
         if not self.kafka.reachable:
             raise TransportError("no_answer")
         self._rebalances = rebalances
         self.hooks.append(asyncio.create_task(self.rebalance(self._gives)))
 
     async def rebalance(self, tps: Iterable[TopicPartition]) -> None:
-        """Take everything and give `tps`, as the eager protocol does."""
+        """Revoke everything and assign `tps`, as the eager protocol does."""
         assert self._rebalances is not None
         self._rebalancing = True
         await self._rebalances.revoked(self._assigned)
@@ -107,7 +107,7 @@ class FakeTransport(GroupTransport):
     async def poll(
         self, tps: Collection[TopicPartition], *, timeout_s: float
     ) -> Mapping[TopicPartition, Sequence[ConsumedRecord]]:
-        """Return what is there for `tps`, or wait for anything to come."""
+        """Return the records of `tps`, or wait for new ones."""
         asked = frozenset(tps)
         self.polled.append(asked)
         found = self._taken(asked)
@@ -151,7 +151,7 @@ class FakeTransport(GroupTransport):
         return self.positions.get(tp)
 
     def high_watermark(self, tp: TopicPartition) -> int | None:
-        """Return the end of the log, also behind an open transaction."""
+        """Return the end of the log, including records after an open transaction."""
         return len(self.kafka.logs[tp]) + self.kafka.unstable.get(tp, 0)
 
     def assigned(self) -> frozenset[TopicPartition]:

@@ -1,4 +1,4 @@
-"""Fakes of the seams; each is held to the truth by a suite in tests/contract that also runs on the real thing."""
+"""Fakes of the interfaces; a suite in tests/contract runs on each fake and on the real implementation."""
 
 import asyncio
 from collections import defaultdict
@@ -45,7 +45,7 @@ class FakeProducer(Producer):
         return [record for records in self.log.values() for record in records]
 
     def hold(self) -> None:
-        """Leave every write without an answer until `flow`."""
+        """Leave every write without a response until `flow`."""
         self._flowing.clear()
 
     def flow(self) -> None:
@@ -72,7 +72,7 @@ class FakeProducer(Producer):
         return len(batch)
 
     async def close(self, timeout_s: float) -> None:
-        """Wait for the writes in flight, then leave those without an answer unknown."""
+        """Wait for the writes in flight; the outcome of those without a response is unknown."""
         self.closed = True
         if self._in_flight:
             await asyncio.wait(self._in_flight, timeout=timeout_s)
@@ -91,12 +91,12 @@ class FakeProducer(Producer):
 
 
 class FakeSpool(Spool):
-    """A disk in memory; `code` is why it takes nothing, `failure` the code with which every call of `append` ends."""
+    """A spool in memory; `code` is the reason for accepting nothing, `failure` the code of every `append`."""
 
     code = ""
 
     def __init__(self) -> None:
-        """Begin empty; every call ends at once until told otherwise, and `peek` gives at most `peek_max`."""
+        """Begin empty; every call returns at once until `hold`, and `peek` returns at most `peek_max`."""
         self.peek_max = 1000
         self.kept: defaultdict[tuple[str, int], list[Entry]] = defaultdict(list)
         self.failure: str | None = None
@@ -110,7 +110,7 @@ class FakeSpool(Spool):
         return [entry for entries in self.kept.values() for entry in entries]
 
     def hold(self) -> None:
-        """Leave every call of `append` without an end until `flow`."""
+        """Block every call of `append` until `flow`."""
         self._held = self._held or []
 
     def flow(self) -> None:
@@ -153,7 +153,7 @@ class FakeSpool(Spool):
 
 
 class FakeKnownIds(KnownIds):
-    """Remembers what it is told, in order."""
+    """Remembers ids, in order."""
 
     def __init__(self) -> None:
         super().__init__(windows_s={}, capacity=1)
@@ -166,7 +166,7 @@ class FakeKnownIds(KnownIds):
         return True if identity.id in self.committed else False if identity.id in self.others else None
 
     def settled(self, identity: Identity, state: Settled) -> None:
-        """Keep it; what is committed is in its topic."""
+        """Keep it; committed ids are in their topic."""
         self.told.append((identity.id, state))
         if state == "committed":
             self.committed.add(identity.id)

@@ -1,4 +1,4 @@
-"""Deliveries for the fast path, and what holds it to the reference: an answer has the same record, byte for byte."""
+"""Deliveries for the fast path, and the comparison with the reference code: equal records, byte for byte."""
 
 import json
 import re
@@ -36,7 +36,7 @@ RECEIVED_AT = datetime(2026, 12, 14, 16, 0, 0, 123456, tzinfo=UTC)
 
 
 class Head(NamedTuple):
-    """What the head of a delivery, its receipt and the configuration have a say in."""
+    """Inputs of the fast path: headers, receipt and configuration."""
 
     webhook_id: str
     environment: str = "sandbox"
@@ -54,7 +54,7 @@ def fast_path(source: str, environment: str) -> FastPath:
 
 
 class _Taken:
-    """Takes what a publisher has made, in place of the partition writers."""
+    """Stores a publisher's records, instead of the partition writers."""
 
     def __init__(self) -> None:
         self.last: Accepted | None = None
@@ -91,7 +91,7 @@ def accepted(event: Event, delivery: Delivery, partitions: int) -> Accepted:
 
 
 def check_fast_path(body: bytes, head: Head) -> str | None:
-    """Ask the fast path; if it answers, hold the answer to the reference and return the type of the event."""
+    """Run the fast path; if it returns a record, compare it with the reference and return the event type."""
     event = fast_path(head.source, head.environment)(body, head.webhook_id, head.received_at)
     if event is None:
         return None
@@ -139,7 +139,7 @@ _SCALARS: dict[tuple[str, str | None], object] = {
 
 
 def full(schema: Any) -> Any:
-    """Return a value of a schema, with one for every field."""
+    """Return a value of a schema with every field set."""
     if isinstance(schema, list):
         return full(schema[-1])
     schema = schema if isinstance(schema, dict) else {"type": schema}
@@ -162,9 +162,9 @@ def full_document(event_type: str) -> dict[str, Any]:
     return native(value)
 
 
-# Bodies: documents in some spelling, edited as texts, so that no writer stands between an edit and the fast path.
+# Bodies: documents edited as strings, so that no JSON writer normalizes an edit.
 
-# What may stand for a value.
+# Replacements for a value.
 VALUES = (
     *(b"null", b"true", b"false", b"0", b"1", b"-1", b"30", b'"30"', b"-0", b"1.5", b"-0.0", b"1e3", b"1E400", b"NaN"),
     *(b"9223372036854775807", b"9223372036854775808", b"-9223372036854775809", b"2147483648", b"-2147483649"),
@@ -186,12 +186,12 @@ VALUES = (
     *(json.dumps(each).encode() for each in (*DECIMALS, *DAYS, *INSTANTS, *KEYS, *_TEXTS)),
     b"[" * 40 + b"]" * 40,
 )
-# What may stand for a name, or before a member.
+# Replacements for a name, or insertions before a member.
 NAMES = (
     *(b'"data"', b'"id"', b'"type"', b'"first_name"', b'"prescription_id"', b'"request_id"', b'"timestamp"', b'"zzz"'),
     *(b'"extensions"', b'"raw_sex"', b'"event_id"', b'"source"', b'"a/b~"', b'""', b'"i\\u0064"', b'"version"', b"id"),
 )
-# What may be put anywhere.
+# Insertions at any position.
 PIECES = (
     *(b" ", b"\n", b"\t", b"\r", b",", b":", b'"', b"}", b"{", b"]", b"[", b"\\", b"\x00", b"\xff", b"0", b"-", b"-0"),
     *(b"\xef\xbb\xbf", b"\\u0041", b"\\ud800", b"/**/", b"\x0c", b"\xc2\xa0", b"e", b".", b'":', b'" :'),
@@ -200,7 +200,7 @@ _TOKEN = re.compile(rb'(?P<name>"(?:[^"\\]|\\.)*"(?=\s*:))|(?P<value>"(?:[^"\\]|
 
 
 class Text(NamedTuple):
-    """A body, and where its names, its scalars and the beginnings of its objects are."""
+    """A body, with the positions of its names, scalars and starts of objects."""
 
     body: bytes
     webhook_id: str
@@ -225,7 +225,7 @@ def a_text(body: bytes) -> Text:
 
 
 def edited(text: Text, choices: Choices) -> bytes:
-    """Put another value, name or member somewhere, take a piece out, or put one in."""
+    """Change a value or name, or insert or remove a piece."""
     body = text.body
     way = choices.below(16)
     if way < 7 and text.values:
@@ -264,7 +264,7 @@ _SAMPLE_MAX_BYTES = 8000
 
 
 def spellings(document: Mapping[str, object]) -> Iterator[bytes]:
-    """Yield texts that say the same: compact, as people write, and twice as Python's `json` does."""
+    """Yield equal JSON in several forms: compact, with usual spaces, and two forms of Python's `json`."""
     text = to_json_text(document)
     plain = json.loads(text)
     yield text.encode()
@@ -275,7 +275,7 @@ def spellings(document: Mapping[str, object]) -> Iterator[bytes]:
 
 @cache
 def samples() -> tuple[Text, ...]:
-    """Return every sample of every profile, as it is and in other spellings, but the large ones."""
+    """Return every sample of every profile, unchanged and in other forms, except the large ones."""
     bodies = [path.read_bytes() for path in sorted(SAMPLES.glob("*/*.json"))]
     bodies += [line for path in sorted(SAMPLES.glob("scenarios/*.ndjson")) for line in path.read_bytes().splitlines()]
     found: list[bytes] = []

@@ -1,4 +1,4 @@
-"""A file system on real files that fails in the ways a test asks for."""
+"""A file system on real files with injected faults."""
 
 import errno
 import threading
@@ -11,7 +11,7 @@ FOREVER = 1_000_000_000
 
 
 class FaultDisk(Disk):
-    """The local disk until told otherwise.
+    """The local disk, with faults that a test sets.
 
     The next `sync_failures` end with EIO, and so do reads of what is `unreadable`. All files may take `room_bytes`. A
     sync sets `hanging`, awaits `released`.
@@ -87,7 +87,7 @@ class FaultDisk(Disk):
         return super().free(directory) if left is None else left
 
     def sync_directory(self, directory: Path) -> None:
-        """Cost nothing: what is tested here is not the disk."""
+        """Do nothing: the disk is not under test here."""
         del directory
         self.observe("sync directory")
 

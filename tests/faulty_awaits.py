@@ -1,4 +1,4 @@
-"""Raise at an await of a running task, wherever in a library the task is suspended, and know which await it was."""
+"""Raise at an await of a running task, also inside a library, and report which await it was."""
 
 import ast
 import asyncio
@@ -21,7 +21,7 @@ def awaits_of(*functions: Callable[..., Any]) -> set[tuple[str, int]]:
 
 
 class Fault(Coroutine[Any, Any, Any]):
-    """Runs a coroutine, and raises in it where it is suspended, when `FaultyTasks` says so."""
+    """Runs a coroutine, and raises where it is suspended, as `FaultyTasks` decides."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], tasks: "FaultyTasks") -> None:
         self._coroutine = coroutine
@@ -33,14 +33,14 @@ class Fault(Coroutine[Any, Any, Any]):
         return self._coroutine.send(value)
 
     def throw(self, *exc: Any) -> Any:
-        """Raise what a cancellation raises, or a time-out, which cancels, too."""
+        """Raise as a cancellation does, or a timeout, which also cancels."""
         return self._coroutine.throw(*((self._tasks.exc,) if self._tasks.is_due(self._coroutine) else exc))
 
     def close(self) -> None:
         self._coroutine.close()
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        """Be a task's coroutine only."""
+        """Not awaitable: it is only a task's coroutine."""
         raise NotImplementedError
 
 
@@ -55,10 +55,10 @@ def _suspended_at(coroutine: Any) -> set[tuple[str, int]]:
 
 
 class FaultyTasks:
-    """A task factory that raises once in the tasks of one coroutine function, whichever of them gets there."""
+    """A task factory that raises once, in the first task of one coroutine function that reaches the await."""
 
     def __init__(self, function: Callable[..., Any], at: tuple[str, int], exc: BaseException, *, nth: int = 1) -> None:
-        """Raise `exc` when a task goes on from the await `at` for the nth time."""
+        """Raise `exc` when a task resumes from the await `at` for the nth time."""
         self._code = function.__code__
         self._at = at
         self._left = nth

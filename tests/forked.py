@@ -1,6 +1,6 @@
-"""Processes of ours, forked from one that has imported what they need: a second of CPU less for each.
+"""The project's processes, forked from one with all imports: saves a second of CPU each.
 
-What a process would read at its start, before its first line (`LD_PRELOAD`), it cannot be given: `can_fork` says so.
+Settings that act before the first line of Python (`LD_PRELOAD`) have no effect: see `can_fork`.
 """
 
 import atexit
@@ -22,7 +22,7 @@ from pathlib import Path
 from bridge.runtime import failpoints
 
 PROGRAMS = ("bridge", "consumers", "tests.patched", "tests.faults.sabotage")
-# What `serve`, `run` and the commands import once they know what is asked for, too.
+# Includes the lazy imports of `serve`, `run` and the commands.
 IMPORTED = [
     __name__,
     "bridge.app",
@@ -36,14 +36,14 @@ IMPORTED = [
 AT_START = ("LD_PRELOAD",)
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
-# A start asks every other process whether it has ended, and of two threads that ask one gets a wrong answer.
+# A start polls every other process, and if two threads poll, one gets a wrong result.
 _LOCK = threading.Lock()
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(IMPORTED)
 
 
 def can_fork(command: Sequence[str], env: Mapping[str, str]) -> bool:
-    """Say whether it makes no difference to the program that it is forked."""
+    """Return whether a program behaves the same when it is forked."""
     python, module, program, *_ = [*command, "", "", ""]
     return (
         (python, module) == (sys.executable, "-m") and program in PROGRAMS and not any(name in env for name in AT_START)
@@ -51,7 +51,7 @@ def can_fork(command: Sequence[str], env: Mapping[str, str]) -> bool:
 
 
 class Forked:
-    """A running program of ours; what tests ask of it is named as in `subprocess.Popen`."""
+    """A running program of the project, with the interface of `subprocess.Popen`."""
 
     def __init__(self, command: Sequence[str], env: Mapping[str, str], outputs: tuple[Path, Path]) -> None:
         for path in outputs:
@@ -82,7 +82,7 @@ class Forked:
 
 
 def run(command: Sequence[str], env: Mapping[str, str], *, timeout_s: float) -> tuple[int, str, str]:
-    """Run what `can_fork` to its end; return exit code, stdout and stderr."""
+    """Run a program that `can_fork` accepts to its end; return exit code, stdout and stderr."""
     with tempfile.TemporaryDirectory() as directory:
         outputs = (Path(directory) / "stdout", Path(directory) / "stderr")
         code = Forked(command, env, outputs).wait(timeout_s)
@@ -90,15 +90,15 @@ def run(command: Sequence[str], env: Mapping[str, str], *, timeout_s: float) -> 
 
 
 def _become(arguments: list[str], env: dict[str, str], outputs: tuple[Path, Path]) -> None:
-    """Be the program from here on: with its environment, outputs and arguments, as if it had just been started.
+    """Become the program: with its environment, outputs and arguments, as if newly started.
 
-    The server that forks it ends with the process of the tests, and it with the server.
+    It ends with the forking server, which ends with the test process.
     """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     tests = multiprocessing.parent_process()
     if tests is None or not tests.is_alive():
         os._exit(1)  # the server may have ended before the kernel knew
-    # The server waits for the end of each process that may have it fork more, and this one never will.
+    # The server waits for the end of each client that may request more forks; this process never does.
     os.close(_forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]  # the stub leaves it out
     for descriptor, path in enumerate(outputs, start=1):
         opened = os.open(path, os.O_WRONLY | os.O_APPEND)

@@ -1,4 +1,4 @@
-"""Freeze a process: its connections stay open and nothing answers."""
+"""Freeze a process: its connections stay open and it does not respond."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ _POLL_S = 0.001
 
 
 def freeze(pid: int | None) -> None:
-    """Stop it; return when none of its threads runs any more. One that has ended stays so."""
+    """Stop it; return when none of its threads runs. An ended process is ignored."""
     _send(pid, signal.SIGSTOP)
     deadline = time.monotonic() + _WAIT_S
     while pid is not None and _runs(pid) and time.monotonic() < deadline:

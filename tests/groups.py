@@ -1,4 +1,4 @@
-"""Consumer groups, as their coordinator sees them."""
+"""Consumer groups as their coordinator reports them."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ _LOADING = (KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_
 
 @asynccontextmanager
 async def a_member(bootstrap_servers: str, *, group: str, topic: str) -> AsyncIterator[GroupTransport]:
-    """Have a member that has been given its part; it leaves at the end."""
+    """Run a member with an assignment; it leaves at the end."""
     joined = asyncio.Event()
 
     class Listener:
@@ -46,7 +46,7 @@ async def a_member(bootstrap_servers: str, *, group: str, topic: str) -> AsyncIt
 
 
 def members(bootstrap_servers: str, group: str) -> list[str]:
-    """Ids of those that the group counts, dead ones until their sessions have run out; none before the first join."""
+    """Ids of the group's members, dead ones until their sessions expire; none before the first join."""
     admin = AdminClient({"bootstrap.servers": bootstrap_servers})
     deadline = time.monotonic() + HANG_S
     while True:
@@ -63,9 +63,9 @@ def members(bootstrap_servers: str, group: str) -> list[str]:
 
 
 def forget_members(bootstrap_servers: str, group: str) -> None:
-    """Take all members, which are dead, out of the group, as it does when their sessions have run out.
+    """Remove all dead members from the group, as at the end of their sessions.
 
-    The next one then joins at once. The shortest session that a broker allows is 6 s.
+    The next member then joins at once. The shortest session that a broker allows is 6 s.
     """
     with ThreadPoolExecutor(1) as pool:
         pool.submit(asyncio.run, _leave(bootstrap_servers, group, members(bootstrap_servers, group))).result()

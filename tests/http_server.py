@@ -1,4 +1,4 @@
-"""An HTTP server of the standard library, on a thread, for as long as a test needs it."""
+"""An HTTP server of the standard library on a thread."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from bridge.dev.ports import HOST
 
-# Between two looks whether the test is over.
+# Interval of checks for the end of the test.
 _LOOK_S = 0.02
 
 

@@ -1,4 +1,4 @@
-"""Events whose records hold only what names the thing, as real vendors send them; and those of the samples."""
+"""Events with only the required fields of nested records, as real vendors send them; and those of the samples."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,14 +20,14 @@ NAMES: dict[str, Any] = {
 
 
 def incomplete_events() -> Iterator[Event]:
-    """Give one of each type that is about a prescription."""
+    """Return one event of each type about a prescription."""
     for event_type, model in EVENT_MODELS.items():
         if "patient" in model.model_fields:
             yield an_event(event_type, **{name: said for name, said in NAMES.items() if name in model.model_fields})
 
 
 def sample_events() -> Iterator[Event]:
-    """Give every native sample that is an event, with an id of its own, and the incomplete ones."""
+    """Return every native sample event, with a unique id, and the incomplete ones."""
     for number, path in enumerate(sorted(SAMPLES.glob("native/*.json"))):
         outcome = map_body(path.read_bytes(), id=f"sample_{number}")
         if isinstance(outcome, Mapped):

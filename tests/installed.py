@@ -9,7 +9,7 @@ GROUP = "drx_bridge.consumers"
 
 
 def install(directory: Path, consumers: Mapping[str, str]) -> dict[str, str]:
-    """Lay out a package of consumers (name to `module:object`); return what a process needs to find it."""
+    """Create a package of consumers (name to `module:object`); return the environment to find it."""
     home = directory / "drx_test_consumers-0.dist-info"
     home.mkdir(parents=True)
     (home / "METADATA").write_text("Metadata-Version: 2.1\nName: drx-test-consumers\nVersion: 0\n")

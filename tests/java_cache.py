@@ -1,7 +1,6 @@
-"""Kafka's classes, loaded and linked once for this machine: a broker then starts with half of the work.
+"""A cache of Kafka's loaded and linked classes: a broker then starts with half of the CPU.
 
-`python -m tests.java_cache` writes the file (JEP 514); without it, or with an older Java, tests are slower and no
-different.
+`python -m tests.java_cache` writes the file (JEP 514); without it, or with an older Java, tests are only slower.
 """
 
 import hashlib
@@ -17,18 +16,18 @@ from tests.cluster import STANDARD_TOPICS, EmbeddedCluster
 
 # The first Java that writes such a file in one go.
 MAJOR_MIN = 25
-# Most brokers of tests live for seconds: to compile for longer lives is the half of what their start costs.
+# Most test brokers run for seconds; the optimizing compiler would take half of their start.
 SHORT_LIVED = "-XX:TieredStopAtLevel=1"
 # After its stop a broker writes the file: 10 s on an idle machine.
 STOP_S = 300.0
 
 
 def java_options() -> str:
-    """Return what every JVM that a test starts gets as `JDK_JAVA_OPTIONS`."""
+    """Return `JDK_JAVA_OPTIONS` for every JVM of a test."""
     if not any(cache_dir().glob("kafka-*.aot")):  # where unit tests alone are run there may be no Java
         return SHORT_LIVED
     path = _cache_of(find_java())
-    # A part of the file that it cannot use the JVM reports on its output, and goes on without.
+    # The JVM reports unusable parts of the file on its output, and continues without them.
     return f'{SHORT_LIVED} "-XX:AOTCache={path}" -Xlog:aot*=off' if path.exists() else SHORT_LIVED
 
 
@@ -39,14 +38,14 @@ def _cache_of(java: Path) -> Path:
 
 
 def _major_of(java: Path) -> int:
-    """Read it from what a JDK says of itself; 0 where it does not."""
+    """Read the major version from a JDK's `release` file; 0 if it has none."""
     release = java.parent.parent / "release"
     found = re.search(r'JAVA_VERSION="(\d+)', release.read_text()) if release.exists() else None
     return int(found[1]) if found else 0
 
 
 def main() -> None:
-    """Have a broker start, make topics and stop, and keep what it needed for that."""
+    """Start a broker, create topics and stop it, and store its classes."""
     java = find_java()
     path = _cache_of(java)
     if _major_of(java) < MAJOR_MIN or path.exists():
@@ -55,7 +54,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         written = Path(directory) / "kafka.aot"
         cluster = EmbeddedCluster(Path(directory), brokers=1)
-        # Of the broker alone: what formats its directory is a JVM, too.
+        # Only of the broker: the program that formats its directory is a JVM, too.
         cluster.brokers[1]._command[1:1] = [SHORT_LIVED, f"-XX:AOTCacheOutput={written}"]
         cluster.start()
         create_topics(cluster.bootstrap_servers, STANDARD_TOPICS)

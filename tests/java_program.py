@@ -1,4 +1,4 @@
-"""Peers of tests that are written in Java: how one starts, and how a source file of ours is compiled by a lock."""
+"""Test programs in Java: start one, and compile a source file with the jars of a lock."""
 
 import hashlib
 import os
@@ -13,7 +13,7 @@ from bridge.dev.processes import launched
 from bridge.dev.programs import find_java
 from tests.kafka import HANG_S
 
-# A jar of the lock: the packaged Java is one without a compiler.
+# A jar of the lock, since the packaged Java has no compiler.
 _COMPILER = "org.eclipse.jdt.ecj"
 _POLL_S = 0.05
 
@@ -40,7 +40,7 @@ def start(
 
 @dataclass(frozen=True, slots=True)
 class JavaProgram:
-    """A program of the one Java file `source`, named as the class that is its main, with the jars of a lock."""
+    """A program from one Java file `source`, named after its main class, with the jars of a lock."""
 
     name: str
     lock: Path

@@ -1,4 +1,4 @@
-"""What tests on a real broker share."""
+"""Helpers of tests on a real broker."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ from bridge.kafka.reader import open_reader
 from bridge.runtime.metrics import IngressMetrics
 from tests.cluster import Cluster
 
-# Bound of anything that must happen; generous, since the machine may be busy.
+# Time limit of expected events; generous, since the machine may be busy.
 HANG_S = 60.0
 _ANSWER_S = 30.0
 
@@ -65,7 +65,7 @@ async def ready_producer(
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait until something that gives us no event to wait for has made `condition` true."""
+    """Poll until `condition` is true, where there is no event to wait for."""
     async with asyncio.timeout(HANG_S):
         while not condition():  # noqa: ASYNC110 - as the docstring says
             await asyncio.sleep(0.02)
@@ -81,7 +81,7 @@ def limit_messages(bootstrap_servers: str, topic: str, bytes_max: int) -> None:
 
 
 def configure_topic(bootstrap_servers: str, topic: str, setting: str, value: str) -> None:
-    """Change one setting of a topic, and wait until the broker goes by it, which is after it has answered."""
+    """Change one setting of a topic, and wait until the broker applies it, which is after its response."""
     admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
     resource.add_incremental_config(ConfigEntry(setting, value, incremental_operation=AlterConfigOpType.SET))
@@ -94,7 +94,7 @@ def configure_topic(bootstrap_servers: str, topic: str, setting: str, value: str
 
 @asynccontextmanager
 async def paused(cluster: Cluster) -> AsyncIterator[None]:
-    """Freeze the broker for the block: its connections stay open and say nothing."""
+    """Freeze the broker for the block: its connections stay open but silent."""
     await asyncio.to_thread(cluster.pause_broker, 1)
     try:
         yield
@@ -113,7 +113,7 @@ async def killed(cluster: Cluster, number: int = 1) -> AsyncIterator[None]:
 
 
 class Reset:
-    """A connection that was reset a moment ago: uvloop says so by the wrong kind of error, before aiokafka knows."""
+    """A recently reset connection: uvloop raises the wrong kind of error before aiokafka notices."""
 
     def __init__(self, writer: Any) -> None:
         self._writer = writer
@@ -127,7 +127,7 @@ class Reset:
 
 
 def reset_connections(client: Any) -> None:
-    """Have the connections of aiokafka's inner client refuse writes, but for the one to a group's coordinator."""
+    """Let the connections of aiokafka's inner client refuse writes, except that to a group's coordinator."""
     for (_, purpose), connection in client._conns.items():
         if purpose == ConnectionGroup.DEFAULT:
             connection._writer = Reset(connection._writer)

@@ -1,4 +1,4 @@
-"""Parts of tests on the tables of consumers: a database that has them, records, and a wait for a session that waits."""
+"""Helpers of tests on the tables of consumers: a database, records, and a wait for blocked sessions."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -33,7 +33,7 @@ def an_entry(event_id: str = "evt-1", *, body: str = "a1", source: str = "acme")
 
 
 def digest(body: str) -> str:
-    """Return the digest of a body as its header has it; empty for an empty one, as of a foreign record."""
+    """Return the digest of a body as in its header; empty for an empty body, as of a foreign record."""
     return sha256(body.encode()).hexdigest() if body else ""
 
 
@@ -68,7 +68,7 @@ async def parked(
 
 
 async def until_waiting(database: Database, sessions: int = 1) -> None:
-    """Return when `sessions` wait for a lock: the interleaving that a test wants has come about."""
+    """Return when `sessions` wait for a lock, so that a test controls the interleaving."""
     async with asyncio.timeout(20):
         while True:
             async with database.transaction() as connection:

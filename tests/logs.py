@@ -1,4 +1,4 @@
-"""What the code under test logs, and a log as a process has it before it is configured."""
+"""Capture log lines, and reset the logging of a process."""
 
 import logging
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ _AT_FIRST = log.least, log.put
 
 @contextmanager
 def capture_logs() -> Iterator[list[dict[str, Any]]]:
-    """Yield the lines that are logged meanwhile: their fields, and the level as `log_level`."""
+    """Yield the lines logged in the block: their fields, and the level as `log_level`."""
     lines: list[dict[str, Any]] = []
     before = log.least, log.put
     log.least, log.put = logging.DEBUG, lambda line: lines.append(line[2] | {"log_level": line[0]})

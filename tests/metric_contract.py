@@ -1,4 +1,4 @@
-"""The contract of `/metrics`, as tests ask it."""
+"""The contract of `/metrics` for tests."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ PROMISES = [
 
 
 def queryable() -> dict[str, set[str]]:
-    """Name of each series to the labels that it has in some process."""
+    """Series name to its labels in any process."""
     found: dict[str, set[str]] = {name: set() for name in CONTRACT["libraries"]}
     for each in PROMISES:
         for name in each.series:
@@ -50,7 +50,7 @@ def queryable() -> dict[str, set[str]]:
 
 
 def broken(families: Iterable[Metric], *processes: str, bounds: Mapping[str, Iterable[str]] | None = None) -> list[str]:
-    """Say where families of processes differ from what is promised; `bounds` says what is in a set that is no list."""
+    """Return differences between exported families and the contract; `bounds` has the values of open sets."""
     found = {family.name: family for family in families if family.name.startswith(PREFIX)}  # not of the library
     wanted = {each.family: each for each in PROMISES if each.process in processes}
     faults = [f"{name}: not promised" for name in sorted(found.keys() - wanted.keys())]
