@@ -13,8 +13,8 @@ FOREVER = 1_000_000_000
 class FaultDisk(Disk):
     """The local disk, with faults that a test sets.
 
-    The next `sync_failures` end with EIO, and so do reads of what is `unreadable`. All files may take `room_bytes`. A
-    sync sets `hanging`, awaits `released`.
+    The next `sync_failures` end with EIO, and so do reads of `unreadable` files. All files together may have
+    `room_bytes`. A sync sets `hanging` and awaits `released`.
     """
 
     def __init__(self, directory: Path) -> None:
