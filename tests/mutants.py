@@ -1,10 +1,10 @@
-"""Mutants of the pure modules, which the tests are to find: `make mutants`, or `python -m tests.mutants PATTERN…`.
+"""Mutants of the pure modules, which the tests must find: `make mutants`, or `python -m tests.mutants PATTERN…`.
 
 mutmut changes one thing at a time and runs the tests that reach it, in a copy in `build/mutants`; `mutmut show NAME`
-there shows a mutant. Its settings are in `pyproject.toml`. The modules are those that import-linter holds to be pure,
-or those of them that a pattern names, such as `bridge.spool.*`. What the type checker refuses counts neither as found
-nor as survived. `mutants.toml` lists by reason what may survive: another mutant that does fails the run, and so does
-one that is listed and found.
+there shows a mutant. Its settings are in `pyproject.toml`. The modules are those that import-linter checks to be pure,
+or those of them that match a pattern, such as `bridge.spool.*`. Mutants that the type checker refuses count neither as
+found nor as survived. `mutants.toml` lists the mutants that may survive, with reasons: the run fails if another one
+survives, or if a listed one is found.
 """
 
 import json
@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 AT = ROOT / "build" / "mutants"
 PURE = "deciding is pure"
-# Exit codes that mutmut keeps: pytest's, its own for what no test reaches, none for what was not run, types refuse it.
+# Exit codes that mutmut stores: pytest's, no test, not run, refused by types.
 SURVIVED, REFUSED = (0, 5, 33, None), 37
 
 
@@ -44,7 +44,7 @@ def main(patterns: Sequence[str]) -> int:
 
 
 def _copy(patterns: Sequence[str]) -> None:
-    """Copy what git has, and name the modules in the settings of the copy."""
+    """Copy git's files, and set the modules in the settings of the copy."""
     shutil.rmtree(AT, ignore_errors=True)
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True)  # noqa: S607
     tracked = listed.stdout.splitlines()

@@ -1,4 +1,4 @@
-"""Node and the packages of a lock file, for what only npm has."""
+"""Node and the packages of a lock file, for tools that only npm has."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ _INSTALL_TIMEOUT_S = 300
 
 
 def node_script(files: Path, name: str) -> list[str]:
-    """Return the command that runs `check.js` of `files`, beside the packages of its lock file."""
+    """Return the command that runs `check.js` of `files` with the packages of its lock file."""
     executable, home = node_packages(files, name)
     shutil.copy(files / "check.js", home / "check.js")
     return [executable, str(home / "check.js")]
@@ -23,7 +23,7 @@ def node_script(files: Path, name: str) -> list[str]:
 def node_packages(files: Path, name: str) -> tuple[str, Path]:
     """Return Node and a folder under `build/` with the packages that the lock file of `files` names.
 
-    The folder is named after the lock file, so that a repeat installs nothing.
+    The folder is named after the hash of the lock file, so that packages are installed once.
     """
     executable, npm = _find_node()
     digest = hashlib.sha256((files / "package-lock.json").read_bytes()).hexdigest()[:12]

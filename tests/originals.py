@@ -1,4 +1,4 @@
-"""Prescription lives told, mapped and encoded the long way, and copies of them made by joining bytes."""
+"""Prescription histories, generated, mapped and encoded in full, and copies of them made by joining bytes."""
 
 import random
 import re
@@ -28,7 +28,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class Original(NamedTuple):
-    """One event told the long way; of its value every second piece differs in a copy, and is filled as `fills` says."""
+    """One event encoded in full; every second piece of its value differs in a copy, and is filled by `fills`."""
 
     event: Event
     record: Record
@@ -62,7 +62,7 @@ def decoded(record: Record) -> Event:
 
 
 class Told:
-    """One whole life, mapped and encoded when it is first gone through: most tests need few of the 700."""
+    """One complete history, mapped and encoded on first use: most tests need few of the 700."""
 
     def __init__(self, prescription_id: str, bodies: Sequence[dict[str, object]]) -> None:
         self._prescription_id = prescription_id
@@ -81,7 +81,7 @@ class Told:
 
 @cache
 def originals(seed: int) -> list[Told]:
-    """Whole lives, the plots taking turns."""
+    """Complete histories, alternating between the plots."""
     rng = random.Random(seed)  # noqa: S311 - test traffic, not keys
     about_prescriptions = len(scenarios("drx")) - 1
     lives = (
@@ -105,7 +105,7 @@ def _original(document: dict[str, object], prescription_id: str) -> Original:
 
 
 def _instants(item: object) -> Iterator[int]:
-    """Every instant inside a value, in microseconds."""
+    """Every timestamp inside a value, in microseconds."""
     if isinstance(item, datetime):
         yield (item - _UNIX) // _MICROSECOND
     elif isinstance(item, Mapping):
@@ -117,7 +117,7 @@ def _instants(item: object) -> Iterator[int]:
 
 
 def copy(original: Original, event_id: bytes, token: bytes, shift: timedelta) -> Record:
-    """Make the record of the same event under other ids, `shift` later."""
+    """Return the record of the same event under other ids, `shift` later."""
     shift_us = shift // _MICROSECOND
     pieces = list(original.pieces)
     pieces[1::2] = [
@@ -131,7 +131,7 @@ def copy(original: Original, event_id: bytes, token: bytes, shift: timedelta) ->
         "ce_subject": b"rx_" + token,
         "ce_time": _rfc3339(event.occurred_at + shift),
         "drx_received_at": _rfc3339(received_at),
-        # Of no body, since there is none; but each its own, and the same again.
+        # A substitute, since there is no body: unique for each event, and reproducible.
         "drx_body_sha256": sha256(event_id).hexdigest().encode(),
     }
     return original.record._replace(

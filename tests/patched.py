@@ -1,4 +1,4 @@
-"""Runs a program of ours with other constants: `python -m tests.patched bridge.app:HEARTBEAT_S=0.2 bridge serve`."""
+"""Runs a program with other constants: `python -m tests.patched bridge.app:HEARTBEAT_S=0.2 bridge serve`."""
 
 import runpy
 import sys

@@ -1,4 +1,4 @@
-"""Ports of this host that servers of tests listen on."""
+"""Free ports of this host for test servers."""
 
 import socket
 

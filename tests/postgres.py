@@ -1,4 +1,4 @@
-"""The PostgreSQL that tests run on: servers that end with the test process, and databases of a test's own."""
+"""PostgreSQL for tests: servers that end with the test process, and a database for each test."""
 
 import asyncio
 import shutil
@@ -18,17 +18,17 @@ from bridge.dev.postgres import PostgresServer
 from bridge.dev.programs import find_postgres
 from tests.freezing import freeze, thaw
 
-# Six scenes of faults at a time, each with several processes of eight connections.
-# What a killed server wrote is in the page cache all the same.
+# Six scenes of faults at a time, each with several processes of eight connections. Writes of a killed server are still
+# in the page cache.
 SETTINGS = {"max_connections": "400", "fsync": "off", "full_page_writes": "off"}
 
 
 class EmbeddedPostgres(PostgresServer):
-    """A server of `bridge.dev` that may forget all when the machine crashes, but not when it is killed.
+    """A server of `bridge.dev` that may lose data in a crash of the machine, but not of the process.
 
     `start`, `stop`, `kill`, `pause` and `resume` block until done: from a running loop use `asyncio.to_thread`. Port
-    and password stay the same. `kill` ends every process of the server at once, `pause` freezes every one: connections
-    stay open and say nothing.
+    and password stay the same. `kill` ends every process of the server at once, `pause` freezes them: connections stay
+    open but silent.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -64,19 +64,19 @@ class EmbeddedPostgres(PostgresServer):
             return []
 
     def close(self) -> None:
-        """End it and remove what it kept; the log stays, for a failed test."""
+        """Stop it and remove its data; the log is kept, for a failed test."""
         self.stop()
         shutil.rmtree(self._directory / "postgres", ignore_errors=True)
 
 
 @contextmanager
 def fresh_database(server: str, *, template: str = "template1") -> Iterator[str]:
-    """Make a database on the server at this DSN, and drop it after the block; gives the DSN of it.
+    """Create a database on the server at this DSN, and drop it after the block; yield its DSN.
 
-    It is empty, or a copy of the one named `template`, which nobody may be connected to.
+    It is empty, or a copy of the database `template`, which must have no connections.
     """
     name = f"test_{uuid4().hex}"
-    # To copy the files costs half of what PostgreSQL's own way does, which writes every page to its log.
+    # Copying files costs half of PostgreSQL's default, which writes every page to the write-ahead log.
     execute(server, f'create database "{name}" template "{template}" strategy file_copy')
     try:
         yield urlsplit(server)._replace(path=f"/{name}").geturl()
@@ -85,7 +85,7 @@ def fresh_database(server: str, *, template: str = "template1") -> Iterator[str]
 
 
 def execute(dsn: str, *statements: str) -> list[list[Any]]:
-    """Run SQL from code that does not run a loop, each statement by itself; rows of each."""
+    """Run SQL outside an event loop, each statement separately; return the rows of each."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, _execute(dsn, statements)).result()
 

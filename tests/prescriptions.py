@@ -1,4 +1,4 @@
-"""Events of one prescription for the read model's tests: single facts, and whole lives as the samples tell them."""
+"""Events of one prescription for the read model's tests: single facts, and complete histories from the samples."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -18,7 +18,7 @@ from tests.unit.profile_documents import map_body
 START = datetime(2026, 9, 14, 15, tzinfo=UTC)
 SCENARIOS = sorted(path.stem for path in (SAMPLES / "scenarios").glob("*.ndjson"))
 
-# What a record must say and a test about something else does not care for.
+# Required fields that are irrelevant to a test.
 _REQUIRED: dict[str, Any] = {
     "network_status": {
         "kind": "status",
@@ -32,12 +32,12 @@ _REQUIRED: dict[str, Any] = {
 
 
 def ago(**span: float) -> float:
-    """Minutes from the start of the tests' time to so long ago: the database's clock is the real one."""
+    """Minutes from the start of the tests' time to that long before now: the database uses the real clock."""
     return (datetime.now(UTC) - timedelta(**span) - START) / timedelta(minutes=1)
 
 
 def a_fact(event_type: str, at: float, *, id: str = "", key: str = "rx_1", source: str = "drx", **fields: Any) -> Event:  # noqa: A002 -- the field's name
-    """An event that happened `at` minutes after the start; its id tells its type and minute unless given."""
+    """An event `at` minutes after the start; by default its id consists of type and minute."""
     moment = START + timedelta(minutes=at)
     received_at = fields.pop("received_at", moment)
     value = dict.fromkeys(EVENT_MODELS[event_type].model_fields)

@@ -1,4 +1,4 @@
-"""What must hold of any document that a profile is given, for the tests that make them up."""
+"""Properties of a profile that hold for any document, for property tests."""
 
 import re
 import sys
@@ -19,12 +19,12 @@ from tests.unit.profile_documents import SAMPLES, leaves
 
 NATIVE = [parse(path.read_bytes()) for path in sorted(SAMPLES.glob("native/*.json"))]
 DETAILS = {detail.name.lower() for detail in UnusableFault}
-# Contract names, `*`, and nothing that a source could have put there.
+# Contract names and `*`, and no names from a source.
 PATH = re.compile(r"(/[A-Za-z0-9_]+|/\*)*")
 
 RENAMED = {"type": "event_type", "version": "contract_version", "timestamp": "occurred_at", "source": "origin_source"}
 
-# No field has more digits before the point than this holds, nor less than two behind it.
+# No field has more digits before the point than this value, or fewer than two after it.
 WIDE = Context(prec=60, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
 QUANTUM = Decimal("0.005")
 
@@ -36,7 +36,7 @@ def holders(value: object) -> list[dict[str, Any] | list[Any]]:
 
 
 def assert_closed(outcome: Mapped | ParkReason) -> None:
-    """Check that an outcome says only what the closed lists have."""
+    """Check that an outcome has only values of the closed lists."""
     if isinstance(outcome, ParkReason):
         assert outcome.reason in PARKED
         assert (outcome.detail in DETAILS) == (outcome.reason == "unusable")
@@ -53,7 +53,7 @@ def step_into(value: Any, steps: list[str]) -> Any:
 
 
 def says(event: Event, pointer: str, leaf: object) -> bool:
-    """Tell whether an event says what its body said at `pointer`: in `extensions`, or in a field of the record."""
+    """Return whether an event has the value of its body at `pointer`: in `extensions`, or in a field of the record."""
     kept: Any = event.value["extensions"]
     _, *steps = pointer.split("/")
     for length in range(1, len(steps) + 1):
@@ -72,9 +72,9 @@ def says(event: Event, pointer: str, leaf: object) -> bool:
 
 
 def is_told(value: object, leaf: object) -> bool:
-    """Tell whether a value of a record is what its body said, in one of the spellings that the contract lets it have.
+    """Return whether a value of a record equals that of its body, in a form that the contract allows.
 
-    A rounded number and a moment are close to what was said; a test of each says how close.
+    Rounded numbers and times are close to the original; separate tests check how close.
     """
     lexeme = leaf.lexeme if isinstance(leaf, Real) else str(leaf)
     told = False
@@ -84,7 +84,7 @@ def is_told(value: object, leaf: object) -> bool:
         case list():
             told = value == leaf
         case dict():
-            # An object that says nothing is a record of nulls.
+            # An empty object is a record of nulls.
             told = value == leaf or (leaf == {} and set(value.values()) == {None})
         case str():
             told = type(leaf) is int and value == lexeme
@@ -100,21 +100,21 @@ def is_told(value: object, leaf: object) -> bool:
 
 
 def assert_writable(event: Event) -> None:
-    """Check that an event is a value of its record, and comes back from the bytes as it went in."""
+    """Check that an event is a valid value of its record, and survives encoding and decoding."""
     model = EVENT_MODELS[event.type]
     assert model.model_validate(dict(event.value)).model_dump() == event.value
     assert codec().decode(codec().encode(f"drx.v1.{model.__name__}", event.value)).value == event.value
 
 
 def assert_nothing_lost(event: Event, document: Mapping[str, object]) -> None:
-    """Check that an event says all that its body says."""
+    """Check that an event has all values of its body."""
     for pointer, leaf in leaves(document):
-        # The header is the event's id whatever the body says; a leaf of `data` alone is an empty body.
+        # The event's id is that of the header; a body that is only a leaf of `data` is empty.
         assert pointer in ("/id", "/data") or says(event, pointer, leaf), pointer
 
 
 def opcodes_of(call: Callable[[], object]) -> int:
-    """Count the instructions of Python that a call runs: a measure of its work that no load of the machine changes."""
+    """Count the Python instructions of a call: a measure of work that is independent of the machine's load."""
     count = 0
 
     def step(frame: FrameType, event: str, _: object) -> Any:

@@ -1,4 +1,4 @@
-"""Prometheus's own judge of metrics, rules and queries."""
+"""Prometheus's checker of metrics, rules and queries."""
 
 import os
 import subprocess
@@ -20,8 +20,8 @@ def _program() -> str:
 
 
 def promtool(*arguments: str, stdin: str = "", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run it to its end; a test without it fails, saying where it comes from."""
-    # It collects its garbage too eagerly for a program that ends after a second: a fifth of its time.
+    """Run it to its end; without it a test fails with a hint how to get it."""
+    # Its garbage collection takes a fifth of the time of a run that ends after a second.
     command = [_program(), *arguments]
     return subprocess.run(  # noqa: S603 - our own command line
         command, input=stdin, cwd=cwd, capture_output=True, text=True, check=False, env=os.environ | {"GOGC": "400"}
@@ -29,7 +29,7 @@ def promtool(*arguments: str, stdin: str = "", cwd: Path | None = None) -> subpr
 
 
 def complaints(queries: list[str], directory: Path) -> str:
-    """Have queries parsed, as rules of a file, since that is what it parses; return what it says against them."""
+    """Check queries as rules of a file, since it parses only rules; return its complaints."""
     rules = [{"record": f"parsed:query:{number}", "expr": query} for number, query in enumerate(queries)]
     file = directory / "queries.yaml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "parsed", "rules": rules}]}))

@@ -1,9 +1,8 @@
-"""Cases of raw HTTP from `tests/data/raw_http`: bytes as no library sends them, and what may be answered.
+"""Cases of raw HTTP from `tests/data/raw_http`: bytes that no library sends, and the allowed responses.
 
-A case is played on a connection of its own whose sending side is then closed. In what it sends, `<<name>>` stands for
-what `_words` says, and `<<text*n>>` for a text n times. `answers` lists the sequences of status codes that are allowed,
-one of which must be all that comes back until the server closes; `code` is that of the last, where it is given, and
-`taken` says how many deliveries are published.
+A case runs on a separate connection whose sending side is then closed. In the sent bytes, `<<name>>` is replaced by a
+value of `_words`, and `<<text*n>>` by n copies of the text. `answers` lists the allowed sequences of status codes until
+the server closes; `code` is the code of the last response, if given, and `taken` the number of published deliveries.
 """
 
 import re
@@ -58,7 +57,7 @@ def raw_cases(*files: str) -> list[RawCase]:
 
 
 def statuses(received: bytes, *, head: bool = False) -> Iterator[tuple[int, bytes]]:
-    """Split what came back into status codes and bodies; the body of an answer to HEAD (`head`) never comes."""
+    """Split the received bytes into status codes and bodies; a response to HEAD (`head`) has no body."""
     at = 0
     while at < len(received):
         found = _STATUS.match(received, at)
@@ -70,7 +69,7 @@ def statuses(received: bytes, *, head: bool = False) -> Iterator[tuple[int, byte
 
 
 def a_delivery(name: str) -> tuple[str, bytes]:
-    """Return the id and body of the delivery that a case stands for, or another name for."""
+    """Return the id and body of the delivery of a case, or of its alias."""
     webhook_id = f"evt_{name}"[:200]
     return webhook_id, a_body(id=webhook_id)
 

@@ -1,4 +1,4 @@
-"""A read model on a database of a test's own, without Kafka: batches go straight to its handler."""
+"""A read model on a test's database, without Kafka: batches go directly to its handler."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -42,7 +42,7 @@ class ReadModel:
                 await job.run(connection)
 
     async def rows(self, query: str, *args: Any) -> list[dict[str, Any]]:
-        """Return what a query finds; `{schema}` in it is ours."""
+        """Return the rows of a query; `{schema}` in it is replaced."""
         async with self.database.transaction() as connection:
             found: Sequence[Mapping[str, Any]] = await connection.fetch(query.replace("{schema}", self.schema), *args)
         return [dict(row) for row in found]
@@ -59,7 +59,7 @@ class ReadModel:
 
 
 class Interleaved:
-    """A connection on which something else happens between the reading and the writing of rows."""
+    """A connection that runs something else between reading and writing rows."""
 
     def __init__(self, connection: Connection, between: Callable[[], Awaitable[None]]) -> None:
         self._connection = connection
@@ -67,7 +67,7 @@ class Interleaved:
         self.execute = connection.execute
 
     async def fetch(self, query: str, *args: object) -> list[Any]:
-        """Read, and let it happen if rows were read."""
+        """Read, and run the other action if there were rows."""
         found: list[Any] = await self._connection.fetch(query, *args)
         if "facts::text" in query:
             await self._between()

@@ -1,4 +1,4 @@
-"""Write a lock of jars anew, after a change of the table below: `python -m tests.relock NAME`."""
+"""Rewrite a lock of jars, after a change of the table below: `python -m tests.relock NAME`."""
 
 import sys
 import tempfile
@@ -15,8 +15,8 @@ from tests.hl7v2 import hapi
 from tests.temporal import server
 
 COORDINATES = {
-    # `!` takes each project's own choice of its dependencies: without it, log4j's list of tested versions
-    # (its dependencyManagement) puts kafka-clients 3.9 beside a 4.3 broker.
+    # `!` uses each project's versions of its dependencies: without it, log4j's list of tested versions (its
+    # dependencyManagement) puts kafka-clients 3.9 beside a 4.3 broker.
     "kafka": (LOCK, "org.apache.kafka:kafka_2.13:4.3.1!+org.apache.logging.log4j:log4j-slf4j-impl:2.25.4!"),
     # ecj compiles the server, here and below.
     "fhir": (
@@ -53,7 +53,7 @@ COORDINATES = {
             "org.apache.iceberg:iceberg-spark-runtime-4.1_2.13:1.12.0"
         ),
     ),
-    # As Maven resolves the page's pom.xml: each project's own choice.
+    # As Maven resolves the page's pom.xml: each project's versions.
     "connect": (
         engines.CONNECT,
         (

@@ -1,4 +1,4 @@
-"""The vectors of `tests/data/schemes`: deliveries, some of them published, and what each scheme must say of them."""
+"""The vectors of `tests/data/schemes`: deliveries, some of them published, and the expected result of each scheme."""
 
 import json
 import math
@@ -15,7 +15,7 @@ VERIFIED = "verified"
 
 
 class Vector(NamedTuple):
-    """One delivery, ready to be proved; `given` is how it stands in the file."""
+    """One delivery, ready for verification; `given` is its entry in the file."""
 
     name: str
     given: dict[str, Any]
@@ -32,7 +32,7 @@ def vectors(*files: str) -> list[Vector]:
 
 
 def verdict(scheme: Scheme, raw: Raw, slots: Sequence[KeySlot], now: float) -> str:
-    """Return `verified`, or the code of the refusal; anything else that is raised is a fault."""
+    """Return `verified`, or the code of the refusal; any other exception is a bug."""
     try:
         scheme.prove(raw, slots, now)
     except DeliveryRefusedError as exc:

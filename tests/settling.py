@@ -1,4 +1,4 @@
-"""What tests of the settling share: a log in memory, a decoder without Avro, a processor on a real database."""
+"""Helpers of the settling tests: a log in memory, a decoder without Avro, a processor on a real database."""
 
 import asyncio
 import json
@@ -66,7 +66,7 @@ def a_record(
 
 
 class PlainDecoder(EventDecoder):
-    """Reads what `a_record` writes; `answer` is what the registry says of schema 7, None when it knows it."""
+    """Reads records of `a_record`; `answer` is the registry's error for schema 7, None if it knows the schema."""
 
     def __init__(self) -> None:
         self.unknown: set[str] = set()
@@ -100,7 +100,7 @@ def hasty_learner(decoder: PlainDecoder, clock: Callable[[], float] = time.monot
 
 
 class FailingLedger(Ledger):
-    """A ledger whose calls fail by choice; it counts the failures."""
+    """A ledger with injected failures, which it counts."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database, group=GROUP, cluster_id="here")
@@ -125,7 +125,7 @@ class FailingLedger(Ledger):
 
 
 class Effects:
-    """A handler that writes down what it applies; `fail` says what to raise for an event tried so often before."""
+    """A handler that stores what it applies; `fail` returns the exception for an event and number of attempts."""
 
     def __init__(self, *refused: str) -> None:
         self.refused = set(refused)
@@ -138,14 +138,14 @@ class Effects:
 
     @property
     def kept(self) -> list[str]:
-        """Those applied, each where it was applied last: what came before was rolled back, or came to nothing."""
+        """Applied events, each at its last application: earlier ones were rolled back."""
         return list(dict.fromkeys(reversed(self.applied)))[::-1]
 
     def has(self, event_id: str) -> bool:
         return event_id in self.applied
 
     async def tried(self, times: int) -> None:
-        """Wait for so many more attempts."""
+        """Wait for this number of further attempts."""
         before = len(self.attempts)
         await until(lambda: len(self.attempts) >= before + times)
 
@@ -233,7 +233,7 @@ class Bench:
         return offset
 
     async def feed(self, records: Sequence[ConsumedRecord], tp: TopicPartition = PLACE) -> None:
-        """Claim a partition and offer what it holds from there on."""
+        """Claim a partition and offer its records from its offset on."""
         offset = await self.adopt(tp)
         self.processor.offer(tp, [each for each in records if each.offset >= offset])
 
@@ -243,7 +243,7 @@ class Bench:
         await self.settled(records[-1].offset + 1, tp)
 
     async def read_again(self, records: Sequence[ConsumedRecord]) -> None:
-        """Do as the reader does once the partition shows that it is to be adopted anew."""
+        """Adopt a partition again, as the reader does when the partition requests it."""
         await until(lambda: self.processor.fenced(PLACE))
         self.processor.forget([PLACE])
         await self.feed(records)
@@ -308,7 +308,7 @@ async def a_database(dsn: str, *, size: int = 12, **bounds: Any) -> AsyncIterato
 
 @asynccontextmanager
 async def at_work(consumer: Consumer, database: Database, **options: Any) -> AsyncIterator[Bench]:
-    """Run a processor for the block; at the end it is stopped as a reader would."""
+    """Run a processor for the block, and stop it as a reader would."""
     decoder = options.pop("decoder", None) or PlainDecoder()
     bench = Bench(consumer, database, decoder, **options)
     bench.task = asyncio.create_task(bench.processor.run(bench.stop))

@@ -1,4 +1,4 @@
-"""The configurations of a balancer that pages recommend, for tests that run them."""
+"""The balancer configurations of the documentation, for tests that run them."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Spools on real files, for every test that needs one."""
+"""Spools on real files."""
 
 import base64
 import os
@@ -22,17 +22,17 @@ from bridge.spool.store import Spool
 CAPACITY_BYTES = 64 * 1024 * 1024
 PARTITION: SpoolPartition = ("drx.prescriptions.v1", 3)
 OTHER: SpoolPartition = ("drx.accounts.v1", 0)
-# What no raw file may hold.
+# Strings that must not be in any file.
 MARKER = b"PHI-canary-Adams-1961"
 ALL = 1_000_000
 NOBODY = 65_534
-# Whoever is not root may mount in a namespace in which they are.
+# An ordinary user may mount in a user namespace in which it is root.
 NAMESPACE = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
 
 
 @contextmanager
 def as_somebody() -> Iterator[None]:
-    """Be nobody in particular, since nothing is forbidden to root."""
+    """Run as an ordinary user, since root may do everything."""
     before = os.geteuid()
     if before == 0:
         os.seteuid(NOBODY)
@@ -79,7 +79,7 @@ def segments(directory: Path) -> list[Path]:
 
 
 def altered(content: bytes, at: int) -> bytes:
-    """Return the content with another byte at `at`; a constant one would be what stands there in one of 256 files."""
+    """Return the content with another byte at `at`; a constant one would equal the old byte in one of 256 cases."""
     return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
 
 
@@ -92,19 +92,19 @@ class Found(list[Entry]):
         self.append(entry)
 
     def passed_over(self) -> None:
-        """Know nothing of what is only spooled."""
+        """Know no ids that are only spooled."""
 
 
 @dataclass
 class Kept:
-    """An open spool, what it recovered and what it said."""
+    """An open spool, its recovered records and its log lines."""
 
     spool: Spool
     metrics: IngressMetrics
     found: Found = field(default_factory=Found)
 
     def value(self, name: str) -> float:
-        # Of this one metric alone: to collect all would cost more than most of what is done to a spool.
+        # Only this metric: collecting all of them would cost more than most operations of a spool.
         wanted = f"drxbridge_spool_{name}"
         (metric,) = self.metrics.registry.restricted_registry([wanted]).collect()
         (sample,) = metric.samples

@@ -1,8 +1,8 @@
-"""Fills a topic with many whole prescription lives, fast: records exactly as the ingress writes them.
+"""Fills a topic quickly with many complete prescription histories: records exactly as the ingress writes them.
 
-A few lives are told, mapped and encoded the long way; every further one is a copy of one of them under its own ids and
-at its own times, made by joining bytes. What was written is computed again, never kept: an oracle gets the events of
-one prescription at a time.
+A few histories are generated, mapped and encoded in full; every further one is a copy of one of them with other ids and
+times, made by joining bytes. Written events are not stored but computed again: an oracle gets the events of one
+prescription at a time.
 """
 
 import random
@@ -23,12 +23,12 @@ from tests.originals import ORIGINALS, Told, copy, decoded, originals
 # Of the first story.
 FIRST_DAY = date(2026, 1, 5)
 PARTITIONS = 12
-# Prescriptions told at one time: a batch of one partition (200 records) holds few events of the same one, as in a real
-# stream, where a life takes weeks.
+# Prescriptions in progress at one time: a batch of one partition (200 records) has few events of the same one, as in a
+# real stream, where a history takes weeks.
 AT_ONCE = 5_000
-# Copies of one life lie this far apart; the microsecond keeps their instants distinct.
+# Copies of one history are this far apart; the microsecond keeps their times distinct.
 _APART = timedelta(seconds=37, microseconds=1)
-# The last of the headers; it tells the order of acceptance.
+# The last of the headers; it has the order of acceptance.
 _ORDINAL = "drx_ordinal"
 # librdkafka's queue is full: let it send.
 _FULL_S = 0.5
@@ -37,13 +37,13 @@ _FLUSH_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Lives:
-    """The whole lives of `prescriptions` prescriptions; equal arguments, equal bytes.
+    """The complete histories of `prescriptions` prescriptions; equal arguments give equal bytes.
 
     Attributes:
         prescriptions: Numbered from 0.
         seed: Of people and medicines, and of the order in which prescriptions take turns.
-        one_day: Events are received on the day of the first ones, as neighbours in a large log are; lives jump back in
-            time for that.
+        one_day: Events are received on the day of the first ones, as in a large log; histories jump back in time for
+            that.
     """
 
     prescriptions: int
@@ -63,7 +63,7 @@ class Lives:
         return rounds * sum(lengths) + sum(lengths[:rest])
 
     def records(self, topic: str = PRESCRIPTIONS_TOPIC, *, partitions: int = PARTITIONS) -> Iterator[Record]:
-        """Yield every record in the order of writing: many prescriptions take turns, each in its own order."""
+        """Yield every record in the order of writing: prescriptions alternate, each in its order."""
         rng = random.Random(self.seed)  # noqa: S311 - test traffic, not keys
         waiting = (self._told(number, topic, partitions) for number in range(self.prescriptions))
         running = list(islice(waiting, AT_ONCE))
@@ -96,7 +96,7 @@ class Lives:
         return [decoded(record) for record in self._told(prescription, PRESCRIPTIONS_TOPIC, PARTITIONS)]
 
     def _life(self, prescription: int) -> tuple[Told, timedelta]:
-        """Return what it is a copy of, and how much later it happens."""
+        """Return the original of a copy, and its shift in time."""
         copies, original = divmod(prescription, ORIGINALS)
         return originals(self.seed)[original], copies * _APART
 

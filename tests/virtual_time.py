@@ -1,14 +1,14 @@
-"""An event loop whose clock stands still while something runs and jumps to the next timer when nothing does."""
+"""An event loop with a virtual clock: it stops while callbacks run, and jumps to the next timer when idle."""
 
 import asyncio
 import selectors
 
-# Sixty times the most that a test takes between two moments; reached in seconds.
+# Sixty times the longest wait of a test; reached in seconds.
 TURNS_MAX = 100_000
 
 
 class _Jumping(selectors.SelectSelector):
-    """Never blocks: what would be waited for is added to the clock instead."""
+    """Never blocks: the waiting time is added to the clock instead."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class _Jumping(selectors.SelectSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """A loop of one thread and no network, whose time costs nothing."""
+    """A loop of one thread without network, in virtual time."""
 
     def __init__(self) -> None:
         self._jumping = _Jumping()

@@ -1,4 +1,4 @@
-"""`python -m tests.bench`: the ingress against a naive control, and what else costs something here.
+"""`python -m tests.bench`: the ingress compared with a naive control, and the cost of other parts.
 
 With `ingress` (and its peers, after `make peers`), `outage` (without Kafka), `consumers` (the read model), `forward`,
 `archive` or `fhir` (where its server is) only that part, with `quick` fewer rounds.

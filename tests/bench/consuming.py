@@ -1,4 +1,4 @@
-"""A `drx-consumer run` as a process, and what it has applied and used, seen from outside."""
+"""A `drx-consumer run` process, with the number of applied records and its resource usage."""
 
 import shutil
 import sys
@@ -20,7 +20,7 @@ from tests.postgres import fresh_database
 from tests.topic_filler import Lives, fill
 
 ROUNDS = 3
-# Between two looks, each of which costs the process some milliseconds.
+# Interval of samples, each of which costs the process some milliseconds.
 SAMPLE_S = 0.5
 # Nothing applied for this long means that it hangs.
 SILENT_S = 60.0
@@ -28,7 +28,7 @@ SILENT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a bench of consumers runs.
+    """The environment of a consumer benchmark.
 
     Attributes:
         dsn: Of a server, on which databases are made.
@@ -43,7 +43,7 @@ class Place:
 
 @contextmanager
 def filled(lives: Lives) -> Iterator[Place]:
-    """Run a broker whose topic has these lives, and a database server, in a directory of their own."""
+    """Run a broker with a topic of these histories, and a database server, in a new directory."""
     directory = Path(tempfile.mkdtemp(prefix="drx-bench-"))
     # The child that serves the database runs as another user when we are root.
     directory.chmod(0o755)
@@ -66,7 +66,7 @@ def filled(lives: Lives) -> Iterator[Place]:
 
 @contextmanager
 def consuming(place: Place, name: str, **settings: str) -> Iterator[tuple[Process, str]]:
-    """Run a consumer of a group that begins with nothing, on a database of its own; gives its DSN too."""
+    """Run a consumer of a new group on a new database; yield its DSN, too."""
     with fresh_database(place.dsn) as dsn:
         ours = {
             "KAFKA__BOOTSTRAP_SERVERS": place.bootstrap_servers,
@@ -84,7 +84,7 @@ def consuming(place: Place, name: str, **settings: str) -> Iterator[tuple[Proces
 
 
 class Sample(NamedTuple):
-    """One look: when, records applied so far, CPU seconds used so far."""
+    """One sample: time, records applied so far, CPU seconds used so far."""
 
     at: float
     applied: float
@@ -92,7 +92,7 @@ class Sample(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """What a run came to."""
+    """The result of a run."""
 
     per_s: float
     cpu_us: float
@@ -100,7 +100,7 @@ class Pace(NamedTuple):
 
 
 def measured(process: Process, records: int, *, after: int = 0) -> Pace:
-    """Wait until it has applied `records`, in any order.
+    """Wait until the consumer has applied `records`, in any order.
 
     Those up to `after` are not counted, and neither are the first, which wait for the group to form.
     """

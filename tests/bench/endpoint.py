@@ -1,6 +1,6 @@
-"""The endpoint of the bench: `python -m tests.bench.endpoint PORT` answers each POST 204 after 10 ms.
+"""The endpoint of the benchmark: `python -m tests.bench.endpoint PORT` responds 204 to each POST after 10 ms.
 
-It checks nothing and costs little, since it shares the machine with what is measured.
+It checks nothing and costs little, since it shares the machine with the measured process.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ _length = re.compile(rb"content-length: *([0-9]+)", re.IGNORECASE).search
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer the requests of one connection, one at a time."""
+    """Respond to the requests of one connection, one at a time."""
     try:
         while True:
             length = _length(await reader.readuntil(b"\r\n\r\n"))

@@ -1,4 +1,4 @@
-"""`forward` from topic to settled records, with 64 lanes, against an endpoint that takes 10 ms for each."""
+"""`forward` from topic to settled records, with 64 lanes and an endpoint with a latency of 10 ms."""
 
 import base64
 import sys

@@ -1,4 +1,4 @@
-"""The load generator, a process of its own: raw sockets, requests signed beforehand, every answer timed.
+"""The load generator, a separate process: raw sockets, requests signed beforehand, every response timed.
 
 Run as `python -m tests.bench.load PORT FIRST COUNT`. Prints one JSON line.
 """
@@ -19,14 +19,14 @@ from bridge.dev.ports import HOST
 from tests.bench.traffic import requests
 
 CONNECTIONS = 64
-# An answer that takes longer will not come; the run fails.
+# After this time the run fails.
 SILENT_S = 30.0
 _LENGTH = b"content-length: "
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one run of a generator saw.
+    """The results of one run of a generator.
 
     Attributes:
         cpu_s: What it cost the server.
@@ -79,7 +79,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Fail at once rather than wait for an answer that cannot come."""
+        """Fail at once instead of waiting for a response that cannot arrive."""
         if self._run.left:
             sys.exit(f"the server closed a connection ({type(exc).__name__})")
 
@@ -105,7 +105,7 @@ class Connection(asyncio.Protocol):
 
 async def generate(port: int, first: int, count: int) -> Load:
     run = Run(first=first, count=count)
-    # The requests live as long as the process; looking through them again and again would cost the server its core.
+    # The requests exist as long as the process; scanning them in garbage collections would take CPU from the server.
     gc.freeze()
     gc.disable()
     loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""The control: the least that a team would write. No schema, no repeats, no limits, no spool, no log line.
+"""The control: the simplest service of a team. No schema, deduplication, limits, spool or log lines.
 
 Run as `python -m tests.bench.naive PORT BOOTSTRAP_SERVERS TOPIC`. It checks the signature and keeps the order of each
 prescription by its key.
@@ -24,7 +24,7 @@ TOLERANCE_S = 300
 
 
 async def take(request: web.Request) -> web.Response:
-    """Check the signature, put the body into the topic under its prescription and say so."""
+    """Check the signature, write the body to the topic under its prescription, and respond."""
     body = await request.read()
     if not is_signed(request.headers, body):
         return web.Response(status=401)
@@ -34,7 +34,7 @@ async def take(request: web.Request) -> web.Response:
 
 
 def is_signed(headers: Mapping[str, str], body: bytes) -> bool:
-    """Check one delivery as the page of Standard Webhooks shows it."""
+    """Check one delivery as shown in the documentation of Standard Webhooks."""
     sent_at = headers["webhook-timestamp"]
     if abs(time.time() - int(sent_at)) > TOLERANCE_S:
         return False

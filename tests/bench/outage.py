@@ -1,4 +1,4 @@
-"""The whole ingress while Kafka is away: answers after fsync, memory with 200,000 spooled, and the drain."""
+"""The ingress without Kafka: responses after fsync, memory with 200,000 spooled events, and the drain."""
 
 import asyncio
 import shutil
@@ -73,7 +73,7 @@ def _measure(console: Console, server: Server, cluster: EmbeddedCluster, *, quic
 
 
 def _drained_s(process: Process) -> float:
-    """Return the time from the broker's answer until the spool is empty."""
+    """Return the time from the broker's first response until the spool is empty."""
     began = time.monotonic()
     while waiting := _spooled(process):
         if time.monotonic() > began + _HANG_S:

@@ -1,6 +1,6 @@
-"""Benthos and the load generator vegeta, neither of which is ours; `make peers` builds both (`tests/peers`).
+"""The third-party programs Benthos and vegeta, a load generator; `make peers` builds both (`tests/peers`).
 
-Benthos is what a user would take instead: `http_server`, a check of the HMAC in bloblang, `schema_registry_encode` and
+Benthos is an alternative to the ingress: `http_server`, a check of the HMAC in bloblang, `schema_registry_encode` and
 `kafka_franz`, acknowledged by all replicas. It keeps the body as text in an Avro record of four fields.
 """
 
@@ -33,7 +33,7 @@ RATE, RATE_S = 2_000, 6
 
 
 class Registry(BaseHTTPRequestHandler):
-    """One schema under whatever subject is asked for."""
+    """A registry with one schema for all subjects."""
 
     def do_GET(self) -> None:
         document = {"id": 1, "version": 1, "subject": "bench.peer-value", "schema": orjson.dumps(SCHEMA).decode()}
@@ -43,7 +43,7 @@ class Registry(BaseHTTPRequestHandler):
 
 
 def benthos(directory: Path, bootstrap_servers: str, *, registry: str) -> Server:
-    """Describe Benthos with one processor for each stage of the ingress that it has."""
+    """Configure Benthos with one processor for each equivalent stage of the ingress."""
     port = free_port()
     key = base64.b64encode(HMAC_KEY).decode()
     check = f"""
@@ -92,7 +92,7 @@ def benthos(directory: Path, bootstrap_servers: str, *, registry: str) -> Server
 
 
 def attacked(server: Server, directory: Path) -> Load:
-    """Have vegeta make requests at a steady rate, an open loop, and return what it saw."""
+    """Let vegeta make requests at a constant rate (open loop), and return its results."""
     count, first = RATE * RATE_S, server.made
     server.made += count
     targets = directory / "targets"

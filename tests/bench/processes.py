@@ -1,4 +1,4 @@
-"""Processes of ours that are measured: what each has used of the machine, and what it says of itself."""
+"""Measured processes of the project: resource usage and metrics."""
 
 import os
 import re
@@ -60,6 +60,6 @@ def rss(child: Child) -> int:
 
 
 def rss_peak(child: Child) -> int:
-    """Most bytes it ever had resident."""
+    """Peak resident bytes."""
     text = Path(f"/proc/{child.pid}/status").read_text(encoding="ascii")
     return int(text.partition("VmHWM:")[2].split()[0]) * 1024

@@ -32,9 +32,9 @@ def run(console: Console, *, quick: bool = False) -> dict[str, Any]:
 
 
 def _measured(place: Place, schema: str, records: int) -> tuple[Pace, dict[str, int]]:
-    """Run it until `records` are applied; also what an event takes in the database."""
+    """Run it until `records` are applied; also return the database's bytes per event."""
     before = wal_bytes(place.dsn)
-    # A schema is a read model of its own, with its own group.
+    # Each schema is a separate read model, with a separate group.
     with consuming(place, "read_model", READ_MODEL__SCHEMA=schema) as (process, dsn):
         found = measured(process, records)
         return found, {"written ahead": round((wal_bytes(dsn) - before) / records), **table_bytes(dsn, schema)}
@@ -54,6 +54,6 @@ def table_bytes(dsn: str, schema: str) -> dict[str, int]:
 
 
 def wal_bytes(dsn: str) -> int:
-    """Bytes that the server has ever written ahead."""
+    """Bytes of the write-ahead log since the server's creation."""
     ((written,),) = execute(dsn, "select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint")[0]
     return int(written)

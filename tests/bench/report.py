@@ -1,4 +1,4 @@
-"""The figures as a table for people: of several rounds the median, the least and the most."""
+"""The figures as a table: median, minimum and maximum of several rounds."""
 
 import statistics
 from collections.abc import Iterator, Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-# From here on decimals say nothing.
+# From this value on decimals are omitted.
 LARGE = 100
 
 
@@ -27,7 +27,7 @@ def _rows(figures: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, s
 
 
 def table(title: str, figures: Mapping[str, Any]) -> Table:
-    """Show figures, or those of each candidate in a column of its own."""
+    """Format figures, or those of each candidate in a column."""
     columns = {each["name"]: each for each in figures.get("candidates", [{"name": "", **figures}])}
     rows = [dict(_rows({name: value for name, value in each.items() if name != "name"})) for each in columns.values()]
     shown = Table("", *columns, title=title)

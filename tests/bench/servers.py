@@ -1,4 +1,4 @@
-"""The candidates as processes, and the loads that each is given."""
+"""The candidates as processes, and their loads."""
 
 import subprocess
 import sys
@@ -33,7 +33,7 @@ class Server:
         self.child.wait_until(lambda: self.child.ready and not is_free(self.port))
 
     def load(self, count: int) -> Load:
-        """Have another process make `count` requests; return what it saw and the CPU seconds they cost here."""
+        """Let another process make `count` requests; return its results and the CPU seconds of the server."""
         before = cpu_s(self.child)
         done = subprocess.run(  # noqa: S603 - our own command line
             [*(sys.executable, "-m", "tests.bench.load"), *map(str, (self.port, self.made, count))],

@@ -1,4 +1,4 @@
-"""Distinct signed requests of about 1 KB, as cheap to make as they can be, so that the generator costs little."""
+"""Distinct signed requests of about 1 KB, cheap to generate."""
 
 import base64
 import time
@@ -14,7 +14,7 @@ HMAC_KEY = b"bench-key-that-guards-nothing-at-all"
 SECRET = "whsec_" + base64.b64encode(HMAC_KEY).decode()
 PATH = "/webhooks/drx"
 KEYS = 10_000
-# The three commonest events of a prescription's life: 1.3, 1.4 and 0.5 KB, 1.0 KB together.
+# The three most frequent events of a prescription: 1.3, 1.4 and 0.5 KB, 1.0 KB together.
 TYPES = ("prescription.created", "prescription.sent", "prescription.processed")
 # Of each type; people, places and medicines differ among them.
 _TEMPLATES_EACH = 50
@@ -28,13 +28,13 @@ def event_id(number: int) -> str:
 
 
 def body_of(number: int) -> bytes:
-    """Make body `number`: the types take turns, and so do the keys."""
+    """Return body `number`: types and keys alternate."""
     template = _templates()[number % (_TEMPLATES_EACH * len(TYPES))]
     return template.replace(_ID, event_id(number).encode()).replace(_KEY, b"rx_%010d" % (number % KEYS))
 
 
 def requests(first: int, count: int) -> Iterator[bytes]:
-    """Yield whole HTTP requests, signed now."""
+    """Yield complete HTTP requests, signed now."""
     now = int(time.time())
     for number in range(first, first + count):
         body, name = body_of(number), event_id(number)
@@ -54,7 +54,7 @@ def requests(first: int, count: int) -> Iterator[bytes]:
 
 @cache
 def _templates() -> list[bytes]:
-    """Real bodies with the ids cut out, the types alternating."""
+    """Real bodies without ids, of alternating types."""
     found: dict[str, list[bytes]] = {kind: [] for kind in TYPES}
     stream = deliveries(_SEED)
     while any(len(each) < _TEMPLATES_EACH for each in found.values()):
