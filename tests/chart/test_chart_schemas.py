@@ -12,7 +12,7 @@ import yaml  # type: ignore[import-untyped]  # its types are a distribution of t
 from tests import snippets
 from tests.chart.rendering import CASES, CHART, Object, load, merged, render
 from tests.chart.tools import python
-from tests.faults.ingress.balancer import find_haproxy
+from tests.integration.proxies import find
 from tests.node import node_script
 
 HERE = Path(__file__).parent
@@ -110,7 +110,7 @@ def test_haproxy_takes_its_samples_and_finds_the_pods(tmp_path: Path) -> None:
         assert f" {pods['metadata']['name']}-{number}.{pods['spec']['serviceName']}:8080 port 9090" in text
     # The chart's page has the sample of the operating page, with other servers.
     assert snippets.haproxy().partition("    default-server")[0] in text
-    program = find_haproxy()
+    program = find("haproxy")
     if program is None:
         pytest.skip("haproxy is not installed: `make fault-tools` as root on a Debian, or install it by hand")
     config = tmp_path / "haproxy.cfg"

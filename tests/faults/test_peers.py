@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import pytest
 
@@ -108,33 +108,3 @@ def _groups(
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
 def test_three_groups_end_with_what_their_events_come_to(played: Callable[[], None]) -> None:
     played()
-
-
-def test_no_prescription_is_given_to_a_patient_with_the_number_of_another(ground: Ground, seed: int) -> None:
-    """Of every fifth one the server knows somebody else by that number."""
-    lives = Lives.of_records(RECORDS["fhir"], seed=seed)
-    who: dict[str, Any] = {
-        lives.prescription_id(each): lives.events(each)[0].value["patient"] for each in range(lives.prescriptions)
-    }
-    strangers = set(list(who)[::5])
-    with Server() as server, writing(ground, lives, server, REFERENCES="search") as scene:
-        system = scene.subject.options["MRN_SYSTEM"]
-        for key, patient in who.items():
-            identifier = [{"system": system, "value": patient["mrn"]}]
-            born = "1901-01-01" if key in strangers else str(patient["date_of_birth"])
-            person = {"resourceType": "Patient", "id": key, "identifier": identifier, "birthDate": born}
-            server.fake.put(person)
-        scene.write()
-        scene.member()
-        scene.wait_settled()
-
-        assert set(scene.ask("select distinct key, code from drx_consumer.parked_key")) == {
-            (key, "patient_mismatch") for key in strangers
-        }
-        subjects = {
-            had["value"]: each["subject"]["reference"]
-            for each in server.kept(system.removesuffix("mrn")).values()
-            for had in each.get("identifier", ())
-            if had["system"].endswith(":prescription")
-        }
-        assert subjects == {key: f"Patient/{key}" for key in who.keys() - strangers}

@@ -68,6 +68,11 @@ _COMMANDS = {
 }
 
 
+def find(name: str) -> str | None:
+    """Return the program, if it is installed; Debian has it where only root looks."""
+    return shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
+
+
 @contextmanager
 def proxying(name: str, server: int, directory: Path) -> Iterator[int]:
     port = free_port()
@@ -77,7 +82,7 @@ def proxying(name: str, server: int, directory: Path) -> Iterator[int]:
 
 @contextmanager
 def serving(name: str, text: str, port: int, directory: Path) -> Iterator[None]:
-    program = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
+    program = find(name)
     if program is None:
         pytest.skip(f"{name} is not installed: `make fault-tools` as root on a Debian, or install it by hand")
     around, arguments = _COMMANDS[name]

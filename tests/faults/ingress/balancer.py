@@ -1,22 +1,17 @@
 import asyncio
 import csv
-import os
-import shutil
 import signal
 import socket
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import pytest
-
 from bridge.dev.ports import HOST, free_port
 from tests import snippets
 from tests.integration.ingress_process import IngressProcess
+from tests.integration.proxies import serving
 from tests.integration.service_process import until
-from tests.ports import listens
 
 # As `preStop.sleep` of a pod: what is routed elsewhere must have arrived everywhere before the process is told to end.
 PRE_STOP_S = 1.0
@@ -42,11 +37,6 @@ BY_SOURCE = snippets.haproxy().partition("\n")[2].partition("    server ")[0].rs
 _TAKEN = "stot"
 
 
-def find_haproxy() -> str | None:
-    """Return the program, if it is installed; Debian has it where only root looks."""
-    return shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
-
-
 class Balancer:
     def __init__(self, directory: Path, replicas: Sequence[IngressProcess], *, policy: str = ROUND_ROBIN) -> None:
         """Balance between `replicas`, whose addresses stay the same from run to run."""
@@ -58,25 +48,16 @@ class Balancer:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        program = find_haproxy()
-        if program is None:
-            pytest.skip("haproxy is not installed: `make fault-tools` as root on a Debian, or install it by hand")
         servers = (
             f"    server s{number} {HOST}:{urlsplit(each.url).port} port {urlsplit(each.management_url).port}"
             for number, each in enumerate(self._replicas)
         )
         place = {"directory": self._directory, "host": HOST, "port": self._port}
-        config = self._directory / "haproxy.cfg"
-        config.write_text(_CONFIG.format(**place, policy=self._policy, servers="\n".join(servers)))
-        with (self._directory / "haproxy.log").open("wb") as log:
-            process = subprocess.Popen([program, "-db", "-f", config], stdout=log, stderr=log)  # noqa: S603 - a fixed program
-            try:
-                # The socket of its statistics comes last, and a moment before anything listens there.
-                until(lambda: listens(self._port) and _answers(self._directory), what="a balancer")
-                yield
-            finally:
-                process.terminate()
-                process.wait()
+        text = _CONFIG.format(**place, policy=self._policy, servers="\n".join(servers))
+        with serving("haproxy", text, self._port, self._directory):
+            # The socket of its statistics comes a moment before anything listens there.
+            until(lambda: _answers(self._directory), what="a balancer")
+            yield
 
     async def replace(self, number: int) -> None:
         """Take one replica out of the rotation, end it in order, start it again, and bring it in when it is ready."""

@@ -15,16 +15,6 @@ from tests.settling import GROUP, PLACE, Bench, Effects, a_consumer, a_record, a
 ONES = Batches(50, 0.005)
 
 
-@pytest.mark.parametrize("mode", [ONES])
-async def test_a_batch_is_applied_once_and_in_order(bench: Bench) -> None:
-    log = [a_record(offset, f"rx_{offset % 7}") for offset in range(120)]
-    await bench.feed_all(log)
-
-    assert await bench.effects() == [f"evt_{offset}" for offset in range(120)]
-    assert await bench.rows("select next_offset, last_event_id from drx_consumer.progress") == [(120, "evt_119")]
-    assert bench.outcome("applied") == 120
-
-
 @pytest.mark.parametrize(
     "mode", [Batches(records=1_000, wait_s=3_600.0, window_records=1_000, window_bytes=20 * 2_048)]
 )

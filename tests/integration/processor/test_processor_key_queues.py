@@ -35,15 +35,6 @@ def schema_7(offset: int, key: str) -> bytes:
     return b"\0\0\0\0\7" + (a_record(offset, key).value or b"")
 
 
-@MODES
-async def test_an_event_that_was_applied_is_handled_no_second_time(bench: Bench, effects: Effects) -> None:
-    await bench.feed_all([a_record(0)])
-    bench.processor.offer(PLACE, [a_record(1, id="evt_0"), a_record(2, "rx_2", id="evt_0")])
-    await bench.settled(3)
-
-    assert (effects.attempts, bench.outcome("duplicate")) == (["evt_0"], 2)
-
-
 @pytest.mark.parametrize("mode", [Lanes(8)])
 async def test_an_event_is_no_duplicate_of_an_equal_one_that_is_asked_about_with_it(
     bench: Bench, effects: Effects

@@ -3,26 +3,10 @@ import asyncio
 import pytest
 
 from bridge.errors import TransientError
-from bridge.event import Event
 from consumers.api import WINDOW_RECORDS, Batches, Lanes
 from consumers.postgres.pool import Database
-from consumers.runtime.ledger import Ledger
 from consumers.runtime.partition import SETTLED_WINDOWS
-from tests.kafka import until
-from tests.settling import GROUP, PLACE, Bench, Effects, Gate, a_consumer, a_record, at_work
-
-
-async def test_a_late_claim_of_another_fences_the_owner_who_claims_again(bench: Bench, database: Database) -> None:
-    log = [a_record(offset, f"rx_{offset}") for offset in range(8)]
-    await bench.feed_all(log[:4])
-    await Ledger(database, group=GROUP, cluster_id="here").claim(PLACE)
-    bench.processor.offer(PLACE, log[4:])
-    await bench.read_again(log)
-    await bench.settled(8)
-
-    assert bench.processor.fenced(PLACE) is False
-    assert bench.count("fence_rejected_total") >= 1
-    assert sorted(await bench.rows("select event_id from drx_consumer.inbox")) == [(f"evt_{n}",) for n in range(8)]
+from tests.settling import PLACE, Bench, Effects, Gate, a_consumer, a_record, at_work
 
 
 @pytest.mark.parametrize("left", ["next_offset = 2, last_event_id = 'evt_1'", "next_offset = null"])
@@ -54,21 +38,6 @@ async def test_where_reading_starts_is_written_though_no_record_comes(bench: Ben
     bench.processor.start(PLACE, 7)
 
     await bench.until_rows("select next_offset from drx_consumer.progress", [(7,)])
-
-
-@pytest.mark.parametrize("mode", [Lanes(4, transactional=True)])
-async def test_a_zombie_leaves_no_effect_behind(bench: Bench, effects: Effects, database: Database) -> None:
-    """Another claims the partition while the handler is in the middle of the owner's transaction."""
-
-    async def be_late(event: Event) -> None:
-        del event
-        await Ledger(database, group=GROUP, cluster_id="here").claim(PLACE)
-
-    effects.before = be_late
-    await bench.feed([a_record(0)])
-    await until(lambda: bench.processor.fenced(PLACE))
-
-    assert (await bench.effects(), bench.processor.next_offset(PLACE)) == ([], 0)
 
 
 async def test_a_drain_settles_what_is_in_flight_and_starts_nothing(bench: Bench, effects: Effects) -> None:

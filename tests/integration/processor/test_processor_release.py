@@ -1,6 +1,6 @@
 import pytest
 
-from bridge.errors import PermanentError, TransientError
+from bridge.errors import PermanentError
 from consumers.api import Batches, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime import operator, parking
@@ -84,18 +84,6 @@ async def test_a_release_waits_for_a_batch_that_appends_to_the_same_key(bench: B
     await bench.until_rows("select key from drx_consumer.parked_key", [])
 
     assert [event for event in effects.kept if event != "evt_2"] == ["evt_0", "evt_1", "evt_3"]
-
-
-async def test_a_transient_failure_of_a_release_is_tried_again(bench: Bench, effects: Effects) -> None:
-    answers = [PermanentError("refused"), TransientError("conflict"), None]
-    effects.fail = lambda _, tried: answers[min(tried, 2)]
-    await bench.feed_all([a_record(0)])
-    await bench.request_release("rx_1")
-    await bench.until_rows("select key from drx_consumer.parked_key", [])
-
-    assert effects.attempts[-2:] == ["evt_0", "evt_0"]
-    assert bench.outcome("retry") == 1
-    assert effects.kept == ["evt_0"]
 
 
 @pytest.mark.parametrize("mode", [Lanes(4)])

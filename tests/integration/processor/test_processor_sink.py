@@ -1,9 +1,7 @@
-import random
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
-import aiohttp
 import pytest
 
 from bridge.errors import ConfigError, TransientError
@@ -19,12 +17,6 @@ from tests.settling import GROUP, PLACE, Bench, Effects, a_consumer, a_record, a
 
 # Failures of one record, more than any limit of attempts.
 MANY = 30
-FAILURES = [
-    ConnectionRefusedError(),
-    TimeoutError(),
-    aiohttp.ServerDisconnectedError(),
-    TransientError("http_503", systemic=True),
-]
 
 
 @pytest.fixture
@@ -52,33 +44,6 @@ async def test_a_sink_that_refuses_connections_is_waited_for(bench: Bench, effec
     assert (await bench.parked(), bench.count("circuit_state", state="open")) == ([], 0)
     assert bench.outcome("retry") == 0
     assert sorted(effects.kept, key=lambda each: int(each[4:])) == [f"evt_{offset}" for offset in range(60)]
-
-
-@pytest.mark.parametrize("percent", [30, 70])
-async def test_a_brown_out_parks_nothing_and_is_worked_through(
-    consumer: Consumer, database: Database, effects: Effects, mode: Lanes | Batches, percent: int
-) -> None:
-    """`percent` of the calls fail, pings too, and each key goes on in order at the pace of the sink."""
-    rng = random.Random(percent)  # noqa: S311 - no key
-    effects.fail = lambda *_: rng.choice(FAILURES) if rng.randrange(100) < percent else None
-    records = 300
-
-    async def ping(resource: object) -> None:
-        del resource
-        effects.pings += 1
-        if rng.randrange(100) < percent:
-            raise TimeoutError
-
-    consumer.ping = ping
-    async with at_work(consumer, database) as bench:
-        await bench.feed_all([a_record(offset, f"rx_{offset % 50}") for offset in range(records)])
-
-        assert (await bench.parked(), bench.outcome("retry")) == ([], 0)
-    for key in range(50):
-        of_key = [event for event in effects.kept if int(event[4:]) % 50 == key]
-        assert of_key == [f"evt_{offset}" for offset in range(key, records, 50)]
-    if isinstance(mode, Lanes):
-        assert len(effects.attempts) < 2 * records * 100 / (100 - percent), "calls beyond those that had to fail"
 
 
 @pytest.mark.parametrize("others", [0, 30])
