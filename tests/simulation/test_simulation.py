@@ -34,6 +34,10 @@ def test_no_promise_is_broken_in_new_worlds(capsys: pytest.CaptureFixture[str]) 
         sys.stdout.write(f"\n{said}")
 
 
+def test_no_promise_is_broken_in_worlds_of_consumers() -> None:
+    simulate("--consumers", "--for", "20s")
+
+
 def test_worlds_keep_all_promises_and_are_the_same_under_other_hashes_and_on_another_day(tmp_path: Path) -> None:
     """Nothing but the seed decides: no order of a set, no clock of the machine."""
     clock = Clock(tmp_path / "clock")
