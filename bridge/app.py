@@ -55,7 +55,7 @@ _Result = TypeVar("_Result")
 
 # Seconds of shutdown beyond the configured waits, such as for closing files.
 STOP_MARGIN_S = 1.0
-# Seconds to receive a head or a body: 256 KiB need 210 kbit/s; slower senders hit their own timeout first.
+# Seconds to receive the headers or the body: 256 KiB need 210 kbit/s; slower senders hit their own timeout first.
 READ_TIMEOUT_S = 10.0
 # Seconds between two heartbeats. The alert `HeartbeatMissing` fires after four missed ones.
 HEARTBEAT_S = 30.0
@@ -220,7 +220,7 @@ def secret_checks(sources: Mapping[str, Source], *, now: Callable[[], float] = t
     """Return a check for each source that has keys.
 
     If a source has no valid key but another one has, the result is `degraded`, not a failure. Every replica has the
-    same keys, so unready replicas would take the other sources away too.
+    same keys: if all became unready, the other sources would be unavailable too.
     """
 
     def has_key(source: Source) -> bool:

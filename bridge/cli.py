@@ -8,11 +8,11 @@ from bridge.runtime.process import LazyGroup, run_command_line
 COMMANDS = {
     "serve": ("bridge.commands.serve:serve", "Run the ingress."),
     "dev": ("bridge.dev.cli:dev", "Run the whole system on this machine."),
-    "demo": ("bridge.dev.demo:demo", "Watch one prescription go all the way."),
+    "demo": ("bridge.dev.demo:demo", "Follow one prescription through the whole system."),
     "simulate": ("bridge.dev.simulate:simulate", "Sign and push deliveries as DRx does."),
     "listen": ("bridge.dev.listen:listen", "Post new events of `dev` to a program of yours."),
     "verify": ("bridge.commands.verify:verify", "Check whether a delivery would be accepted, and why not."),
-    "sign": ("bridge.commands.sign:sign", "Print the headers that prove a body."),
+    "sign": ("bridge.commands.sign:sign", "Print the headers that sign a body."),
     "map": ("bridge.commands.map:map_body", "Show the events and keys of a body, or why it would be parked."),
     "mapping": ("bridge.commands.map:mapping", "Check what a mapping file makes of a vendor's bodies."),
     "secrets": ("bridge.commands.secrets:secrets", "Make, list or check the secrets of sources."),

@@ -6,7 +6,7 @@ from typing import ClassVar
 class BridgeError(Exception):
     """Base class; any other exception is a bug."""
 
-    code: str = "error"  # stable word for logs, HTTP bodies and headers; never a value of a delivery
+    code: str = "error"  # stable identifier for logs, HTTP bodies and headers; never a value of a delivery
     retriable: ClassVar[bool] = False  # true if the same call may succeed later without any change
 
 
@@ -25,17 +25,17 @@ class CodedError(BridgeError):
 
 
 class DeliveryRefusedError(CodedError):
-    """Refused before its origin was verified; the answer is 4xx with only the code."""
+    """Refused before its origin was verified; the response is 4xx with only the code."""
 
     def __init__(self, code: str, *, reason: str = "", wait_s: float = 0.0) -> None:
-        """Keep the `code` of the answer, the `reason` for metrics and logs, and the seconds until a retry."""
+        """Keep the `code` of the response, the `reason` for metrics and logs, and the seconds until a retry."""
         super().__init__(code)
         self.reason = reason
         self.wait_s = wait_s
 
 
 class NotDurableError(CodedError):
-    """The delivery could not be made durable in time; the answer is 503 and the sender keeps it."""
+    """The delivery could not be made durable in time; the response is 503 and the sender keeps it."""
 
     retriable = True
 
@@ -90,7 +90,7 @@ class TransientError(CodedError):
 def _word(code: str) -> str:
     """Return the code of a handler's error if logs and tables can hold it; otherwise the handler has a bug.
 
-    Raises `AttributeError` if it is not text, `ValueError` if it has characters that are not printable.
+    Raises `AttributeError` if it is not a string, `ValueError` if it has characters that are not printable.
     """
     if not code.isprintable():
         raise ValueError("a code is a constant word")

@@ -22,7 +22,7 @@ UNRECOGNIZED_TYPE = "drx.unrecognized"
 Durable = Literal["committed", "spooled"]
 # Receipts whose encoded forms are cached; deliveries processed together share one.
 RECEIPTS_MAX = 8
-# Final state of an accepted event; `failed`: it is not durable and was given up.
+# Final state of an accepted event; `failed`: it is not durable, and is not written any more.
 Settled = Literal["committed", "spooled", "failed"]
 
 
@@ -115,10 +115,10 @@ def identity_in(delivery: Delivery, event: Event) -> Identity:
 class ParkReason:
     """Why a verified delivery is parked instead of mapped to events."""
 
-    reason: str  # key of `answers.PARKED`; the only part in metrics
+    reason: str  # key of `response_codes.PARKED`; the only part in metrics
     detail: str = ""  # from a closed list of the reason, or empty
-    # Path of the invalid field, array indexes as `*`, or empty. It is part of the answer: never a value, or a name that
-    # only the body has.
+    # Path of the invalid field, array indexes as `*`, or empty. It is part of the response: never a value, or a name
+    # that only the body has.
     field: str = ""
     key: str | None = None  # prescription id if valid; None: the webhook id is the record key
 

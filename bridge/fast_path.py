@@ -21,9 +21,9 @@ orjson is less strict than `json_body.py`, so further checks show that both woul
 
 - It keeps the last of two members with one name, and reads `-0` as 0. If serialising the document gives the body, byte
   for byte, there was neither: it writes each name once, and 0 as `0`. Most senders' bodies have this form.
-- Otherwise the members are counted: every object holds only known ones. In the text, each name ends with a quote,
+- Otherwise the members are counted: every object holds only known ones. In the body, each name ends with a quote,
   directly followed by a colon if no space precedes colons. So if `":` occurs as often as there are members, no repeated
-  one is hidden. (A text that contains `":` only adds to the count.) The text is searched for `-0`.
+  one is hidden. (A string that contains `":` only adds to the count.) The body is searched for `-0`.
 - Integers of more than 64 bits, fractions and exponents are not read as an `int` in the range of a field. No field is
   nested as deep as the contract allows, and an unknown member defers anyway. Everything else that the contract refuses,
   orjson refuses too.
@@ -195,7 +195,7 @@ class _Encoders(dict[str, _Encode]):
         fields = next(iter(expanded.values()))["fields"]
         (symbols,) = (each["type"]["symbols"] for each in fields if each["name"] == "environment")
         self.environments = {symbol: varint(place) for place, symbol in enumerate(symbols)}
-        # Bodies never have the type `other.reported`, only a sender's own word.
+        # Bodies never have the type `other.reported`, only a sender's own type.
         self._schemas = {each: avro for each, avro in expanded.items() if each not in {OTHER_REPORTED, *profile.ignore}}
 
     def __missing__(self, event_type: str) -> _Encode | None:
@@ -236,7 +236,7 @@ def _decimal(text: str) -> Decimal:
 
 @cache
 def _text_encoder(kind: object) -> Callable[[str], bytes]:
-    """Return a caching encoder for a text that Avro stores as a day or decimal, since values recur often."""
+    """Return a caching encoder for a string that Avro stores as a day or decimal, since values recur often."""
     if kind is AwareDatetime:
         encode = compile_encoder({"type": "long", "logicalType": "timestamp-micros"})
         return lambda text: encode(_instant(text))

@@ -25,10 +25,10 @@ def check_process(
 
 def _risks(kafka: Brokers, log: LogSettings, prefix: str) -> Iterator[Risk]:
     if kafka.security_protocol.endswith("PLAINTEXT"):
-        text = f"{kafka.security_protocol} carries health information, and any password, in clear"
+        text = f"{kafka.security_protocol} sends health information, and any password, in clear text"
         yield Risk("plaintext_kafka", text, f"set {prefix}KAFKA__SECURITY_PROTOCOL to SSL or SASL_SSL")
     if log.level == "debug":
-        yield Risk("debug_log", "texts of libraries may contain values", f"set {prefix}LOG__LEVEL to info")
+        yield Risk("debug_log", "log messages of libraries may contain values", f"set {prefix}LOG__LEVEL to info")
 
 
 def _all_on_this_machine(connection: KafkaConnection) -> bool:
@@ -45,5 +45,5 @@ def _check_id_keys(directory: Path | None, *, setting: str) -> Finding:
     try:
         keys = read_id_keys(directory)
     except ConfigError as exc:
-        return Finding("log", "failed", str(exc), f"mend it, or point {setting} at another directory")
+        return Finding("log", "failed", str(exc), f"correct it, or point {setting} at another directory")
     return Finding("log", "ok", f"ids are hashed; `hash-id` knows the keys {', '.join(key.name for key in keys)}")

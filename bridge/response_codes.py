@@ -1,4 +1,4 @@
-"""Every answer of the public port, in one table: metrics, logs, commands, OpenAPI and docs read from it."""
+"""Every response of the public port, in one table: metrics, logs, commands, OpenAPI and docs read from it."""
 
 from collections.abc import Mapping
 from typing import NamedTuple

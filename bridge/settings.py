@@ -66,18 +66,18 @@ class HttpSettings(Section):
     host: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104 - a pod listens on its own address
     port: Port = Field(8080, description="port to listen on")
     body_max_bytes: int = Field(262_144, ge=1, le=16_777_216, description="larger bodies are refused with 413")
-    deadline_s: Seconds = Field(4.0, description="time limit for an answer, from the receipt")
+    deadline_s: Seconds = Field(4.0, description="time limit for a response, from the receipt")
     connections_max: int = Field(
         2048,
         ge=16,
         le=65_536,
-        description="most open connections; beyond it the oldest without a verified delivery is ended",
+        description="most open connections; for a new one, the oldest without a verified delivery is closed",
     )
     tls_in_front: bool = Field(
         default=False, description="deliveries come through a proxy that ends TLS; needed for secrets that are sent"
     )
     address_rate_per_s: Rate | None = Field(
-        None, description="most deliveries of one address a second, and in a burst; beyond it 429; unset: no limit"
+        None, description="most deliveries of one address per second, and in a burst; more get 429; unset: no limit"
     )
     trusted_proxies: CommaList = Field(
         "", description="networks of proxies, separated by commas, whose X-Forwarded-For names the address"
@@ -113,11 +113,11 @@ class Brokers(Section):
     sasl_token_url: str | None = Field(
         None, pattern=_ENDPOINT, description="token endpoint of OAUTHBEARER, by client credentials"
     )
-    sasl_token_scope: str = Field("", description="scope that is asked for there")
+    sasl_token_scope: str = Field("", description="scope to request there")
     sasl_token_provider: str | None = Field(
         None,
         pattern=r"^[\w.]+:\w+$",
-        description="module:function that returns an aiokafka token provider, in the place of sasl_token_url",
+        description="module:function that returns an aiokafka token provider, instead of sasl_token_url",
     )
     ssl_cafile: Path | None = Field(None, description="certificates to trust; unset: the system's")
     ssl_certfile: Path | None = Field(None, description="client certificate, if brokers require one")
@@ -133,7 +133,7 @@ class Brokers(Section):
         by_token = [self.sasl_token_url, self.sasl_token_provider]
         given = [self.sasl_mechanism, self.sasl_username_file, self.sasl_password_file]
         if (self.sasl_mechanism == "OAUTHBEARER") != (by_token.count(None) == 1):
-            raise ValueError("OAUTHBEARER needs either sasl_token_url or sasl_token_provider, and nothing else has one")
+            raise ValueError("OAUTHBEARER, and no other mechanism, needs either sasl_token_url or sasl_token_provider")
         if self.security_protocol.startswith("SASL") and None in given and self.sasl_token_provider is None:
             raise ValueError("SASL needs sasl_mechanism, sasl_username_file and sasl_password_file")
         if not self.security_protocol.startswith("SASL") and any(part is not None for part in given):
@@ -177,7 +177,7 @@ class SourceSettings(Section):
         min_length=1,
         max_length=200,
         description="scheme that verifies deliveries: standard_webhooks, body_hmac, ed25519, secret_header, basic, "
-        "url_token, cidr, jwt, github, stripe, shopify, photon, dosespot; several joined by `+` must all hold",
+        "url_token, cidr, jwt, github, stripe, shopify, photon, dosespot; several joined by `+` must all pass",
     )
     scheme_parameters: dict[str, CommaList] = Field(
         {}, description="a parameter of the scheme, such as SCHEME_HEADER for `body_hmac`"
@@ -191,21 +191,23 @@ class SourceSettings(Section):
         "cloudevents or eventgrid",
     )
     challenge_token: str = Field(
-        "", description="place of the source's secret in a handshake, header:NAME or member:NAME; else 401"
+        "", description="where a handshake has the source's secret, header:NAME or member:NAME; else 401"
     )
     body: Literal["json", "xml"] = Field(
         "json", description="format of its bodies; xml needs a mapping file and the extra `xml`"
     )
     options: dict[str, str] = Field({}, description="options of its profile, such as account_id or zone")
     ignore: CommaList = Field(
-        "", description="the sender's words for types to ignore, separated by commas: answered 200, not written"
+        "", description="names of types to ignore, separated by commas: answered 200, not written"
     )
-    answer_200: bool = Field(default=False, description="answer 200 instead of 202, to senders that accept only 200")
+    answer_200: bool = Field(
+        default=False, description="respond with 200 instead of 202, for senders that accept only 200"
+    )
     accept: Annotated[CommaList, of(SOURCE_RISKS)] = Field(
         "", description=f"risks that are accepted, of {', '.join(SOURCE_RISKS)}"
     )
     rate_per_s: Rate | None = Field(
-        None, description="most deliveries a second, proved or not, and in a burst; beyond it 429; unset: no limit"
+        None, description="most deliveries per second, verified or not, and in a burst; more get 429; unset: no limit"
     )
     # The same bounds as for a profile's default.
     dedupe_window_s: Annotated[int, Field(ge=600, le=30 * 86_400)] | None = Field(
@@ -228,7 +230,7 @@ class SourceSettings(Section):
 
     @property
     def ignored(self) -> frozenset[str]:
-        """The sender's words for types to ignore."""
+        """The sender's names of types to ignore."""
         return named(self.ignore)
 
 
@@ -241,12 +243,12 @@ class Dedupe(Section):
 class SpoolSettings(Section):
     """Local disk for events that Kafka does not acknowledge in time."""
 
-    enabled: bool = Field(default=True, description="if off, deliveries not in Kafka in time are answered 503")
+    enabled: bool = Field(default=True, description="if off, deliveries not in Kafka in time get 503")
     dir: Path = Field(
         Path("/var/lib/drx-bridge/spool"), description="directory for this process only, on persistent storage"
     )
     capacity_bytes: int = Field(
-        1_073_741_824, ge=1_048_576, le=1_099_511_627_776, description="most bytes of spooled events; more is refused"
+        1_073_741_824, ge=1_048_576, le=1_099_511_627_776, description="most bytes of spooled events; more are refused"
     )
     key_dir: Path | None = Field(None, description="directory with one file per key; unset: `keys` in the spool's")
 
@@ -258,7 +260,7 @@ class ShutdownSettings(Section):
 
     @property
     def drain_s(self) -> float:
-        """Seconds to answer requests in flight: 15 of 45, more than three answer deadlines."""
+        """Seconds to respond to requests in flight: 15 of 45, more than three response deadlines."""
         return self.grace_s / 3
 
     @property
@@ -285,7 +287,7 @@ class LogSettings(Section):
     id_key_dir: Path | None = Field(
         None,
         description="directory with one file per key; `current` hashes ids in lines, which `drx-bridge hash-id` finds; "
-        "unset: each process makes a random key",
+        "unset: each process creates a random key",
     )
 
 
@@ -321,7 +323,7 @@ class Settings(FileSettings):
     @model_validator(mode="after")
     def _a_stop_answers(self) -> Self:
         if not self.http.deadline_s < self.shutdown.drain_s:
-            msg = "http.deadline_s must be less than a third of shutdown.grace_s, or a stop would cut answers off"
+            msg = "http.deadline_s must be less than a third of shutdown.grace_s, or a stop would cut off responses"
             raise ValueError(msg)
         return self
 

@@ -47,7 +47,7 @@ def challenge_of(name: str, source: SourceSettings, scheme: Scheme) -> Challenge
     except ParameterError as exc:
         raise ConfigError(f"{place(name, exc.parameter)}: {exc.problem}") from None
     if challenge and challenge.token[0] and not any(part.name in TEXT_SECRETS for part in scheme.parts):
-        problem = f"needs a scheme with a text for its secret: {', '.join(TEXT_SECRETS)}"
+        problem = f"needs a scheme whose secret is a string: {', '.join(TEXT_SECRETS)}"
         raise ConfigError(f"{place(name, 'challenge_token')}: {problem}")
     return challenge
 
@@ -72,7 +72,7 @@ def check_new_keys(settings: Settings, directories: Mapping[str, Secrets], name:
     after = {each: directory.keys for each, directory in directories.items()} | {name: keys}
     for pair in shared_key_pairs(settings, after):
         if name in pair:
-            raise SecretsError("secret_shared", f"{place(name, 'secrets_dir')}: has a key that another source has too")
+            raise SecretsError("secret_shared", f"{place(name, 'secrets_dir')}: has a key that another source also has")
 
 
 def rate_limit(per_s: float | None) -> RateLimit | None:

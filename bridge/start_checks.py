@@ -55,12 +55,12 @@ def check_sources(settings: Settings) -> Iterator[Finding]:
         yield from check_proof(name, source, scheme, profiles[name], tls_in_front=tls_in_front)
         directory = slots_dir(scheme, source)
         if directory and scheme.jwks_url and not (directory / KEY_SET).exists():
-            yield Finding(f"secrets {name}", "ok", f"a start reads its keys at {scheme.jwks_url}")
+            yield Finding(f"secrets {name}", "ok", f"the bridge reads its keys at startup from {scheme.jwks_url}")
         elif directory is not None:
             try:
                 keys[name] = load(directory, scheme)
             except ConfigError as exc:
-                advice = f"mend it, or point {place(name, 'secrets_dir')} at another directory"
+                advice = f"correct it, or point {place(name, 'secrets_dir')} at another directory"
                 yield Finding(f"secrets {name}", "failed", str(exc), advice)
     yield from check_keys(settings, keys)
     if len(profiles) == len(settings.sources):
@@ -75,7 +75,7 @@ def check_proof(
     # A captured delivery must be stale before its id is forgotten, whichever of the two clocks is ahead.
     least_s = 2 * source.tolerance_s if scheme.dated and source.tolerance_s else 0
     if window_s < least_s:
-        text = f"{place(name, 'dedupe_window_s')}: {window_s} s are less than {least_s}, while a repeat may still come"
+        text = f"{place(name, 'dedupe_window_s')}: {window_s} s are less than {least_s}, but a repeat may still arrive"
         yield Finding(f"source {name}", "failed", text, f"set {least_s} or more, or a smaller tolerance_s")
     for risk in weaknesses(
         scheme, tolerance_s=source.tolerance_s, window_s=window_s, tls_in_front=tls_in_front, bucket_s=bucket_s(profile)
@@ -89,10 +89,10 @@ def check_keys(settings: Settings, keys: Mapping[str, Sequence[KeySlot]]) -> Ite
     """Check the current keys for guessable ones, and for keys shared by sources."""
     for name, slots in keys.items():
         for text in guessable(slots):
-            advice = "agree on another one with the sender; `drx-bridge secrets new` makes secrets"
+            advice = "agree on another one with the sender; `drx-bridge secrets new` creates secrets"
             yield Finding(f"secrets {name}", "failed", f"{settings.sources[name].secrets_dir}/{text}", advice)
     for owner, other in shared_key_pairs(settings, keys):
-        text = f"{place(other, 'secrets_dir')}: has a key that {owner} has too"
+        text = f"{place(other, 'secrets_dir')}: has a key that {owner} also has"
         advice = "give each source its own, or accept it in both: accept=shared_key"
         yield Finding(f"secrets {other}", "failed", text, advice)
 
@@ -100,8 +100,8 @@ def check_keys(settings: Settings, keys: Mapping[str, Sequence[KeySlot]]) -> Ite
 def _check_address_limit(http: HttpSettings) -> Iterator[Finding]:
     yield from failures("http", partial(address_limit, http))
     if http.address_rate_per_s is not None and http.tls_in_front and not http.trusted_proxies:
-        text = f"{place_of(Settings, 'http', 'address_rate_per_s')}: all have the address of the proxy in front"
-        yield Finding("http", "failed", text, "name its networks in http.trusted_proxies")
+        text = f"{place_of(Settings, 'http', 'address_rate_per_s')}: behind a proxy, all clients have its address"
+        yield Finding("http", "failed", text, "list its networks in http.trusted_proxies")
 
 
 def _check_routes(routes: Mapping[str, str]) -> Iterator[Finding]:
@@ -109,7 +109,7 @@ def _check_routes(routes: Mapping[str, str]) -> Iterator[Finding]:
     patterns = [pattern for pattern, _ in longest_first(routes)]
     used = {next((each for each in patterns if fnmatchcase(kind, each)), None) for kind in EVENT_MODELS}
     for pattern in routes.keys() - used:
-        text = f"kafka.routes: no event type matches {pattern!r}, or a longer pattern has all that do"
+        text = f"kafka.routes: no event type matches {pattern!r}, or longer patterns match all of them"
         yield Finding("routes", "failed", text, "docs/events.md lists the types")
 
 
@@ -123,5 +123,5 @@ def _check_registry(registry: Registry) -> Iterator[Finding]:
 def _key_risk(spool: SpoolSettings) -> Iterator[Risk]:
     if spool.enabled and (spool.key_dir is None or not (spool.key_dir / CURRENT).is_file()):
         where = "next to the data it encrypts" if spool.key_dir is None else f"in {spool.key_dir}, which has none"
-        advice = f"make one, back it up, and set {PREFIX}SPOOL__KEY_DIR to its directory"
-        yield Risk("generated_spool_key", f"the start would make the spool's key {where}", advice)
+        advice = f"create one, back it up, and set {PREFIX}SPOOL__KEY_DIR to its directory"
+        yield Risk("generated_spool_key", f"the first start would create the spool's key {where}", advice)

@@ -103,11 +103,11 @@ class Context:
 
         It is stored by the transaction that settles the event: exactly once, and not at all if the handler fails. It is
         written to the topic at least once; a repeat has the same `drx_outbox` header. Records published under one key
-        by events of one key keep their order. Text is encoded as UTF-8.
+        by events of one key keep their order. Strings are encoded as UTF-8.
 
         Raises:
-            ValueError: Key, value and headers are larger than `PUBLISH_MAX_BYTES`, or a text has lone surrogates.
-            AttributeError: Key or value is neither text nor bytes, or a header is not text.
+            ValueError: Key, value and headers are larger than `PUBLISH_MAX_BYTES`, or a string has lone surrogates.
+            AttributeError: Key or value is neither a string nor bytes, or a header is not a string.
         """
         own = dict(headers or {})
         name = f"{self.group}:{self.topic}:{self.partition}:{self.offset}:{len(self.outgoing)}"
@@ -154,7 +154,7 @@ class PeriodicJob(NamedTuple):
 class Tables(NamedTuple):
     """A consumer's own tables, created and upgraded by `drx-consumer init`."""
 
-    migrations: Any  # directory or package resource with files `0001_words.sql`; `{schema}` in them stands for `schema`
+    migrations: Any  # directory or package resource with files `0001_words.sql`; `{schema}` in them becomes `schema`
     schema: str  # must not be another consumer's
 
 
@@ -221,9 +221,9 @@ class Consumer:
     def __post_init__(self) -> None:
         self.group = self.group or self.name
         for field_name in ("topics", "types", "publishes", "discloses"):
-            # To a type checker, a text is a sequence of texts: its characters would be used as topics or types.
+            # To a type checker, a string is a sequence of strings: its characters would be used as topics or types.
             if isinstance(getattr(self, field_name), str):
-                raise ConfigError(f"consumer {self.name!r}: {field_name} must be a list, also of one")
+                raise ConfigError(f"consumer {self.name!r}: {field_name} must be a list, even for one")
         if self.attempts < 1:
             raise ConfigError(f"consumer {self.name!r}: attempts must be at least 1")
         for function in (self.handle, self.prepare, self.ping):
@@ -284,7 +284,7 @@ class Consumer:
 
 
 def takes_setup(made: object) -> bool:
-    """Return whether an entry point is a function with a `Setup` argument, and so has settings of its own."""
+    """Return whether an entry point is a function with a `Setup` argument, and so has its own settings."""
     return callable(made) and bool(inspect.signature(made).parameters)
 
 

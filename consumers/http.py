@@ -28,10 +28,10 @@ from bridge.errors import BridgeError, ConfigError, PermanentError, TransientErr
 from bridge.runtime.hosts import is_host
 from bridge.runtime.metrics import DURATION_BUCKETS, NAMESPACE
 
-# Seconds; a longer connect is an outage. The rest of `timeout_s` is for the answer.
+# Seconds; a longer connect is an outage. The rest of `timeout_s` is for the response.
 CONNECT_S = 5.0
-# Maximum bytes read of an answer: an endless one must not fill the memory.
-ANSWER_MAX_BYTES = 64 * 1024
+# Maximum bytes read of a response: an endless one must not fill the memory.
+RESPONSE_MAX_BYTES = 64 * 1024
 
 _OK, _REDIRECT, _CLIENT, _SERVER = 200, 300, 400, 500
 # Statuses of an endpoint that is away, rejects our credentials, or has another URL: other events would fail, too.
@@ -41,11 +41,11 @@ _CONFLICTS = frozenset({409, 412})
 
 
 class HttpReply(NamedTuple):
-    """An answer with a status of 2xx, or one of `also`."""
+    """A response with a status of 2xx, or one of `also`."""
 
     status: int
     headers: Mapping[str, str]  # names in lower case
-    body: bytes  # the first `answer_max_bytes`
+    body: bytes  # the first `response_max_bytes`
 
 
 class Timed:
@@ -71,9 +71,9 @@ class RequestMetrics:
         name: str,
         service: str,
         counted: str = "HTTP requests by outcome",
-        timed: str = "Time to the answer",
+        timed: str = "Time to the response",
     ) -> None:
-        """Register both; `name` is a constant word, `service` the consumer's group, the others are help texts."""
+        """Register both; `name` is a constant, `service` the consumer's group, the others are help texts."""
         own: dict[str, Any] = {"namespace": NAMESPACE, "registry": registry}
         self._requests = Counter(f"{name}_requests", counted, ("service", "code"), **own)
         duration = Histogram(f"{name}_request_duration_seconds", timed, ("service",), buckets=DURATION_BUCKETS, **own)
@@ -106,7 +106,7 @@ class HttpClient:
     _base_url: str  # without a final slash
     _ping_path: str | None
     _metrics: RequestMetrics | None
-    _answer_max_bytes: int
+    _response_max_bytes: int
 
     async def post(
         self, path: str = "", body: str | bytes = b"", *, headers: Mapping[str, str] | None = None
@@ -115,13 +115,13 @@ class HttpClient:
         return await self.request("POST", path, body, headers=headers)
 
     async def ping(self) -> None:
-        """Check that the endpoint answers with a status below 500 that is not systemic."""
+        """Check that the endpoint responds with a status below 500 that is not systemic."""
         try:
             await self.request("GET", self._ping_path or "")
         except PermanentError:
             return
         except TransientError as exc:
-            # Without a ping path, a 404 shows that the endpoint answers.
+            # Without a ping path, a 404 shows that the endpoint is available.
             if exc.code in {"http_409", "http_412"} or (self._ping_path is None and exc.code == "http_404"):
                 return
             raise
@@ -135,14 +135,14 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         also: Collection[int] = (),
     ) -> HttpReply:
-        """Send one request below the base URL and return a 2xx answer; bodies are JSON unless `headers` differ.
+        """Send one request below the base URL and return a 2xx response; bodies are JSON unless `headers` differ.
 
-        `also` are further statuses to return instead of raising, for answers whose body explains them.
+        `also` are further statuses to return instead of raising, for responses whose body explains them.
         """
         with nullcontext(Timed()) if self._metrics is None else self._metrics.timed() as timed:
-            answer = await self._exchange(method, path, body, headers or {}, also)
-            timed.answered(answer.status)
-        return answer
+            response = await self._exchange(method, path, body, headers or {}, also)
+            timed.answered(response.status)
+        return response
 
     async def _exchange(
         self, method: str, path: str, body: str | bytes, headers: Mapping[str, str], also: Collection[int]
@@ -155,7 +155,7 @@ class HttpClient:
             async with self._session.request(
                 method, self._base_url + path, data=content or None, headers=named, allow_redirects=False
             ) as response:
-                received = await _first_bytes(response, self._answer_max_bytes)
+                received = await _first_bytes(response, self._response_max_bytes)
                 if response.status not in also:
                     judge(response.status)
                 names = {name.lower(): value for name, value in response.headers.items()}
@@ -198,35 +198,35 @@ async def open_http(
     key_file: Path | None = None,
     ping_path: str | None = None,
     metrics: RequestMetrics | None = None,
-    answer_max_bytes: int = ANSWER_MAX_BYTES,
+    response_max_bytes: int = RESPONSE_MAX_BYTES,
 ) -> AsyncIterator[HttpClient]:
     """Open a session with the endpoint at `base_url`; nothing is sent before the first request.
 
     An `http://` URL needs `allow_http`, which an operator sets by `allowed_by`, since health information is sent.
     `timeout_s` is for a whole request, and must be less than the handler's; use at least as many `connections` as
-    lanes. `headers`, such as a token, are never logged. `ping` requests `ping_path`; without one, any answer but 5xx to
-    a GET of the base URL suffices. Raises `ConfigError` if the URL or a file is invalid.
+    lanes. `headers`, such as a token, are never logged. `ping` requests `ping_path`; without it, any response but
+    5xx to a GET of the base URL suffices. Raises `ConfigError` if the URL or a file is invalid.
     """
     scheme, host = _server(base_url)
     if not host:
         raise ConfigError("the URL of an endpoint must be https://host[:port][/path]")
     if scheme == "http" and not allow_http:
         raise ConfigError(
-            f"the URL of {host} is plain HTTP, and what is sent is health information:"
+            f"the URL of {host} is plain HTTP, and health information is sent to it:"
             f" use https, or allow it by {allowed_by}"
         )
     connector = aiohttp.TCPConnector(limit=connections, ssl=client_tls(ca_file, cert_file, key_file))
     async with aiohttp.ClientSession(
         connector=connector,
         timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(CONNECT_S, timeout_s)),
-        # Compression is not accepted: a small answer must not decompress to a large one.
+        # Compression is not accepted: a small response must not decompress to a large one.
         headers={"accept-encoding": "identity", **(headers or {})},
         auto_decompress=False,
         # The library's bound on a header is 8 KiB, and gateways send longer ones.
-        max_field_size=ANSWER_MAX_BYTES,
+        max_field_size=RESPONSE_MAX_BYTES,
         cookie_jar=aiohttp.DummyCookieJar(),
     ) as session:
-        yield HttpClient(session, base_url.rstrip("/"), ping_path, metrics, answer_max_bytes)
+        yield HttpClient(session, base_url.rstrip("/"), ping_path, metrics, response_max_bytes)
 
 
 def _server(url: str) -> tuple[str, str]:
@@ -256,7 +256,7 @@ def client_tls(ca_file: Path | None, cert_file: Path | None, key_file: Path | No
 
 
 async def _first_bytes(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """Read up to the limit; a longer answer is truncated, and its connection closed."""
+    """Read up to the limit; a longer response is truncated, and its connection closed."""
     try:
         received = await response.content.readexactly(limit)
     except asyncio.IncompleteReadError as exc:

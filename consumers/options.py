@@ -30,7 +30,7 @@ _HOST = r"([A-Za-z0-9._%-]+|\[[0-9A-Fa-f:.%]+\])(:[0-9]+)?"
 _are_hosts = re.compile(rf"({_HOST}(,{_HOST})*)?", re.ASCII).fullmatch
 
 UNNAMED = "the configured server"
-"""Replaces a URL of which nothing can be shown."""
+"""Replaces a URL that cannot be shown."""
 
 
 def is_plain(text: str) -> bool:
@@ -86,21 +86,21 @@ SchemaName = Annotated[str, AfterValidator(_schema)]
 TablesSchema = Annotated[
     SchemaName, Field(description="schema of its tables; another schema is another group, `NAME.SCHEMA`")
 ]
-Topics = Annotated[WordList, Field(description="what it reads, with commas")]
+Topics = Annotated[WordList, Field(description="what it reads, separated by commas")]
 Imports = Annotated[
     Literal["skip", "send"],
     Field(description="whether [imported](write-a-consumer.md#arguments-of-a-handler) records are passed on"),
 ]
 AllowHttp = Annotated[
-    bool, Field(description="permits `http://`: in a test, or to a proxy on the same host; it is health information")
+    bool, Field(description="permits `http://`, in a test or to a proxy on the same host: health information is sent")
 ]
 AllowPlaintext = Annotated[
-    bool, Field(description="connect without TLS: in a test, or to a proxy on the same host; it is health information")
+    bool, Field(description="connect without TLS, in a test or to a proxy on the same host: health information is sent")
 ]
 
 
 class Options(BaseModel):
-    """Base of a consumer's settings: one field with bounds per setting; values come as text and are never shown."""
+    """Base of a consumer's settings: one field with bounds per setting; values are given as strings and never shown."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
@@ -111,7 +111,7 @@ class EndpointOptions(Options):
     instance: str = Field(
         "",
         pattern=_INSTANCE,
-        description="name of its server, in lower case: each instance is a group of its own, `NAME.INSTANCE`",
+        description="name of its server, in lower case: each instance has its own group, `NAME.INSTANCE`",
     )
 
     def group(self, name: str) -> str:
@@ -130,7 +130,7 @@ class ServerOptions(EndpointOptions):
     cert_file: Path | None = Field(None, description="PEM: client certificate, if the server requires one")
     key_file: Path | None = Field(None, description="PEM: private key of the client certificate")
     accounts: WordList | None = Field(
-        None, description="account ids, with commas; events of others are neither sent nor known; unset: all"
+        None, description="account ids, separated by commas; events of others are neither sent nor stored; unset: all"
     )
 
     def wants_account(self, event: Event) -> bool:

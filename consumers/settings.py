@@ -23,7 +23,7 @@ MARGIN_S = 5.0
 
 
 def _text(value: object) -> object:
-    """Convert TOML numbers, booleans and lists of texts to the text that a variable would have."""
+    """Convert TOML numbers, booleans and lists of strings to the string that a variable would have."""
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
         return ",".join(value)
     if isinstance(value, bool):

@@ -12,7 +12,7 @@ A handler can also be called directly, with `a_context`, and `Statements` instea
 
 Only Kafka is replaced. Records are encoded and decoded as in production, and the runtime is that of `drx-consumer run`.
 The database is a real PostgreSQL, started once per test process and emptied for each `running`. Delays between attempts
-are a twentieth of the usual ones. Needs the extra `drx-bridge[dev]`.
+are a twentieth of the usual delays. Needs the extra `drx-bridge[dev]`.
 """
 
 import asyncio
@@ -92,8 +92,8 @@ def an_event(event_type: str, *, key: str = "rx_1", id: str = "", at: datetime =
         key: Record key; the prescription id, except for `prescriber.enrollment_changed` and `system.ping`.
         id: Event id; a new one unless given.
         at: When it happened and was received, aware UTC.
-        fields: Fields of the record by their names in the schema; a nested record as a mapping. An unknown enum word is
-            given as the bridge writes it: `shipment_status="UNKNOWN"`, `raw_shipment_status="lost"`.
+        fields: Fields of the record by their names in the schema; a nested record as a mapping. An unknown enum value
+            is given as the bridge writes it: `shipment_status="UNKNOWN"`, `raw_shipment_status="lost"`.
 
     Raises:
         ValueError: There is no such type, or a field that does not fit it (`pydantic.ValidationError`).
@@ -120,7 +120,7 @@ def an_event(event_type: str, *, key: str = "rx_1", id: str = "", at: datetime =
         for error in exc.errors():
             if error["type"] == "literal_error":
                 name = error["loc"][-1]
-                exc.add_note(f"A word that {name} does not know comes as {name}='UNKNOWN' and raw_{name}='…'.")
+                exc.add_note(f"A value that {name} does not have is given as {name}='UNKNOWN' and raw_{name}='…'.")
         raise
     return Event(value["event_id"], event_type, value["source"], key, value["occurred_at"], value["received_at"], value)
 
@@ -132,7 +132,7 @@ class Statements:
         self.executed: list[tuple[str, tuple[object, ...]]] = []
 
     async def execute(self, query: str, *values: object) -> str:
-        """Keep a statement, and answer as if it had changed one row."""
+        """Keep a statement, and return as if it had changed one row."""
         self.executed.append((query, values))
         return f"{query.split(maxsplit=1)[0].upper()} 1"
 
@@ -245,7 +245,7 @@ select topic, key, value, (headers - $2::text)::text from drx_consumer.outbox wh
         return [Outgoing(topic, key, value, json.loads(headers)) for topic, key, value, headers in rows]
 
     async def run_jobs(self) -> None:
-        """Run every job of the consumer once, each in a transaction of its own."""
+        """Run every job of the consumer once, each in its own transaction."""
         for job in self._consumer.jobs:
             async with self._database.transaction(calls_services=True) as connection:
                 await job.once(connection, self._resource)

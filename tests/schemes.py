@@ -34,7 +34,7 @@ def vectors(*files: str) -> list[Vector]:
 def verdict(scheme: Scheme, raw: Raw, slots: Sequence[KeySlot], now: float) -> str:
     """Return `verified`, or the code of the refusal; any other exception is a bug."""
     try:
-        scheme.prove(raw, slots, now)
+        scheme.verify(raw, slots, now)
     except DeliveryRefusedError as exc:
         return exc.code
     return VERIFIED

@@ -32,7 +32,7 @@ class EncodeError(BridgeError):
     code = "encode"
 
     def __init__(self, field: str) -> None:
-        super().__init__(f"not what the schema says: {field or 'the record itself'}")
+        super().__init__(f"does not match the schema: {field or 'the record itself'}")
         self.field = field
 
 

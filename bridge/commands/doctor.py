@@ -90,11 +90,11 @@ def check_running(management: Management) -> Iterator[Finding]:
             report = orjson.loads(connection.getresponse().read())
         checks, reasons = dict(report["checks"]), dict(report.get("reasons", {}))
     except TimeoutError:
-        text = f"something listens at {address} and does not answer /readyz within {_ASK_S:g} s: the ingress hangs"
+        text = f"a process listens at {address} and does not answer /readyz within {_ASK_S:g} s: the ingress hangs"
         yield Finding("process", "failed", text, "keep its log and restart it; see docs/runbooks/HeartbeatMissing.md")
         return
     except (OSError, HTTPException, ValueError, TypeError, KeyError):
-        yield Finding("process", "ok", f"no ingress answers at {address}; a start would meet what is above")
+        yield Finding("process", "ok", f"no ingress answers at {address}; a start has the problems above")
         return
     failing = {name: word for name, word in checks.items() if word != "ok"}
     for name, word in failing.items():
@@ -115,7 +115,7 @@ async def check_key_sets(settings: Settings) -> AsyncIterator[Finding]:
                     yield Finding(f"keys {name}", "ok", f"{scheme.jwks_url} has keys that can be used")
                 except KeySetError as exc:
                     kept = (source.secrets_dir / KEY_SET).exists()
-                    advice = "check the URL and the network path to it; what was read before still serves"
+                    advice = "check the URL and the network path to it; the keys read before stay in use"
                     yield Finding(f"keys {name}", "warning" if kept else "failed", str(exc), advice)
 
 
@@ -124,7 +124,7 @@ async def check_registry(registry: Registry, *, routes: RoutingTable) -> AsyncIt
     try:
         lock = bundled()
     except ConfigError as exc:
-        yield Finding("registry", "failed", str(exc), "install the package again")
+        yield Finding("registry", "failed", str(exc), "reinstall the package")
         return
     if registry.url is None:
         yield Finding(
@@ -139,13 +139,13 @@ async def check_registry(registry: Registry, *, routes: RoutingTable) -> AsyncIt
     except IdsMissingError as exc:
         yield Finding("registry", "failed", str(exc), "run `drx-bridge schemas push`")
     except RegistryUnavailableError as exc:
-        known = "the ids of an earlier start still serve" if registry.ids_file else "a first start would not be ready"
+        known = "the ids of an earlier start stay in use" if registry.ids_file else "a first start would not be ready"
         yield Finding("registry", "failed", f"{exc}; {known}", "check BRIDGE_REGISTRY__URL and the network path to it")
     except BridgeError as exc:
         yield Finding("registry", "failed", str(exc), "check BRIDGE_REGISTRY__URL and its credentials")
     else:
         if wrong:
-            text = f"{len(wrong)} ids stand for other schemas there, such as that of {wrong[0]}"
+            text = f"{len(wrong)} ids belong to other schemas there, such as that of {wrong[0]}"
             yield Finding(
                 "registry", "failed", text, "delete BRIDGE_REGISTRY__IDS_FILE and run `drx-bridge schemas push`"
             )

@@ -16,10 +16,10 @@ from bridge.spool.segment import segment_bytes
 
 _MEBIBYTE = 1024 * 1024
 _PUT_BACK = "put the key back, or for a new spool write `spk_` and the base64 of 32 random bytes"
-_NO_DIRECTORY = "set BRIDGE_SPOOL__DIR to a directory that is there or can be made"
-_UNREAD = "chown it to the bridge's user; if it belongs to it, the disk fails: see the kernel's log"
+_NO_DIRECTORY = "set BRIDGE_SPOOL__DIR to a directory that exists or can be created"
+_UNREAD = "chown it to the bridge's user; if that user owns it already, the disk fails: see the kernel's log"
 _KEY_ADVICE = {
-    "key_exposed": "chmod 600 it: a key that others may read, or a group may write, is not used",
+    "key_exposed": "chmod 600 it: a key that others can read, or its group can write, is not used",
     "key_malformed": "its first line must be `spk_` and the base64 of 32 bytes",
     "key_unreadable": "let the bridge's user read it",
 }
@@ -28,25 +28,23 @@ _KEY_ADVICE = {
 def check_spool(spool: SpoolSettings) -> Iterator[Finding]:
     """Check the directory, its segments, the keys and the free space."""
     if not spool.enabled:
-        text = "off: what Kafka does not take in time is answered 503, and is lost if the sender gives up"
-        yield Finding(
-            "spool", "warning", text, "set BRIDGE_SPOOL__ENABLED=true unless the sender is known to try again"
-        )
+        text = "off: if Kafka does not acknowledge in time, the sender gets 503; the event is lost if it does not retry"
+        yield Finding("spool", "warning", text, "set BRIDGE_SPOOL__ENABLED=true unless the sender is known to retry")
         return
     try:
-        place = next(each for each in (spool.dir, *spool.dir.absolute().parents) if each.exists())
-        is_directory = place.is_dir()
+        path = next(each for each in (spool.dir, *spool.dir.absolute().parents) if each.exists())
+        is_directory = path.is_dir()
     except OSError as exc:
         yield Finding("spool", "failed", f"{spool.dir}: {exc.strerror}", _NO_DIRECTORY)
         return
     if not is_directory:
-        yield Finding("spool", "failed", f"{spool.dir} cannot be a directory: {place} is a file", _NO_DIRECTORY)
+        yield Finding("spool", "failed", f"{spool.dir} cannot be a directory: {path} is a file", _NO_DIRECTORY)
         return
-    if not _may_write(place):
-        owner = place.stat().st_uid
-        text = f"{place} cannot be written to by uid {os.geteuid()}; it belongs to uid {owner}"
-        mend = "chmod u+rwx it, or remount it if it is read-only" if owner == os.geteuid() else "chown it"
-        yield Finding("spool", "failed", text, f"{mend}, or set BRIDGE_SPOOL__DIR")
+    if not _may_write(path):
+        owner = path.stat().st_uid
+        text = f"{path} cannot be written to by uid {os.geteuid()}; it belongs to uid {owner}"
+        remedy = "chmod u+rwx it, or remount it if it is read-only" if owner == os.geteuid() else "chown it"
+        yield Finding("spool", "failed", text, f"{remedy}, or set BRIDGE_SPOOL__DIR")
         return
     keys = KeyRing(spool.key_dir or spool.dir / "keys")
     keys.load()
@@ -57,7 +55,7 @@ def check_spool(spool: SpoolSettings) -> Iterator[Finding]:
         return
     yield _check_content(spool.dir, states, keys)
     yield _check_key(spool.dir, keys, is_empty=not states)
-    yield _check_room(spool, place, used=sum(state.size for state in states))
+    yield _check_room(spool, path, used=sum(state.size for state in states))
 
 
 def _check_content(directory: Path, states: list[SegmentState], keys: KeyRing) -> Finding:
@@ -69,18 +67,18 @@ def _check_content(directory: Path, states: list[SegmentState], keys: KeyRing) -
     if unread:
         return Finding("spool", "failed", f"{directory}: {unread[0]} cannot be read", _UNREAD)
     if locked:
-        text = f"{directory}: {counted(locked, 'event')} cannot be opened, their key is not there"
+        text = f"{directory}: {counted(locked, 'event')} cannot be decrypted: their key is missing"
         return Finding("spool", "failed", text, f"put it back into {keys.directory}; if lost: SpoolUnreadable.md")
     if unknown:
-        text = f"{directory}: {counted(unknown, 'event')} that another version of the bridge wrote"
+        text = f"{directory}: {counted(unknown, 'event')} written by another version of the bridge"
         return Finding("spool", "failed", text, "run that version until they are delivered; this one keeps them")
     if waiting and not held:
         text = f"{directory}: {counted(waiting, 'event')}, and no process has it open"
         return Finding("spool", "warning", text, "start the bridge with it, or run `drx-bridge spool drain`")
     if damaged:
         text = f"{directory}: {damaged} damaged records or segments"
-        return Finding("spool", "warning", text, "see `drx-bridge spool verify`; what is sealed in `damaged` is kept")
-    used = "in use" if held else "not in use" if directory.exists() else "made at the first start"
+        return Finding("spool", "warning", text, "see `drx-bridge spool verify`; files in `damaged` are kept")
+    used = "in use" if held else "not in use" if directory.exists() else "created at the first start"
     return Finding("spool", "ok", f"{directory}: {used}, {counted(waiting, 'event') if waiting else 'empty'}")
 
 
@@ -94,15 +92,15 @@ def _check_key(directory: Path, keys: KeyRing, *, is_empty: bool) -> Finding:
     if keys.current is None and not makes:
         text = f"{NO_KEY}: {keys.directory} has no `{CURRENT}`, so that the spool accepts nothing"
         return Finding("spool key", "failed", text, _PUT_BACK)
-    text = "the first start makes one" if makes else f"{len(keys.opening)} in {keys.directory}"
+    text = "the first start creates one" if makes else f"{len(keys.opening)} in {keys.directory}"
     if inside:
-        text += ", next to the data it encrypts, so a copy of the spool holds both"
-        return Finding("spool key", "warning", text, "set BRIDGE_SPOOL__KEY_DIR to another place, and back it up")
+        text += ", next to the data it encrypts, so a copy of the spool contains both"
+        return Finding("spool key", "warning", text, "set BRIDGE_SPOOL__KEY_DIR to another directory, and back it up")
     return Finding("spool key", "ok", f"{text}; back it up: without it, spooled events are lost")
 
 
-def _check_room(spool: SpoolSettings, place: Path, *, used: int) -> Finding:
-    free, wanted = shutil.disk_usage(place).free, max(0, spool.capacity_bytes - used)
+def _check_room(spool: SpoolSettings, path: Path, *, used: int) -> Finding:
+    free, wanted = shutil.disk_usage(path).free, max(0, spool.capacity_bytes - used)
     text = f"{free // _MEBIBYTE:,} MiB free, {wanted // _MEBIBYTE:,} MiB more may be spooled"
     if free < GROUP_MAX_BYTES:
         return Finding("spool room", "failed", text, "make room; until then the spool accepts nothing")
@@ -112,7 +110,7 @@ def _check_room(spool: SpoolSettings, place: Path, *, used: int) -> Finding:
         )
     if free < wanted:
         return Finding(
-            "spool room", "warning", text, "make room, or lower BRIDGE_SPOOL__CAPACITY_BYTES to what there is"
+            "spool room", "warning", text, "make room, or lower BRIDGE_SPOOL__CAPACITY_BYTES to the free space"
         )
     return Finding("spool room", "ok", text)
 

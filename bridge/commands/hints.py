@@ -41,7 +41,7 @@ _NO_VERSION = re.compile(rb"^(?:v1=)?([A-Za-z0-9+/]{43}=)$")
 def hint(scheme: Scheme, raw: Raw, keys: Sequence[KeySlot], now: float) -> str:
     """Return the mistake that explains a refusal; empty if the delivery verifies or no mistake explains it."""
     code = _refusal(scheme, raw, keys, now)
-    if code == "timestamp_malformed" and any(map(_milliseconds, raw.heads.values())):
+    if code == "timestamp_malformed" and any(map(_milliseconds, raw.headers.values())):
         return "the timestamp is in milliseconds: send and sign whole seconds, or set SCHEME_TIME_UNIT=ms"
     if code == "signature_mismatch" and (claims := getattr(scheme, "wrong_claims", None)):
         wrong = ", ".join(claims(raw, keys, now))
@@ -95,7 +95,7 @@ def _parameters(scheme: SignedHeader) -> dict[str, str]:
 
 def _guesses(given: Mapping[str, str], raw: Raw) -> Iterator[dict[str, str]]:
     """Yield parameters suggested by the headers: the form of each header with each common signed text."""
-    texts = {name.decode("latin-1"): value.decode("latin-1") for name, value in raw.heads.items()}
+    texts = {name.decode("latin-1"): value.decode("latin-1") for name, value in raw.headers.items()}
     for header in [given["header"]] if given["header"] in texts else texts:
         guess = _form(texts[header])
         if not guess:
@@ -146,7 +146,7 @@ def _clock(text: str) -> str:
 
 def _changes(raw: Raw, keys: Sequence[KeySlot], now: float) -> Iterator[tuple[str, Raw, Sequence[KeySlot], float]]:
     times = list(_times(raw, now))
-    anew = "compare the clocks, and sign each attempt anew (--now is the time of receipt)"
+    anew = "compare the clocks, and sign each attempt again (--now is the time of receipt)"
     yield from ((f"the signature is right, and its time is {age}: {anew}", raw, keys, at) for age, at in times)
     mistakes = [(text, changed, keys) for text, changed in (*_bodies(raw), *_encodings(raw))]
     mistakes += [(text, raw, slots) for text, slots in _keys(keys)]
@@ -158,14 +158,14 @@ def _changes(raw: Raw, keys: Sequence[KeySlot], now: float) -> Iterator[tuple[st
 
 def _refusal(scheme: Scheme, raw: Raw, keys: Sequence[KeySlot], now: float) -> str:
     try:
-        scheme.prove(raw, keys, now)
+        scheme.verify(raw, keys, now)
     except DeliveryRefusedError as exc:
         return exc.code
     return ""
 
 
 def _times(raw: Raw, now: float) -> Iterator[tuple[str, float]]:
-    for value in raw.heads.values():
+    for value in raw.headers.values():
         for found in _seconds(value):
             off_s = int(now) - int(found)
             yield f"{abs(off_s)} s {'old' if off_s > 0 else 'ahead'}", float(found)
@@ -191,13 +191,13 @@ def _bodies(raw: Raw) -> Iterator[tuple[str, Raw]]:
 
 
 def _encodings(raw: Raw) -> Iterator[tuple[str, Raw]]:
-    for name, value in raw.heads.items():
+    for name, value in raw.headers.items():
         for text, written in (
             ("hex: write it in base64", _HEX.sub(lambda found: b2a_base64(unhexlify(found[0]), newline=False), value)),
             ("base64: write it in hex", _BASE64.sub(lambda found: a2b_base64(found[0]).hex().encode(), value)),
             ("base64 alone: write `v1,` before it", _NO_VERSION.sub(rb"v1,\1", value)),
         ):
-            yield f"the signature is written in {text}", raw._replace(heads={**raw.heads, name: written})
+            yield f"the signature is written in {text}", raw._replace(headers={**raw.headers, name: written})
 
 
 def _keys(slots: Sequence[KeySlot]) -> Iterator[tuple[str, Sequence[KeySlot]]]:

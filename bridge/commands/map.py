@@ -41,7 +41,7 @@ from bridge.sources import configured_source
 # The same limits as for a source, so that results agree with the ingress.
 BODY_MAX_BYTES = 16 * 1024 * 1024
 # Explanations of `unknown_type` of a mapping file, without and with the path of a list.
-NOTHING_HOLDS = "no [[event]] has a `when` that holds"
+NOTHING_HOLDS = "no [[event]] has a `when` that is true"
 NO_ELEMENTS = "`each` finds nothing at"
 DEFAULT_PROFILE = "drx_standard"
 
@@ -90,7 +90,7 @@ def map_body(
     settings = load_settings()
     if source_name is not None:
         if profile_name or options or environment:
-            raise click.UsageError("--source has a profile; leave --profile, --option and --environment out")
+            raise click.UsageError("--source sets the profile; omit --profile, --option and --environment")
         environment = configured_source(settings, source_name).environment
         profile = open_profiles(settings.sources)[source_name]
     else:

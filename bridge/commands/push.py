@@ -28,9 +28,11 @@ from bridge.settings import Settings, load_settings
 @click.option("--url", required=True, help="Address of the ingress; the default path is /webhooks/ and the source.")
 @click.option("--time", "time_of", metavar="EXPRESSION", help="Member or column with the time of a line without one.")
 @click.option("--until", type=INSTANT, metavar="TIME", help="End of history (UTC); default: the first live event.")
-@click.option("--lanes", type=click.IntRange(1, 256), default=16, show_default=True, help="Deliveries at one time.")
-@click.option("--rate", type=FloatRange(0, min_open=True), help="Deliveries a second; default: as fast as it goes.")
-@click.option("--from-line", type=click.IntRange(1), default=1, help="Leave the lines before this one out.")
+@click.option(
+    "--lanes", type=click.IntRange(1, 256), default=16, show_default=True, help="Deliveries in flight at one time."
+)
+@click.option("--rate", type=FloatRange(0, min_open=True), help="Deliveries per second; default: unlimited.")
+@click.option("--from-line", type=click.IntRange(1), default=1, help="Skip the lines before this one.")
 @audit_options
 def push(
     *,
@@ -48,11 +50,11 @@ def push(
     """Post each line of FILE as a historical delivery; exit 1 if one was not accepted.
 
     FILE is NDJSON, one JSON array, or CSV (`.csv`) with a header line; each CSV line becomes an object of text members.
-    Deliveries of one key keep their order. Lines that cannot be mapped to an event are not posted, nor lines without a
-    time of their own unless --time names it. Lines at or after --until are not posted either: the sender delivers those
-    itself. Standard output has an NDJSON line for each line that was not accepted: number, reason and field, and no
-    value. Lines posted before are answered `duplicate`, so the command can be repeated at any time. Records carry the
-    header `drx_origin: import`.
+    Deliveries of one key keep their order. Lines that cannot be mapped to an event are skipped, as are
+    lines without a time unless --time names one. Lines at or after --until are skipped too: the sender delivers those
+    itself. Standard output has an NDJSON line for each line that was not accepted, with number, reason and field but no
+    value. Lines posted earlier get the outcome `duplicate`, so the command can be repeated at any time. Records carry
+    the header `drx_origin: import`.
     """
     settings = load_settings()
     poster = Poster(settings, source, origin="import", url=url)

@@ -47,7 +47,7 @@ def asked_scheme(source_name: str | None, scheme_text: str | None, parameters: S
     """Return the scheme that the options choose."""
     if source_name is not None:
         if scheme_text or parameters:
-            raise click.UsageError("--source has a scheme; leave --scheme and --parameter out")
+            raise click.UsageError("--source sets the scheme; omit --scheme and --parameter")
         settings = load_settings()
         source = configured_source(settings, source_name)
         scheme = scheme_of(source_name, source)

@@ -76,7 +76,7 @@ def new(  # noqa: PLR0917 - click passes by keyword
         raise ConfigError(f"{directory}: {slot} is not a slot name (letters, digits, `.`, `_`, `-`)")
     parse_slot(where, content, scheme)  # the bridge would also refuse such a file
     if rotate_h is not None and slot != CURRENT:
-        raise click.UsageError("--rotate-h makes `current` anew; leave --slot out")
+        raise click.UsageError("--rotate-h replaces `current`; omit --slot")
     with audited("secrets.new", actor=actor, reason=reason, source=source, slot=slot, rotate_h=rotate_h):
         if rotate_h is not None:
             _keep_as_previous(directory, scheme, rotate_h)
@@ -140,7 +140,7 @@ def check_windows(settings: Settings, *, now: datetime) -> Iterator[Finding]:
         active = [slot.accept_until for slot in senders(slots) if slot.counts_at(at)]
         if not active:
             advice = f"add a file with a secret to {source.secrets_dir}"
-            yield Finding(f"secrets {name}", "failed", f"none counts now: {listed}", advice)
+            yield Finding(f"secrets {name}", "failed", f"none is valid now: {listed}", advice)
         elif max(active) < at + EXPIRES_SOON_S:
             text = f"the last one ends soon: {listed}"
             yield Finding(f"secrets {name}", "warning", text, "agree on a new secret with the sender")
@@ -199,7 +199,7 @@ def fresh_secret(scheme: Scheme, user: str) -> str:
         case Basic():
             return f"{user}:{random.token_urlsafe(KEY_BYTES)}"
         case Ed25519():
-            raise ConfigError("with ed25519 the sender makes the pair of keys; write its public key into a slot file")
+            raise ConfigError("with ed25519 the sender creates the key pair; write its public key into a slot file")
         case _ if scheme.multiline:
             raise ConfigError(
                 "with jwt the issuer has the keys; write its JWKS document or public key into a slot file"
@@ -226,7 +226,7 @@ def _keep_as_previous(directory: Path, scheme: Scheme, hours: float) -> None:
         counts_until = parse_slot(previous, previous.read_bytes(), scheme).accept_until
         if counts_until > time.time():
             end = _instant(counts_until) or "it is removed"
-            msg = f"{previous}: counts until {end}, and the sender may still sign with it; rotate again after that"
+            msg = f"{previous}: is valid until {end}, and the sender may still sign with it; rotate again after that"
             raise ConfigError(msg)
     _write(previous, former, overwrite=True)
 
@@ -236,11 +236,11 @@ def _write(where: Path, content: bytes, *, overwrite: bool) -> None:
     try:
         where.parent.mkdir(mode=0o700, exist_ok=True)
         if not overwrite and where.exists():
-            raise ConfigError(f"{where}: is there already; choose another --slot, or rotate with --rotate-h")
+            raise ConfigError(f"{where}: already exists; choose another --slot, or rotate with --rotate-h")
         replace_file(where, content)  # its temporary file is a dot file, which is not read as a slot
     except OSError as exc:
         above = where.parent.parent
-        why = exc.strerror if above.exists() else f"make {above} first, or mend the setting"
+        why = exc.strerror if above.exists() else f"create {above} first, or correct the setting"
         raise ConfigError(f"{where}: cannot be written ({why})") from None
 
 

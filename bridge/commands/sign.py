@@ -48,7 +48,7 @@ def sign(
     asked = asked_scheme(source_name, scheme_text, parameters)
     file = secret_file or (asked.secrets_dir / slot if asked.secrets_dir else None)
     if file is None:
-        raise click.UsageError("name a --source, or a --secret-file")
+        raise click.UsageError("give a --source, or a --secret-file")
     body = body_file.read()
     named = webhook_id or id_of(body) or f"msg_{secrets.token_hex(16)}"
     check_id(named)
@@ -69,9 +69,9 @@ def sign(
 
 def _refusal(scheme: Scheme, file: Path, headers: Mapping[str, str], *, body: bytes, at: int) -> str:
     """Return the code with which the bridge would refuse the signed delivery now; empty if it would not."""
-    heads = {name.encode(): value.encode() for name, value in headers.items()}
+    raw_headers = {name.encode(): value.encode() for name, value in headers.items()}
     try:
-        scheme.prove(Raw(heads, body), [parse_slot(file, file.read_bytes(), scheme)], at)
+        scheme.verify(Raw(raw_headers, body), [parse_slot(file, file.read_bytes(), scheme)], at)
     except DeliveryRefusedError as exc:
         return exc.code
     except (ConfigError, OSError):  # the sender's secret is not necessarily a valid slot file

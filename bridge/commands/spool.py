@@ -79,7 +79,7 @@ def status(*, directory: Path | None, key_dir: Path | None, as_json: bool) -> in
 @spool.command()
 @path_options
 def verify(*, directory: Path | None, key_dir: Path | None, as_json: bool) -> int:
-    """Check every record and its seal; exit 1 if one is damaged or its key is missing."""
+    """Check every record by decrypting it; exit 1 if one is damaged or its key is missing."""
     directory, key_dir = paths_of(directory, key_dir)
     states, _ = _read(directory, key_dir)
     faulty = [state for state in states if not state.is_sound]
@@ -180,8 +180,8 @@ def _sentence(state: SegmentState) -> str:
     if not state.is_read:
         return f"{state.name}: cannot be read"
     parts = [f"{counted(state.lost, 'record')} damaged or gone"] if state.lost else []
-    parts += [f"{counted(state.locked, 'record')} whose key is not there"] if state.locked else []
-    parts += [f"{counted(state.unknown, 'record')} that another version of the bridge wrote"] if state.unknown else []
+    parts += [f"{counted(state.locked, 'record')} whose key is missing"] if state.locked else []
+    parts += [f"{counted(state.unknown, 'record')} written by another version of the bridge"] if state.unknown else []
     return f"{state.name}: {', '.join(parts)}"
 
 
@@ -190,7 +190,7 @@ def _print(document: dict[str, Any]) -> None:
     shown.add_column(no_wrap=True)
     shown.add_column(overflow="fold")
     held = "yes" if document["held"] else "no"
-    rows = [("directory", document["directory"]), ("held by a process", held)]
+    rows = [("directory", document["directory"]), ("open in a process", held)]
     rows += [("accepts nothing", document["code"])] if document["code"] else []
     rows += [
         (name, f"{document[name]:,}")

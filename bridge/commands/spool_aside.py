@@ -1,4 +1,4 @@
-"""`drx-bridge spool aside`: show the records that Kafka refused permanently, deliver them, or give up a lost key."""
+"""`drx-bridge spool aside`: show the records that Kafka refused permanently, deliver them, or discard a lost key."""
 
 from __future__ import annotations
 
@@ -83,14 +83,14 @@ class PutBack:
 @path_options
 @audit_options
 @click.option("--put-back", is_flag=True, help="Deliver NAMES, or all, and remove their files.")
-@click.option("--lost-key", metavar="ID", help="Never deliver what this key sealed: move it to `damaged/`.")
+@click.option("--lost-key", metavar="ID", help="Never deliver what this key encrypted: move it to `damaged/`.")
 @click.option(
     "--patience",
     "patience_s",
     type=FloatRange(0, 86_400, min_open=True),
     default=60.0,
     show_default=True,
-    help="Give up after this many seconds without Kafka.",
+    help="Stop after this many seconds without Kafka.",
 )
 @click.argument("names", nargs=-1)
 def aside(
@@ -114,13 +114,14 @@ def aside(
     keys, disk = KeyRing(key_dir), Disk()
     keys.load()
     if (put_back or lost_key) and not reason.strip():
-        raise ConfigError("give --reason: it is kept in the audit line")
+        raise ConfigError("--reason is required: it is written to the audit line")
     if lost_key:
         kept = _sealed_with(lost_key, disk, directory, keys)
         with audited("spool.lost-key", actor=actor, reason=reason, directory=str(directory), key=lost_key, names=kept):
             _give_up(lost_key, disk, directory, kept)
         click.echo(
-            "noted; the process that has the spool open acts on it within seconds, else the next start", err=True
+            "recorded; the process that has the spool open acts on it within seconds, else the next start",
+            err=True,
         )
         return 0
     if put_back:
@@ -137,12 +138,14 @@ def aside(
 
 
 def _sealed_with(lost: str, disk: Disk, directory: Path, keys: KeyRing) -> list[str]:
-    """Return what is set aside and sealed with this key; `ConfigError` if its file is there, or it sealed nothing."""
+    """Return what is set aside and encrypted with a key; `ConfigError` if its file exists, or nothing is."""
     if lost in map(bytes.hex, keys.opening):
-        raise ConfigError(f"key {lost} is in {keys.directory}: what it sealed will be delivered")
+        raise ConfigError(f"key {lost} is in {keys.directory}: the records that it encrypted will be delivered")
     kept = [each["name"] for each in described(disk, directory, {}) if each["key"] == lost]
     if not kept and not any(lost in map(bytes.hex, each.keys) for each in survey(directory, {}, read=from_entry)):
-        raise ConfigError(f"{directory}: nothing is sealed with key {lost}; `drx-bridge spool status` names the keys")
+        raise ConfigError(
+            f"{directory}: nothing is encrypted with key {lost}; `drx-bridge spool status` names the keys"
+        )
     return kept
 
 

@@ -93,7 +93,7 @@ class Watch:
     type=FloatRange(0, min_open=True),
     default=60.0,
     show_default=True,
-    help="Give up after this many seconds without progress.",
+    help="Stop after this many seconds without progress.",
 )
 def drain(
     *, directory: Path | None, key_dir: Path | None, as_json: bool, patience_s: float, actor: str, reason: str

@@ -18,12 +18,12 @@ from bridge.settings import Settings, load_settings
 
 ADVICE = {
     "missing": "run `drx-bridge topics create`",
-    "partitions": "set BRIDGE_KAFKA__PARTITIONS to what the log was begun with; a change breaks the order of keys",
+    "partitions": "set BRIDGE_KAFKA__PARTITIONS to the number at the log's creation; a change breaks the order of keys",
     "replication_factor": "add replicas with kafka-reassign-partitions",
     "min.insync.replicas": "kafka-configs --alter; if it is lower, an acknowledged record may be on one disk only",
-    "retention.ms": "kafka-configs --alter; the log of events is the record",
+    "retention.ms": "kafka-configs --alter; the log of events is the source of truth",
     "max.message.bytes": "kafka-configs --alter; a record that is too large for the topic blocks its partition",
-    "compression.type": "kafka-configs --alter to producer; another one is readable here, but costs the broker CPU",
+    "compression.type": "kafka-configs --alter to producer; another codec is readable here, but costs the broker CPU",
     "cleanup.policy": "kafka-configs --alter; compaction would drop all but the last event of a key",
 }
 _MORE_PARTITIONS = "more than configured: harmless, leave the setting; see docs/runbooks/PartitionCountMismatch.md"

@@ -109,7 +109,7 @@ class _Copy:
             except NotDurableError as exc:
                 # The outcome may be unknown; a repeated run finds out what was written.
                 raise CopyError(
-                    exc.code, f"{self.target}/{number} takes nothing ({exc.code}); repeat the command"
+                    exc.code, f"{self.target}/{number} cannot be written to ({exc.code}); repeat the command"
                 ) from exc
             hit("after_produce")
             del records[:written]

@@ -37,7 +37,7 @@ INSTANT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"])  # UTC
 @click.option("--since", type=INSTANT, metavar="TIME", help="Only deliveries received at or after this time.")
 @click.option("--until", type=INSTANT, metavar="TIME", help="Only deliveries received before this time.")
 @click.option("--id", "delivery_id", help="Only the delivery with this id.")
-@click.option("--rate", type=FloatRange(0, min_open=True), help="Deliveries a second; default: as fast as it goes.")
+@click.option("--rate", type=FloatRange(0, min_open=True), help="Deliveries per second; default: unlimited.")
 @audit_options
 @bootstrap_option
 def replay(
@@ -57,9 +57,10 @@ def replay(
     """Post parked deliveries of a source to the running ingress again; exit 1 if one is parked again.
 
     Each keeps its id and its time of first receipt, and is posted in the order of first receipts. Deliveries parked as
-    `id_conflict` are skipped unless --reason-code names it. Deliveries that have become events are answered
-    `duplicate`, so the command can be repeated at any time. Standard output has an NDJSON line for each delivery that
-    was not accepted: id, reason and field, and no value. Records carry the header `drx_origin: replay`.
+    `id_conflict` are skipped unless --reason-code names it. Deliveries that have become events get
+    the outcome `duplicate`, so the command can be repeated at any time. Standard output has an NDJSON line for each
+    delivery that was not accepted, with id, reason and field but no value. Records carry the header
+    `drx_origin: replay`.
     """
     settings = asking(load_settings(), bootstrap_servers)
     poster = Poster(settings, source, origin="replay", url=None if dry_run else url)

@@ -12,7 +12,7 @@ import click
 
 from bridge.commands.scheme_options import AskedScheme, asked_scheme, scheme_options
 from bridge.errors import DeliveryRefusedError
-from bridge.ingress.headers import head_rules, read_heads
+from bridge.ingress.headers import header_rules, read_headers
 from bridge.proof.scheme import KeySlot, Raw
 from bridge.proof.secrets import load
 from bridge.response_codes import REFUSED
@@ -66,15 +66,15 @@ def verify(
     at = time.time() if now is None else now
     raw = None
     try:
-        raw = Raw(read_heads(given, head_rules([scheme])), body, os.fsencode(query), peer)
-        proof = scheme.prove(raw, keys, at)
+        raw = Raw(read_headers(given, header_rules([scheme])), body, os.fsencode(query), peer)
+        proof = scheme.verify(raw, keys, at)
     except DeliveryRefusedError as exc:
         # Imported here, since an accepted delivery needs no hint.
         from bridge.commands.hints import hint, nearest  # noqa: PLC0415
 
         found = ""
         if raw is not None and not as_json:
-            whole = raw._replace(heads=dict(given))
+            whole = raw._replace(headers=dict(given))
             found = hint(scheme, raw, keys, at) or nearest(asked, whole, partial(_keys, secrets_dir=secrets_dir), at)
         sentence = f"refused: {exc.code}: {REFUSED[exc.code].meaning}"
         return _tell(exc.code, sentence, found, accept=False, as_json=as_json)
@@ -86,7 +86,7 @@ def _keys(asked: AskedScheme, secrets_dir: Path | None) -> Sequence[KeySlot]:
         return ()
     directory = secrets_dir or asked.secrets_dir
     if directory is None:
-        raise click.UsageError("name a --source, or a --secrets-dir")
+        raise click.UsageError("give a --source, or a --secrets-dir")
     return load(directory, asked.scheme)
 
 

@@ -2,7 +2,7 @@
 
 For an event of a native source, mapping the body gives the same record again. Unknown words of enums are put back into
 their fields, and members that the contract does not define are put back to where the sender had them. The `extensions`
-of a vendor's event have pointers into the vendor's body. They are put back only if all of them point to unused places
+of a vendor's event have pointers into the vendor's body. They are put back only if all of them point to unused members
 of a native body. Otherwise the whole map becomes the member `extensions` of the body, so that a vendor's member is not
 mistaken for a field of the contract with the same name.
 """
@@ -56,7 +56,7 @@ def native(record: Mapping[str, object], *, phi: bool = True) -> dict[str, Any]:
     event_type = str(record["event_type"])
     shape = _shape_of(event_type)
     if event_type == OTHER_REPORTED and record["prescription_id"] is None:
-        # The sender's value in its place is not a prescription id, and is kept in the extensions.
+        # The sender's value of this member is not a prescription id, and is kept in the extensions.
         shape = {name: field for name, field in shape.items() if name != "prescription_id"}
     names = [name for name in _ENVELOPE if record[name] is not None and (phi or name != "correlation_id")]
     body = {_ENVELOPE[name]: _plain(record[name]) for name in names}
@@ -163,7 +163,7 @@ def _put_back(extensions: Mapping[str, str], body: dict[str, Any], shape: _Shape
 
 
 def _holder(pointer: str, body: dict[str, Any], envelope: Mapping[str, _Shape | None]) -> dict[str, Any] | None:
-    """Return the object into which the member at `pointer` is put back; None if that place is not free."""
+    """Return the object into which the member at `pointer` is put back; None if that member is already in use."""
     if not pointer.startswith("/"):
         return None
     node: Any = body

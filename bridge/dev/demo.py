@@ -78,7 +78,7 @@ def _invite(stack: Stack, screen: Screen, *, key: str) -> None:
         "It is all still running; Ctrl-C ends it", "Open this in a browser, and try the rest in a second terminal:"
     )
     for text, what in (
-        ("Each delivery as it comes", endpoints["page"]),
+        ("Each delivery as it arrives", endpoints["page"]),
         ("The settings of this stack, and a PATH to the commands", f". {shlex.quote(str(directory.env))}"),
         ("The events of this prescription, unmasked", f"drx-bridge tail --until-end --show-phi --key {key}"),
         (

@@ -27,7 +27,7 @@ _MIN_IN_SYNC = 2
 _HEAP_ALONE, _HEAP_OF_MANY = "384m", "320m"
 _LOG4J = Path(__file__).with_name("log4j2.properties")
 T = TypeVar("T")
-# Seconds. Loopback answers take milliseconds, but a starting broker accepts connections without answering.
+# Seconds. Loopback responses take milliseconds, but a starting broker accepts connections without answering.
 _PROBE_TIMEOUT_S = 3.0
 
 

@@ -1,4 +1,4 @@
-"""Run PostgreSQL on this machine, below a directory of its own."""
+"""Run PostgreSQL on this machine, in a separate directory."""
 
 import contextlib
 import os

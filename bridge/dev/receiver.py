@@ -44,9 +44,9 @@ def receiver_app(secrets_dir: Path) -> web.Application:
 
     async def take(request: web.Request) -> web.Response:
         body = await request.read()
-        heads = {name.lower(): value for name, value in request.raw_headers}
+        raw_headers = {name.lower(): value for name, value in request.raw_headers}
         try:
-            _SCHEME.prove(Raw(heads, body), load(secrets_dir, _SCHEME), time.time())
+            _SCHEME.verify(Raw(raw_headers, body), load(secrets_dir, _SCHEME), time.time())
             refused = ""
         except (ConfigError, DeliveryRefusedError) as exc:
             refused = exc.code

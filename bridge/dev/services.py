@@ -230,7 +230,7 @@ def get(port: int, path: str) -> tuple[int, bytes]:
     with contextlib.closing(connection):
         try:
             connection.request("GET", path)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
+            response = connection.getresponse()
+            return response.status, response.read()
         except (OSError, http.client.HTTPException):
             return 0, b""

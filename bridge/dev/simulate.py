@@ -1,4 +1,4 @@
-"""`drx-bridge simulate`: send deliveries as DRx does, and report the answers."""
+"""`drx-bridge simulate`: send deliveries as DRx does, and report the responses."""
 
 import asyncio
 import itertools
@@ -96,10 +96,10 @@ def simulate(
     attempts: int,
     as_json: bool,
 ) -> int:
-    """Sign and post deliveries as DRx or a vendor does, retry as a sender does, and report the answers.
+    """Sign and post deliveries as DRx or a vendor does, retry as a sender does, and report the responses.
 
     Without --scenario or --sample the deliveries are generated: plausible prescriptions of people who do not exist.
-    Without --rate, each delivery waits for the answer to the previous one. Exit 0 if every delivery was answered 2xx,
+    Without --rate, each delivery waits for the response to the previous one. Exit 0 if every delivery was answered 2xx,
     else 1.
     """
     seed = secrets.randbelow(1_000_000) if seed is None else seed
@@ -243,7 +243,7 @@ def _repeat(outgoings: Iterable[Post], *, rng: random.Random, probability: float
 
 
 class Totals:
-    """Counts answers as they arrive; keeps no bodies or ids."""
+    """Counts responses as they arrive; keeps no bodies or ids."""
 
     def __init__(self) -> None:
         self.answers: Counter[tuple[int, str, str]] = Counter()
@@ -252,7 +252,7 @@ class Totals:
         self._latencies_s = array("d")
 
     def add(self, ended: Delivered) -> None:
-        """Count a delivery that has its final answer."""
+        """Count a delivery that has its final response."""
         reply = ended.reply
         self.answers[reply.status, reply.outcome, reply.reason] += 1
         self.retries.update(ended.retried)
@@ -262,11 +262,11 @@ class Totals:
 
     @property
     def total(self) -> int:
-        """Deliveries that have their final answer."""
+        """Deliveries that have their final response."""
         return self.answers.total()
 
     def latency_ms(self) -> dict[str, float | None]:
-        """Nearest-rank percentiles of the time from first sending to the final answer."""
+        """Nearest-rank percentiles of the time from first sending to the final response."""
         ordered = sorted(self._latencies_s)
         return {
             name: round(ordered[max(0, math.ceil(part * len(ordered)) - 1)] * 1000, 2) if ordered else None

@@ -253,7 +253,7 @@ class Tour:
 
     async def _downstream(self, events: Sequence[BodyJson]) -> None:
         screen, key = self.screen, _key_of(events)
-        screen.part("The same events in three systems", "Each consumer group has offsets of its own.")
+        screen.part("The same events in three systems", "Each consumer group has its own offsets.")
         records = [each for each in await self._records() if (each.topic, each.key) == (PRESCRIPTIONS_TOPIC, key)]
         wanted: Rows = [(event["id"], each.place) for event, each in zip(events, records, strict=False)]
         screen.check("Kafka has every event once, in order", _ce_ids(records), [event["id"] for event in events])

@@ -1,1 +1,1 @@
-"""The public port: from a POST to its answer."""
+"""The public port: from a POST to its response."""

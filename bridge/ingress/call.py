@@ -55,7 +55,7 @@ class Observed:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds since the head was read."""
+        """Seconds since its headers were read."""
         return time.perf_counter() - self.began
 
 
@@ -65,7 +65,7 @@ class Call(Observed):
     __slots__ = (
         "delivery",
         "ends_at",
-        "heads",
+        "headers",
         "http",
         "outcome",
         "proof",
@@ -74,7 +74,7 @@ class Call(Observed):
         "room",
         "sender",
         "taken",
-        "unproved",
+        "unverified",
     )
 
     sender: Source  # the source named by its path
@@ -88,7 +88,7 @@ class Call(Observed):
     def __init__(self, request: http.Request) -> None:
         super().__init__(request.method, began=request.began)
         self.http = request  # the server's request
-        self.heads: Mapping[bytes, bytes] = {}  # the headers that sources need
-        self.unproved: DeliveryRefusedError | None = None  # why it can only be a handshake, proved by a token
+        self.headers: Mapping[bytes, bytes] = {}  # the headers that sources need
+        self.unverified: DeliveryRefusedError | None = None  # why it can only be a handshake, verified by a token
         self.room: int | None = None  # bytes that `Admission` counts for it; None while not admitted
-        self.ends_at = 0.0  # loop time by which it must be answered
+        self.ends_at = 0.0  # loop time by which it must have a response

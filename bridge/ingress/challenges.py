@@ -1,8 +1,8 @@
 """Registration handshakes: before sending events, a vendor asks the endpoint to confirm its registration.
 
-Only this answer echoes part of a request: 1 to 512 printable ASCII characters. The request cannot be an event, and the
-source must have a `challenge`. A GET or OPTIONS is not verified but rate limited. A POST is verified by the source's
-scheme, or by the source's secret at the place that `challenge_token` names. Nothing of it is stored.
+Only this response echoes part of a request: 1 to 512 printable ASCII characters. The request cannot be an event, and
+the source must have a `challenge`. A GET or OPTIONS is not verified but rate limited. A POST is verified by the
+source's scheme, or by its secret in the header or member that `challenge_token` names. Nothing of it is stored.
 """
 
 import re
@@ -24,7 +24,7 @@ from bridge.proof.schemes.parameters import ParameterError
 from bridge.runtime.http import Response
 
 Kind = Literal["query", "body", "body_json", "cloudevents", "eventgrid"]
-# Handshakes a second without a proof: an endpoint is registered once; some vendors repeat the check daily.
+# Handshakes per second before verification: an endpoint is registered once; some vendors repeat the check daily.
 PER_S, BURST = 1.0, 10
 QUERY_MAX_CHARS = 2048  # a value of 512 characters is 1,536 long if all are percent-encoded
 BODY_MAX_BYTES = 4096  # the largest published one, of Event Grid, has 700
@@ -41,7 +41,7 @@ class Challenge(NamedTuple):
     kind: Kind
     name: str  # name of the parameter or member with the value
     token: tuple[str, str]  # `header` or `member`, and its name; both empty without a token
-    limit: RateLimit  # limit of requests without a proof
+    limit: RateLimit  # limit of requests before verification
 
     @property
     def headers(self) -> frozenset[bytes]:
@@ -56,36 +56,36 @@ class Challenge(NamedTuple):
         return {"query": "GET", "cloudevents": "OPTIONS"}.get(self.kind, "POST")
 
     def of_head(
-        self, heads: Mapping[bytes, bytes], query: str, keys: Sequence[KeySlot], now: float, *, per_s: float | None
+        self, headers: Mapping[bytes, bytes], query: str, keys: Sequence[KeySlot], now: float, *, per_s: float | None
     ) -> Response | None:
-        """Answer a GET or OPTIONS; None if it is not a handshake. A wrong token is refused."""
+        """Return the response to a GET or OPTIONS; None if it is not a handshake. A wrong token is refused."""
         given = [pair.partition("=") for pair in query.split("&")] if len(query) <= QUERY_MAX_CHARS else []
         members = [(unquote_plus(name), unquote_plus(text)) for name, _, text in given]
         values = [text for name, text in members if name == self.name]
-        value = heads.get(ORIGIN, b"").decode("latin-1") if self.kind == "cloudevents" else "".join(values[:1])
+        value = headers.get(ORIGIN, b"").decode("latin-1") if self.kind == "cloudevents" else "".join(values[:1])
         if not _is_value(value) or len(values) > 1:
             return None
-        if self.token[0] and not _is_secret(self._token(heads, dict(members)), keys, now):
+        if self.token[0] and not _is_secret(self._token(headers, dict(members)), keys, now):
             refuse_mismatch(keys, now)
         if self.kind == "query":
             return _text(value)
         rate = "*" if per_s is None else str(max(1, int(per_s * 60)))
         return _text("", ("WebHook-Allowed-Origin", value), ("WebHook-Allowed-Rate", rate), ("Allow", "POST"))
 
-    def admits(self, heads: Mapping[bytes, bytes], body: bytes, keys: Sequence[KeySlot], now: float) -> bool:
+    def admits(self, headers: Mapping[bytes, bytes], body: bytes, keys: Sequence[KeySlot], now: float) -> bool:
         """Return whether the token of a POST is the secret; this admits a handshake, never an event."""
-        if not self.token[0] or self.of_body(heads, body) is None:
+        if not self.token[0] or self.of_body(headers, body) is None:
             return False
-        given = self._token(heads, cast("dict[str, object]", parse(body, arrays=True)))
+        given = self._token(headers, cast("dict[str, object]", parse(body, arrays=True)))
         if given and not _is_secret(given, keys, now):
             refuse_mismatch(keys, now)
         return bool(given)
 
-    def of_body(self, heads: Mapping[bytes, bytes], body: bytes) -> Response | None:
-        """Answer a POST; None if it is not a handshake."""
+    def of_body(self, headers: Mapping[bytes, bytes], body: bytes) -> Response | None:
+        """Return the response to a POST; None if it is not a handshake."""
         document = parse(body, arrays=True) if self.method == "POST" and len(body) <= BODY_MAX_BYTES else None
         if self.kind == "eventgrid":
-            code = _code(document) if heads.get(REQUEST_TYPE) == b"SubscriptionValidation" else None
+            code = _code(document) if headers.get(REQUEST_TYPE) == b"SubscriptionValidation" else None
             return _json({"validationResponse": code}) if code else None
         if not isinstance(document, dict) or any(isinstance(each, dict | list) for each in document.values()):
             return None
@@ -94,9 +94,9 @@ class Challenge(NamedTuple):
             return None
         return _json({self.name: value}) if self.kind == "body_json" else _text(value)
 
-    def _token(self, heads: Mapping[bytes, bytes], members: Mapping[str, object]) -> bytes:
+    def _token(self, headers: Mapping[bytes, bytes], members: Mapping[str, object]) -> bytes:
         place, name = self.token
-        return heads.get(name.lower().encode(), b"") if place == "header" else _bytes(members.get(name))
+        return headers.get(name.lower().encode(), b"") if place == "header" else _bytes(members.get(name))
 
 
 def read_challenge(text: str, token: str) -> Challenge | None:
@@ -121,12 +121,12 @@ def _bytes(value: object) -> bytes:
 def _is_secret(given: bytes, keys: Sequence[KeySlot], now: float) -> bool:
     digest = sha256(given).digest()
 
-    def proves(key: ProofKey) -> bool:
+    def is_secret(key: ProofKey) -> bool:
         if isinstance(key, tuple):
-            return any(map(proves, key))
+            return any(map(is_secret, key))
         return isinstance(key, HmacKey | SharedSecret) and compare_digest(sha256(key.secret).digest(), digest)
 
-    return matching_slot(keys, now, proves) is not None
+    return matching_slot(keys, now, is_secret) is not None
 
 
 def _code(document: object) -> str | None:
@@ -149,7 +149,7 @@ def _json(document: dict[str, str]) -> Response:
 
 
 class ChallengedError(Exception):
-    """A request is a handshake, and this is its answer."""
+    """A request is a handshake, and this is its response."""
 
     def __init__(self, response: Response) -> None:
         super().__init__()

@@ -25,7 +25,7 @@ class PublisherProtocol(Protocol):
 Outcome = Literal["accepted", "duplicate", "spooled", "conflict"]
 # From positions of new events to how they became durable.
 Publish = Callable[[tuple[int, ...]], Awaitable[Durable]]
-# Seconds; a delivery that has waited less needs no timer of its own: the publisher keeps the deadline.
+# Seconds; a delivery that has waited less needs no timer: the publisher keeps the deadline.
 SLACK_S = 0.05
 
 
@@ -44,7 +44,7 @@ class Deduplicator:
     deadline_s: float  # bounds every delivery, also one that waits for another
 
     def ends_at(self) -> float:
-        """Return the loop time by which a delivery that arrives now must be answered."""
+        """Return the loop time by which a delivery that arrives now must have a response."""
         return asyncio.get_running_loop().time() + self.deadline_s
 
     def take_new(self, delivery: Delivery, events: tuple[Event, ...]) -> asyncio.Future[Durable] | None:

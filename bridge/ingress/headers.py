@@ -1,4 +1,4 @@
-"""Read the head of a delivery in one pass; anything ambiguous is refused."""
+"""Read the headers of a delivery in one pass; anything ambiguous is refused."""
 
 import random
 import re
@@ -23,7 +23,7 @@ _WANTED = frozenset(
 )
 # Headers kept with a parked delivery; none can carry a credential.
 _SAFE = frozenset({b"content-type", b"content-length", b"user-agent"})
-# Maximum length of each: repeated headers are joined without another bound, and must fit a record.
+# Maximum length of each: nothing else bounds the length of joined repeated headers, and they must fit a record.
 _SAFE_MAX = 512
 _JSON = b"application/json"
 _COMMON_TYPES = frozenset({_JSON, b"application/json; charset=utf-8"})
@@ -34,50 +34,50 @@ _CHARSET = re.compile(rb';[ \t]*charset="?([^";]*)', re.IGNORECASE)
 _TRACEPARENT = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-class HeadRules(NamedTuple):
+class HeaderRules(NamedTuple):
     """The headers to pick."""
 
     wanted: frozenset[bytes]  # names to read; all others are ignored
     single: frozenset[bytes]  # names that must not be repeated (docs/contract.md §1)
 
 
-def head_rules(schemes: Iterable[Scheme], *, further: Iterable[frozenset[bytes]] = ()) -> HeadRules:
+def header_rules(schemes: Iterable[Scheme], *, further: Iterable[frozenset[bytes]] = ()) -> HeaderRules:
     """Return the union of the rules of all sources; `further` headers must not be repeated either."""
     single = frozenset(ORIGIN_HEADERS).union(*further)
     wanted = _WANTED | single
     for scheme in schemes:
         wanted |= scheme.headers | scheme.joined
         single |= scheme.headers
-    return HeadRules(wanted, single)
+    return HeaderRules(wanted, single)
 
 
-def read_heads(raw_headers: Iterable[tuple[bytes, bytes]], rules: HeadRules) -> dict[bytes, bytes]:
+def read_headers(raw_headers: Iterable[tuple[bytes, bytes]], rules: HeaderRules) -> dict[bytes, bytes]:
     """Return the headers of the rules, names in lower case; repeated ones are joined (RFC 9110 5.3) or refused."""
     wanted, single = rules
-    heads: dict[bytes, bytes] = {}
+    headers: dict[bytes, bytes] = {}
     for raw_name, value in raw_headers:
         name = raw_name.lower()
         if name in wanted:
-            if name not in heads:
-                heads[name] = value
+            if name not in headers:
+                headers[name] = value
             elif name in single:
                 raise DeliveryRefusedError("header_duplicated", reason="format")
             else:
-                heads[name] += b"," + value
-    return heads
+                headers[name] += b"," + value
+    return headers
 
 
 def check_content(
-    heads: Mapping[bytes, bytes], *, size_max: int, types: tuple[bytes, ...] = (), json: bool = True
+    headers: Mapping[bytes, bytes], *, size_max: int, types: tuple[bytes, ...] = (), json: bool = True
 ) -> None:
     """Refuse an unread body that is neither plain JSON nor of `types`, or is declared too large.
 
     Of the parameters only charset is checked: it must be UTF-8, or for XML also UTF-16. `application/json` allows no
     other parameter. `+xml` stands for any type with that suffix.
     """
-    if heads.get(b"content-encoding", b"identity").strip().lower() != b"identity":
+    if headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
         raise DeliveryRefusedError("content_encoding")
-    content_type = heads.get(b"content-type", b"")
+    content_type = headers.get(b"content-type", b"")
     if not json or content_type not in _COMMON_TYPES:
         name = content_type.partition(b";")[0].strip().lower()
         is_listed = name in types or (b"+" in name and b"+" + name.rpartition(b"+")[2] in types)
@@ -85,18 +85,18 @@ def check_content(
         is_utf8 = charset is None or charset[1].lower() in ((b"utf-8",) if json else (b"utf-8", b"utf-16"))
         if not (is_listed and is_utf8) and not (json and _UTF8_JSON.fullmatch(content_type.strip())):
             raise DeliveryRefusedError("content_type")
-    if int(heads.get(b"content-length") or 0) > size_max:
+    if int(headers.get(b"content-length") or 0) > size_max:
         raise DeliveryRefusedError("body_too_large")
 
 
-def trace_of(heads: Mapping[bytes, bytes]) -> str:
+def trace_of(headers: Mapping[bytes, bytes]) -> str:
     """Return the trace context for records: the sender's trace id or a new one, and a new span id."""
-    given = _TRACEPARENT.fullmatch(heads.get(b"traceparent", b""))
+    given = _TRACEPARENT.fullmatch(headers.get(b"traceparent", b""))
     trace = given[1].decode() if given else f"{random.getrandbits(128) | 1:032x}"
     return f"00-{trace}-{random.getrandbits(64) | 1:016x}-01"
 
 
-def safe_headers(heads: Mapping[bytes, bytes], scheme: Scheme) -> dict[str, str]:
+def safe_headers(headers: Mapping[bytes, bytes], scheme: Scheme) -> dict[str, str]:
     """Return the headers that a parked delivery keeps, truncated."""
     safe = _SAFE | scheme.safe
-    return {name.decode(): value[:_SAFE_MAX].decode("latin-1") for name, value in heads.items() if name in safe}
+    return {name.decode(): value[:_SAFE_MAX].decode("latin-1") for name, value in headers.items() if name in safe}

@@ -45,8 +45,8 @@ class Heartbeat:
     ) -> None:
         """Create its source; the first event is sent after one period.
 
-        A wildcard `host` is reached over loopback. `seen` is set to the time of the last delivery that was answered as
-        committed to Kafka.
+        A wildcard `host` is reached over loopback. `seen` is set to the time of the last delivery whose response was
+        `accepted`: committed to Kafka.
         """
         self._key = secrets.token_bytes(KEY_BYTES)
         slot = KeySlot("current", HmacKey(self._key))
@@ -82,7 +82,7 @@ class Heartbeat:
         self._failure = code
 
     async def _deliver(self) -> str:
-        """Return an empty text, or a code why the event may not be in Kafka."""
+        """Return an empty string, or a code why the event may not be in Kafka."""
         webhook_id, at = f"hb_{uuid4().hex}", self._now()
         body = orjson.dumps(self._document(webhook_id, at))
         headers = {
@@ -95,9 +95,9 @@ class Heartbeat:
             # A new connection each time: an idle one would count as a sender's, and have to be closed at shutdown.
             async with (
                 aiohttp.ClientSession(timeout=self._timeout) as session,
-                session.post(self._url, data=body, headers=headers) as answer,
+                session.post(self._url, data=body, headers=headers) as response,
             ):
-                return "" if answer.status == HTTPStatus.OK else f"status_{answer.status}"
+                return "" if response.status == HTTPStatus.OK else f"status_{response.status}"
         except (aiohttp.ClientError, TimeoutError) as exc:
             return type(exc).__name__
 

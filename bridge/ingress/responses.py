@@ -1,4 +1,4 @@
-"""Count, log and answer what became of a request; the words and statuses are those of `bridge/response_codes.py`.
+"""Count, log and respond with the outcome of a request; `bridge/response_codes.py` has all statuses and codes.
 
 Every labelled child of a metric is resolved once, so that counting costs an addition.
 """
@@ -28,11 +28,11 @@ POST = "POST"
 SERVICE = "ingress"
 # Most label values of one metric that come from senders: unknown types and members. A sender has a dozen of each; a
 # wrong mapping could create any number.
-WORDS_MAX = 50
+LABEL_VALUES_MAX = 50
 # Why the fast path deferred a delivery: it does not conform plainly, or the fast path failed.
 DEFERRALS = ("form", "fault")
 # Label values for slots; other names count as `other`, to bound the number of values.
-SLOT_WORDS = ("current", "previous", "other")
+SLOT_LABELS = ("current", "previous", "other")
 # Refusals before a source was found.
 UNROUTED = ("malformed_http", "not_found", "method_not_allowed")
 _LINES = {each: f"delivery.{each}" for each in ("accepted", "duplicate", "spooled", "ignored")}
@@ -51,11 +51,11 @@ class Observations:
     """Counters of the ingress, one method per event."""
 
     def __init__(self, metrics: IngressMetrics, *, sources: Iterable[str], deadline_s: float) -> None:
-        """Resolve the children of all known labels; `deadline_s` is the answer deadline."""
+        """Resolve the children of all known labels; `deadline_s` is the deadline of responses."""
         self._metrics = metrics
         self._deadline_s = deadline_s
         names = tuple(sources)
-        self._verified = {slot: metrics.signature_verified.labels(slot) for slot in SLOT_WORDS}
+        self._verified = {slot: metrics.signature_verified.labels(slot) for slot in SLOT_LABELS}
         for name in names:
             for reason in proof_failures():  # created at startup, so that `rate` sees the first increment
                 metrics.signature_failures.labels(name, reason)
@@ -73,22 +73,22 @@ class Observations:
         self._age = metrics.freshness.labels(SERVICE, "provider_to_ingress")
         self._written = metrics.freshness.labels(SERVICE, "ingress_to_kafka")
         self._future = metrics.freshness_negative.labels(SERVICE, "provider_to_ingress")
-        self._answers: dict[tuple[str, ...], tuple[Counter, LoopHistogram]] = {}
+        self._series: dict[tuple[str, ...], tuple[Counter, LoopHistogram]] = {}
         self._expect()
 
     def _expect(self) -> None:
-        """Create the series of common answers at startup, so that `rate` sees the first increment."""
+        """Create the series of common responses at startup, so that `rate` sees the first increment."""
         for code in REFUSED:
             if code in UNROUTED:
-                self._answer(OTHER, OTHER, "refused", code)
-                self._answer(OTHER, POST, "refused", code)
+                self._children(OTHER, OTHER, "refused", code)
+                self._children(OTHER, POST, "refused", code)
             else:
-                self._answer(ROUTE, POST, "refused", code)
+                self._children(ROUTE, POST, "refused", code)
         for outcome in STATUS:
             if outcome != "unavailable":
-                self._answer(ROUTE, POST, outcome, "")
+                self._children(ROUTE, POST, outcome, "")
         for code in UNAVAILABLE:
-            self._answer(ROUTE, POST, "unavailable", code)
+            self._children(ROUTE, POST, "unavailable", code)
 
     def verified(self, source: str, *, slot: str, offset_s: float | None) -> None:
         """A delivery was verified with the secret in `slot`; its sender's clock is `offset_s` seconds behind ours."""
@@ -133,16 +133,16 @@ class Observations:
         if reason == "id_conflict":
             self._conflicts[source].inc()
 
-    def unproved(self, source: str, reason: str) -> None:
+    def unverified(self, source: str, reason: str) -> None:
         """A delivery failed verification."""
         self._metrics.signature_failures.labels(source, reason).inc()
 
     def answered(
         self, outcome: str, code: str, duration_s: float, request: Observed, *, reason: str = "", event_type: str = ""
     ) -> dict[str, object]:
-        """Count an answer, end its span (with `reason` and `event_type`), and return fields for the log."""
+        """Count a response, end its span (with `reason` and `event_type`), and return fields for the log."""
         route, method = ROUTE if request.routed else OTHER, POST if request.method == POST else OTHER
-        counter, histogram = self._answer(route, method, outcome, code)
+        counter, histogram = self._children(route, method, outcome, code)
         counter.inc()
         histogram.observe(duration_s)
         if outcome != "refused":
@@ -156,11 +156,11 @@ class Observations:
             histogram.exemplify(duration_s, trace_id)
         return {"duration_ms": duration_ms, "trace_id": trace_id}
 
-    def _answer(self, *key: str) -> tuple[Counter, LoopHistogram]:
-        children = self._answers.get(key)
+    def _children(self, *key: str) -> tuple[Counter, LoopHistogram]:
+        children = self._series.get(key)
         if children is None:
             route, method, outcome, code = key
-            children = self._answers[key] = (
+            children = self._series[key] = (
                 self._metrics.http_requests.labels(route, method, outcome, code),
                 self._metrics.http_request_duration.labels(route, outcome),
             )
@@ -168,13 +168,13 @@ class Observations:
 
 
 class Responses:
-    """Counts and logs each outcome, and returns its answer."""
+    """Counts and logs each outcome, and returns its response."""
 
     def __init__(self, observations: Observations) -> None:
         self._observe = observations
 
     def accepted(self, call: Call, outcome: Literal["accepted", "duplicate", "spooled", "ignored"]) -> Response:
-        """Answer a delivery that became events, or whose type the source ignores."""
+        """Respond to a delivery that became events, or whose type the source ignores."""
         hit("before_answer")
         elapsed = call.elapsed_s
         delivery, mapped = call.delivery, cast("Mapped", call.outcome)
@@ -195,7 +195,7 @@ class Responses:
         return Response(self._status(call, outcome), _OPENINGS[outcome] + orjson.dumps(delivery.id) + b"}")
 
     def parked(self, call: Call, park: ParkReason, fresh: bool) -> Response:  # noqa: FBT001 - of `Webhooks._end`
-        """Answer a parked delivery; `fresh` if it was not parked before."""
+        """Respond to a parked delivery; `fresh` if it was not parked before."""
         hit("before_answer")
         if fresh:
             call.http.trust()
@@ -213,7 +213,7 @@ class Responses:
         )
         body = {"outcome": "parked", "id": call.event_id, "reason": park.reason}
         if park.field:
-            body["field"] = park.field  # words from our code or the mapping file, never text of the delivery
+            body["field"] = park.field  # field names of our code or the mapping file, never content of the delivery
         return Response(self._status(call, "parked"), orjson.dumps(body))
 
     @staticmethod
@@ -222,15 +222,15 @@ class Responses:
         return STATUS["accepted"] if call.sender.answer_200 else STATUS[outcome]
 
     def challenged(self, call: Observed, response: Response) -> Response:
-        """Answer a handshake."""
+        """Respond to a handshake."""
         counted = self._observe.answered("challenged", "", call.elapsed_s, call)
         log.info("delivery.challenged", source=call.source, **counted)
         return response
 
     def refused(self, call: Observed, exc: DeliveryRefusedError) -> Response:
-        """Answer a request that was refused before parsing."""
+        """Respond to a request that was refused before parsing."""
         if REFUSED[exc.code].proof:
-            self._observe.unproved(call.source, exc.reason)
+            self._observe.unverified(call.source, exc.reason)
         log.info(
             "delivery.refused",
             source=call.source,
@@ -244,7 +244,7 @@ class Responses:
         return response
 
     def unavailable(self, call: Observed, code: str) -> Response:
-        """Answer a delivery that could not be made durable."""
+        """Respond to a delivery that could not be made durable."""
         log.warning(
             "delivery.unavailable",
             source=call.source,
@@ -274,7 +274,7 @@ def _keys(events: Sequence[Event]) -> str:
 
 
 def _bounded(word: str, known: set[str]) -> str:
-    """Return a sender's word as a label: itself while `known`, which collects words, is not full, else `other`."""
-    if len(known) < WORDS_MAX:
+    """Return a sender's value as a label, or `…` if it is new and `known`, which collects values, is full."""
+    if len(known) < LABEL_VALUES_MAX:
         known.add(word)
     return word if word in known else "…"

@@ -19,12 +19,12 @@ from bridge.event import Delivery, Event, Identity, ParkReason
 from bridge.ingress.call import UNKNOWN, Call, FastPath, Observed, Source
 from bridge.ingress.challenges import Challenge, ChallengedError, is_no_event
 from bridge.ingress.deduplicator import Deduplicator, Outcome
-from bridge.ingress.headers import check_content, head_rules, read_heads, safe_headers, trace_of
+from bridge.ingress.headers import check_content, header_rules, read_headers, safe_headers, trace_of
 from bridge.ingress.limits import AddressLimit, Admission
 from bridge.ingress.responses import Observations, Responses
 from bridge.known.delivery_ids import NewestBodies, id_of_body, id_of_other_body, is_derived
 from bridge.mapping.profile import IGNORED, Mapped, prescription_id, read_body
-from bridge.proof.origin import SIGNATURE, prove_origin
+from bridge.proof.origin import SIGNATURE, verify_origin
 from bridge.proof.scheme import Proof, Raw
 from bridge.proof.schemes.network import FORWARDED
 from bridge.runtime import http
@@ -52,7 +52,7 @@ class Webhooks:
 
     def __post_init__(self) -> None:
         challenges = [source.challenge.headers for source in self.sources.values() if source.challenge]
-        self._head_rules = head_rules((source.scheme for source in self.sources.values()), further=challenges)
+        self._header_rules = header_rules((source.scheme for source in self.sources.values()), further=challenges)
         self._respond = Responses(self.observations)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -65,7 +65,7 @@ class Webhooks:
             return self._respond.refused(call, exc)
         except ChallengedError as exc:
             return self._respond.challenged(call, exc.response)
-        if call.heads.get(b"expect", b"").lower() == b"100-continue":
+        if call.headers.get(b"expect", b"").lower() == b"100-continue":
             request.invite()
         return None
 
@@ -76,7 +76,7 @@ class Webhooks:
         received_at = datetime.fromtimestamp(received_s, UTC)
         for call in calls:
             call.ends_at, call.received_s, call.received_at = ends_at, received_s, received_at
-        for stage in (self._check, self._prove, self._admit, self._map, self._publish):
+        for stage in (self._check, self._verify, self._admit, self._map, self._publish):
             calls = self._through(stage, calls)
 
     def _through(self, stage: Callable[[Call], None], calls: Sequence[Call]) -> list[Call]:
@@ -126,10 +126,12 @@ class Webhooks:
         source = call.sender = self._route(call)
         if source.limit is not None and (wait_s := source.limit.wait_s(None, call.began)):
             raise DeliveryRefusedError("rate_limited", reason="source", wait_s=wait_s)
-        call.heads = read_heads(call.http.raw_headers, self._head_rules)
+        call.headers = read_headers(call.http.raw_headers, self._header_rules)
         if call.method != "POST":
             self._answer_challenge(call, source)
-        check_content(call.heads, size_max=self.body_max_bytes, types=call.sender.content_types, json=call.sender.json)
+        check_content(
+            call.headers, size_max=self.body_max_bytes, types=call.sender.content_types, json=call.sender.json
+        )
 
     def _route(self, call: Call) -> Source:
         path = call.http.path
@@ -152,8 +154,8 @@ class Webhooks:
             raise DeliveryRefusedError("rate_limited", reason="challenge", wait_s=wait_s)
         query = call.http.raw_path.partition("#")[0].partition("?")[2]
         per_s = source.limit.per_s if source.limit else None
-        response = challenge.of_head(call.heads, query, source.secrets.keys, self.now(), per_s=per_s)
-        if response is None or b"transfer-encoding" in call.heads or int(call.heads.get(b"content-length") or 0):
+        response = challenge.of_head(call.headers, query, source.secrets.keys, self.now(), per_s=per_s)
+        if response is None or b"transfer-encoding" in call.headers or int(call.headers.get(b"content-length") or 0):
             raise DeliveryRefusedError("method_not_allowed")
         raise ChallengedError(response)
 
@@ -177,48 +179,48 @@ class Webhooks:
     def _raw(call: Call) -> Raw:
         scheme, request = call.sender.scheme, call.http
         if not scheme.reads_query and not scheme.reads_peer:
-            return Raw(call.heads, request.body)
+            return Raw(call.headers, request.body)
         # The query may contain a credential: it is read here and never stored.
         query = request.raw_path.partition("#")[0].partition("?")[2]
-        return Raw(call.heads, request.body, query.encode("utf-8", "surrogateescape"), request.remote or "")
+        return Raw(call.headers, request.body, query.encode("utf-8", "surrogateescape"), request.remote or "")
 
-    def _prove(self, call: Call) -> None:
+    def _verify(self, call: Call) -> None:
         """Verify the raw bytes, before anything is parsed."""
         source, body = call.sender, call.http.body
         hit("before_verify")
         now = call.received_s
-        prove = partial(prove_origin, source.scheme) if SIGNATURE in call.heads else source.scheme.prove
+        verify = partial(verify_origin, source.scheme) if SIGNATURE in call.headers else source.scheme.verify
         try:
-            proved = call.proof = prove(self._raw(call), source.secrets.keys, now)
+            proof = call.proof = verify(self._raw(call), source.secrets.keys, now)
         except DeliveryRefusedError as exc:
-            if source.challenge is None or not source.challenge.admits(call.heads, body, source.secrets.keys, now):
+            if source.challenge is None or not source.challenge.admits(call.headers, body, source.secrets.keys, now):
                 raise
-            call.unproved, proved = exc, Proof(None, None, "")
-            call.proof = proved
+            call.unverified, proof = exc, Proof(None, None, "")
+            call.proof = proof
         hit("after_verify")
-        if call.unproved is None:
+        if call.unverified is None:
             self.observations.verified(
                 source.name,
-                slot=proved.slot,
-                offset_s=None if source.internal or proved.timestamp is None else now - proved.timestamp,
+                slot=proof.slot,
+                offset_s=None if source.internal or proof.timestamp is None else now - proof.timestamp,
             )
         digest = sha256(body).hexdigest()
         if self.tracing is None:
-            traceparent = trace_of(call.heads)
+            traceparent = trace_of(call.headers)
         else:
-            traceparent, call.end_span = self.tracing.receive(call.heads.get(b"traceparent", b""), call.began)
+            traceparent, call.end_span = self.tracing.receive(call.headers.get(b"traceparent", b""), call.began)
         call.delivery = Delivery(
             source=source.name,
             environment=source.environment,
-            id=proved.id or (self.newest.new_id(digest, now) if source.bucket_s else id_of_body(digest)),
+            id=proof.id or (self.newest.new_id(digest, now) if source.bucket_s else id_of_body(digest)),
             received_at=call.received_at,
             body=body,
             body_sha256=digest,
-            key_slot=proved.slot,
+            key_slot=proof.slot,
             traceparent=traceparent,
             headers={},
-            origin=proved.origin,
-            first_received_at=None if proved.received_s is None else datetime.fromtimestamp(proved.received_s, UTC),
+            origin=proof.origin,
+            first_received_at=None if proof.received_s is None else datetime.fromtimestamp(proof.received_s, UTC),
         )
         call.event_id = call.delivery.id
 
@@ -238,11 +240,11 @@ class Webhooks:
             self._park_bug(call, exc)
         challenge = call.sender.challenge
         if challenge is not None and not call.proof.origin and is_no_event(call.outcome):
-            response = challenge.of_body(call.heads, call.http.body)
+            response = challenge.of_body(call.headers, call.http.body)
             if response is not None:
                 raise ChallengedError(response)
-        if call.unproved is not None:
-            raise call.unproved
+        if call.unverified is not None:
+            raise call.unverified
 
     def _publish(self, call: Call) -> None:
         """Publish new events; all other calls continue in a task."""
@@ -294,7 +296,7 @@ class Webhooks:
         if not isinstance(park, ParkReason):
             self._end(call, self._respond.accepted, taken)
             return
-        delivery = call.delivery._replace(headers=safe_headers(call.heads, call.sender.scheme))
+        delivery = call.delivery._replace(headers=safe_headers(call.headers, call.sender.scheme))
         self.newest.written(Identity(delivery.source, delivery.id, delivery.body_sha256, park.reason))
         fresh = await self.deduplicator.park(delivery, park, ends_at=call.ends_at)
         self._end(call, self._respond.parked, park, fresh)
@@ -326,7 +328,7 @@ class Webhooks:
         return any(is_derived(event.id, call.delivery.id) for event in call.outcome.events)
 
     async def _take_events(self, call: Call) -> Outcome:
-        """Make the events durable; on a conflict, still publish the events of other elements with ids of their own."""
+        """Make the events durable; on a conflict, still publish the events of other elements with separate ids."""
         outcome = call.outcome
         if isinstance(outcome, ParkReason):
             return "conflict"
@@ -357,7 +359,7 @@ class Webhooks:
 
     def _understand(self, call: Call, delivery: Delivery, source: Source) -> Mapped | ParkReason:
         if delivery.first_received_at is not None:
-            # The first receipt bounds times in the body and is their default. The header `drx_received_at` is of now.
+            # The first receipt bounds times in the body and is their default; `drx_received_at` is the current time.
             delivery = delivery._replace(received_at=delivery.first_received_at)
         if source.fast_path is not None and (event := self._encoded(call, delivery, source.fast_path)) is not None:
             return Mapped((event,))

@@ -20,7 +20,7 @@ from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 ADMIN_S = 30.0
 _REQUEST_MS = 20_000
 REPLICAS_MAX = 3
-# docs/contract.md §4: the log of events is the record; raw deliveries are kept for 30 days.
+# docs/contract.md §4: the log of events is the source of truth; raw deliveries are kept for 30 days.
 FOREVER_MS = -1
 UNRECOGNIZED_RETENTION_MS = 30 * 86_400_000
 
@@ -122,7 +122,7 @@ async def open_admin(connection: KafkaConnection) -> "AsyncIterator[Admin]":
     except BUGS:
         raise
     except CLIENT_FAILURES as exc:
-        message = f"{connection.bootstrap_servers} accepts connections and does not answer: {refusal(options).doubt}"
+        message = f"{connection.bootstrap_servers} accepts connections but does not respond: {refusal(options).doubt}"
         raise AdminError("no_answer", message) from exc
     finally:
         await end_client(client._client)  # noqa: SLF001 - `close()` may hang
@@ -147,14 +147,14 @@ class Admin:
         wanted = [
             NewTopic(spec.name, spec.partitions, spec.replication_factor, topic_configs=spec.configs) for spec in specs
         ]
-        answer = await self._client.create_topics(wanted, timeout_ms=_REQUEST_MS)
+        response = await self._client.create_topics(wanted, timeout_ms=_REQUEST_MS)
         outcomes: dict[str, Literal["created", "exists"]] = {}
-        for name, error_code, *_ in answer.topic_errors:
+        for name, error_code, *_ in response.topic_errors:
             error = kafka_errors.for_code(error_code)
             if error not in {kafka_errors.NoError, kafka_errors.TopicAlreadyExistsError}:
                 raise _refusal(name, error)
             outcomes[name] = "created" if error is kafka_errors.NoError else "exists"
-        # Wait until every broker knows the new topics; creation is answered earlier.
+        # Wait until every broker knows the new topics; the response to the creation comes earlier.
         while len(await self._partitions(outcomes)) < len(outcomes):  # noqa: ASYNC110 - a broker sends no event
             await asyncio.sleep(0.05)
         return outcomes
@@ -194,8 +194,8 @@ class Admin:
             return {}
         asked = [ConfigResource(ConfigResourceType.TOPIC, name) for name in partitions]
         configs: dict[str, dict[str, str]] = {}
-        for answer in await self._client.describe_configs(asked):
-            for error_code, _message, _kind, name, entries in answer.resources:
+        for response in await self._client.describe_configs(asked):
+            for error_code, _message, _kind, name, entries in response.resources:
                 if error_code:
                     error = kafka_errors.for_code(error_code)
                     raise AdminError("refused", f"{name}: its settings cannot be read: {error.__name__} (ACL?)")
@@ -225,5 +225,5 @@ def _deviations(spec: TopicSpec, found: Mapping[str, str] | None) -> list[Deviat
 
 
 def _refusal(topic: str, error: type[Exception]) -> AdminError:
-    code, why = _REFUSALS.get(error, ("refused", f"the broker answers {error.__name__}"))
+    code, why = _REFUSALS.get(error, ("refused", f"the broker returned {error.__name__}"))
     return AdminError(code, f"{topic} cannot be created: {why}")

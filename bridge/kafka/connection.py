@@ -19,9 +19,7 @@ PROBE_S = 2.0
 # write to a connection whose reset aiokafka has not noticed yet.
 CLIENT_FAILURES = (OSError, RuntimeError)
 # Why a broker may not start a session, as advice for the operator.
-_NO_SESSION = (
-    "frozen, overloaded, another protocol (TLS, SASL) or an ACL; if it worked before, look at the brokers first"
-)
+_NO_SESSION = "frozen, overloaded, another protocol (TLS, SASL) or an ACL; if it worked before, check the brokers first"
 # `RuntimeError`s that are bugs of the caller.
 BUGS = (NotImplementedError, RecursionError)
 

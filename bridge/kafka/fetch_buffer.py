@@ -100,8 +100,8 @@ class FetchBuffer:
         client = self._consumer._client  # noqa: SLF001 - `getmany` does not return the batch's header
         leader = client.cluster.leader_for_partition(ClientPartition(*tp))
         asked = [(tp.topic, [(tp.partition, offset, HEAD_BYTES)])]
-        answer = await client.send(leader, FetchRequest(HEAD_WAIT_MS, 1, HEAD_BYTES, 0, asked))
-        content: bytes = answer.topics[0][1][0][-1] or b""
+        response = await client.send(leader, FetchRequest(HEAD_WAIT_MS, 1, HEAD_BYTES, 0, asked))
+        content: bytes = response.topics[0][1][0][-1] or b""
         if len(content) < _HEAD.size:
             return offset + 1
         base, _, _, magic, _, _, delta = _HEAD.unpack_from(content)

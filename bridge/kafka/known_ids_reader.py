@@ -65,8 +65,8 @@ class _Topic:
     targets: dict[int, _End] = field(default_factory=dict)  # by partition, a known end not reached yet
     # By partition, monotonic time such that all records written before it have been read.
     current_at: dict[int, float] = field(default_factory=dict)
-    answers: dict[int, int] = field(default_factory=dict)  # by partition, number of the last answer
-    answered_at: float = 0.0  # monotonic time of the last answer of any broker
+    responses: dict[int, int] = field(default_factory=dict)  # by partition, number of the last response
+    answered_at: float = 0.0  # monotonic time of the last response of any broker
     read: bool = False  # the tails of all partitions have been read
     code: str = ""  # code of the last failure; empty if none
     tail: Tail | None = None  # set while the topic is being read
@@ -83,15 +83,15 @@ class _Topic:
         """Reset the progress for a new client."""
         self.tail = tail
         self.targets.clear()
-        self.answers.clear()
+        self.responses.clear()
         self.answered_at = now
         self.advance(positions)
 
-    def note_ends(self, answers: dict[int, tuple[int, int]], now: float) -> None:
+    def note_ends(self, responses: dict[int, tuple[int, int]], now: float) -> None:
         """Note the ends of the log reported by brokers."""
-        for partition, (answer, end) in answers.items():
-            if self.answers.get(partition) != answer:
-                self.answers[partition], self.answered_at, self.ends[partition] = answer, now, end
+        for partition, (response, end) in responses.items():
+            if self.responses.get(partition) != response:
+                self.responses[partition], self.answered_at, self.ends[partition] = response, now, end
                 self.targets.setdefault(partition, _End(end, now))
             target = self.targets.get(partition)
             if target is not None and self.positions[partition] >= target.end:

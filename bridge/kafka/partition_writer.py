@@ -73,7 +73,7 @@ Mode = Literal["direct", "spooling", "finishing"]
 class WriterLimits:
     """Time and memory limits."""
 
-    deadline_s: float = 4.0  # from acceptance to the answer
+    deadline_s: float = 4.0  # from acceptance to the response
     spool_after_s: float = 2.0  # from acceptance until it is spooled if Kafka has not acknowledged it
     set_aside_after_s: float = SET_ASIDE_AFTER_S  # from the first refusal of a single record until it is set aside
     records_max: int = 10_000  # records in memory; a single delivery may exceed it
@@ -92,7 +92,7 @@ class Acknowledgement:
         self.future = future  # result: where its events became durable, or `NotDurableError`
         self.writers = writers  # the writers of its records
         self.spool_at = spool_at  # loop time after which it is spooled
-        self.expires_at = expires_at  # loop time at which the sender is answered 503
+        self.expires_at = expires_at  # loop time at which the sender gets 503
         self._left = len(writers)
         self._spooled = False
 
@@ -104,7 +104,7 @@ class Acknowledgement:
             self.future.set_result("spooled" if self._spooled else "committed")
 
     def fail(self, code: str) -> None:
-        """Answer that a record of the delivery will not become durable."""
+        """Fail the delivery, since one of its records will not become durable."""
         if not self.future.done():
             self.future.set_exception(NotDurableError(code))
 
@@ -118,12 +118,12 @@ class Pending:
         self.accepted = accepted
         self.size = OVERHEAD_BYTES + len(accepted.record.value or b"")  # approximate memory, in bytes
         self.acknowledgement = acknowledgement
-        self.state: Literal["open", "durable", "failed"] = "open"  # `open` until durable or given up
-        self.in_flight = False  # handed to Kafka, not answered yet
+        self.state: Literal["open", "durable", "failed"] = "open"  # `open` until durable or failed
+        self.in_flight = False  # handed to Kafka, which has not responded yet
 
     @property
     def is_answered(self) -> bool:
-        """True if its delivery was answered; if the record is still open, the sender was asked to retry."""
+        """True if its delivery has its response; if the record is still open, the sender was asked to retry."""
         return self.acknowledgement.future.done()
 
 
@@ -134,7 +134,7 @@ class PartitionWriters:
     producer: KafkaProducer
     spool: Spool | NoSpool  # keeps records that cannot be written in time
     known_ids: KnownIds  # receives the final state of each event
-    late_acks: Counter  # counts acknowledgements that come after the sender was answered otherwise
+    late_acks: Counter  # counts acknowledgements that arrive after the sender got another response
     limits: WriterLimits
     known_ids_reader: KnownIdsReader | None = None  # reads the records of other replicas, if there are any
     records: int = 0  # records in memory: waiting, in flight, or being appended to the spool
@@ -142,7 +142,7 @@ class PartitionWriters:
     drained: int = 0  # records drained to Kafka, or found there already
     # Set when writers must not start anything new; a write in flight is still settled.
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    _told_drained: int = 0
+    _logged_drained: int = 0
     _writers: "dict[tuple[str, int], PartitionWriter]" = field(default_factory=dict)
     # Not expired; all have the same timeout, so the oldest is first.
     _unanswered: deque[Acknowledgement] = field(default_factory=deque)
@@ -159,11 +159,11 @@ class PartitionWriters:
         """Number of partitions that are not in direct mode."""
         return sum(writer.mode != "direct" for writer in self._writers.values())
 
-    def tell_drained(self) -> None:
+    def log_drained(self) -> None:
         """Log that no partition is spooling any more, if something was drained."""
-        if self.drained > self._told_drained and not self.spooling:
-            log.info("worker.spool_drained", records=self.drained - self._told_drained)
-            self._told_drained = self.drained
+        if self.drained > self._logged_drained and not self.spooling:
+            log.info("worker.spool_drained", records=self.drained - self._logged_drained)
+            self._logged_drained = self.drained
 
     def check_open(self) -> None:
         """Raise `NotDurableError` if nothing can be accepted now."""
@@ -179,7 +179,7 @@ class PartitionWriters:
             NotDurableError: Immediately or by the future; a record already handed to Kafka may still appear.
         """
         if not accepted:
-            raise ValueError(accepted)  # a 2xx answer without a durable record would lose the delivery
+            raise ValueError(accepted)  # a 2xx response without a durable record would lose the delivery
         self.check_open()
         writers = [self._writer(record.topic, record.partition) for record, _, _ in accepted]
         loop = asyncio.get_running_loop()
@@ -254,7 +254,7 @@ class PartitionWriters:
         return writer
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Answer deliveries whose deadline has passed, and spool those that Kafka did not acknowledge in time."""
+        """Fail deliveries whose deadline has passed, and spool those that Kafka did not acknowledge in time."""
         # First, so that the timer survives any exception below.
         self._sweeper = loop.call_later(SWEEP_S, self._sweep, loop)
         now = loop.time()
@@ -360,7 +360,7 @@ class PartitionWriter:
             self._start()
 
     def _fail_in_flight(self) -> None:
-        """Give up the batch in flight after a bug, unless it is being spooled: its outcome is unknown."""
+        """Fail the batch in flight after a bug, unless it is being spooled: its outcome is unknown."""
         in_flight, self._in_flight = self._in_flight, []
         self._writing_since = None
         for pending in in_flight:
@@ -389,7 +389,7 @@ class PartitionWriter:
         return batch
 
     def _drop_answered(self) -> None:
-        """Give up records that waited too long for the end of a drain; a stalled drain would fill the memory."""
+        """Fail records that waited too long for the end of a drain; a stalled drain would fill the memory."""
         while self._waiting and self._waiting[0].is_answered:
             self._fail(self._waiting.popleft(), "deadline")
 
@@ -456,7 +456,7 @@ class PartitionWriter:
         await self._spool.append([pending.accepted.to_entry() for pending in records])
 
     def _appended(self, append: asyncio.Task[None]) -> None:
-        records = self.appends.pop(append, None)  # None if given up by `_leave_spool`
+        records = self.appends.pop(append, None)  # None if abandoned by `_leave_spool`
         fault = asyncio.CancelledError() if append.cancelled() else append.exception()
         for pending in records or ():
             if fault is None:
@@ -464,7 +464,7 @@ class PartitionWriter:
             elif not pending.in_flight:  # the batch in flight may still be acknowledged
                 self._fail(pending, _spool_fault(getattr(fault, "code", "")))
         if fault is None and records is None:
-            # All senders have been answered: if they have retried, the drain skips this as a repeat.
+            # All senders have a response: if they have retried, the drain skips this as a repeat.
             self.drain_found()
         elif fault is not None and not (records is None or self.appends or self._spool.depth(self._place)):
             # The spool is empty. The batch in flight may be appended later, if it is not acknowledged.
@@ -503,7 +503,7 @@ class PartitionWriter:
         if not self._spool.depth(self._place):
             self._failures = 0
             if self._leave_spool():
-                self._shared.tell_drained()
+                self._shared.log_drained()
             else:
                 await pause(self._shared.stopping, APPEND_S)
             return
@@ -587,7 +587,7 @@ class PartitionWriter:
         )
 
     def _commit(self, pending: Pending) -> None:
-        """Note that all in-sync replicas have a record, possibly after its delivery was answered otherwise."""
+        """Note that all in-sync replicas have a record, possibly after its delivery got another response."""
         if pending.state != "open" or pending.is_answered:
             self._shared.late_acks.inc()
         if pending.state == "open":
@@ -604,7 +604,7 @@ class PartitionWriter:
             self._forget(pending)
 
     def _fail(self, pending: Pending, code: str) -> None:
-        """Give up a record that is not durable."""
+        """Fail a record that is not durable."""
         if pending.state != "open":
             return
         pending.state = "failed"

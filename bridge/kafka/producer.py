@@ -25,7 +25,7 @@ from bridge.runtime.logging import log, trail
 from bridge.runtime.metrics import IngressMetrics
 
 # Timeout of one request (the broker's and ours) and of one connect. Half the default session timeout of a dead broker
-# (9 s), so that a hung one is abandoned early; a batch not answered in time is resent with the same sequence number.
+# (9 s), so that a hung one is abandoned early; the batch is then resent with the same sequence number.
 REQUEST_TIMEOUT_MS = 5_000
 # Seconds for bootstrap and the producer id: more than two requests that time out.
 START_S = 15.0
@@ -33,15 +33,15 @@ METADATA_S = 2.0
 METADATA_MAX_AGE_MS = 60_000
 # Seconds for which a missing topic is not looked up again.
 MISSING_S = 1.0
-# Seconds between checks of a partition without a leader, and until its batch is given up, as in aiokafka.
+# Seconds between checks of a partition without a leader, and until its batch has failed, as in aiokafka.
 LEADER_LOOK_S = 0.1
 LEADER_LOOKS = 50
 # Half of the smallest common `max.message.bytes`; a larger record is sent alone.
 BATCH_MAX_BYTES = 512 * 1024
 # Seconds; cancelled tasks and aborted connections need a few iterations of the event loop.
 END_S = 1.0
-# Seconds without any answer of the only broker, not even to metadata requests, which are sent each second. The default
-# answer deadline is 4 s.
+# Seconds without any response of the only broker, not even to metadata requests, which are sent each second. The
+# default response deadline is 4 s.
 QUIET_S = 3.0
 # Seconds to settle other writes before a generation is ended for one failing partition.
 SETTLE_S = 1.0
@@ -69,7 +69,7 @@ _TOPIC_FAULTS = {
     kafka_errors.TopicAuthorizationFailedError: "not_authorized",
     kafka_errors.ClusterAuthorizationFailedError: "not_authorized",
     kafka_errors.InvalidTopicError: "topic_missing",
-    # aiokafka gives up with these when no leader was found in time.
+    # aiokafka fails with these when no leader was found in time.
     kafka_errors.NotLeaderForPartitionError: "topic_missing",
     kafka_errors.LeaderNotAvailableError: "kafka_unavailable",
 }
@@ -94,9 +94,9 @@ class Patience:
     tick_s: float = 0.25  # between two checks
     # Between two metadata requests while a topic does not exist yet, or nothing else is sent.
     ask_s: float = 1.0
-    # Without any answer for this long, new deliveries are refused at once; just over the answer deadline.
+    # Without any response for this long, new deliveries are refused at once; just over the response deadline.
     stalled_s: float = 5.0
-    # Without any answer for this long, the producer is replaced; more than the 11 s that losing a leader may take.
+    # Without any response for this long, the producer is replaced; more than the 11 s that losing a leader may take.
     silent_s: float = 20.0
     stuck_s: float = 120.0  # the same for one partition while others answer
     retry_first_s: float = 0.25  # before the second attempt to connect; then doubled
@@ -222,7 +222,7 @@ class KafkaProducer:
             except (Exception, asyncio.CancelledError) as exc:
                 if is_cancelled():
                     raise
-                # aiokafka raises undocumented exceptions: `TypeError` for bytes that are not an answer,
+                # aiokafka raises undocumented exceptions: `TypeError` for bytes that are not a response,
                 # `CancelledError` for a connection that was closed meanwhile.
                 log.error("worker.failed", reason="producer", where=trail(exc))
                 self._enter("failed", "unexpected")
@@ -342,8 +342,8 @@ class Generation:
         self._accumulator = self._client._message_accumulator  # noqa: SLF001 - shows whether a batch was sent twice
         self._metadata = self._client.client.cluster
         self._writes: dict[asyncio.Future[Any], float] = {}
-        self._answered_at = 0.0  # loop time of the last answer to a write
-        self._heard_at = 0.0  # loop time of the last answer to a request for metadata
+        self._answered_at = 0.0  # loop time of the last response to a write
+        self._heard_at = 0.0  # loop time of the last response to a request for metadata
         self._ended = False
         self._missing: dict[str, float] = {}
 
@@ -352,7 +352,7 @@ class Generation:
         try:
             async with asyncio.timeout(START_S):
                 await self._client.start()
-                # The bootstrap answer contains no topics; a client with an empty list of topics requests all it may
+                # The bootstrap response contains no topics; a client with an empty list of topics requests all it may
                 # see.
                 await self._client.client.force_metadata_update()
                 self._heard_at = asyncio.get_running_loop().time()
@@ -418,7 +418,7 @@ class Generation:
             self._heard_at = renewed.get_loop().time()
 
     def quiet_s(self, now: float) -> float:
-        """Return the seconds since the last answer of any broker."""
+        """Return the seconds since the last response of any broker."""
         return now - max(self._answered_at, self._heard_at)
 
     @property
@@ -431,7 +431,7 @@ class Generation:
         return now - min(self._writes.values()) if self._writes else 0.0
 
     def silent_s(self, now: float) -> float:
-        """Return the seconds that writes have waited without any answer."""
+        """Return the seconds that writes have waited without any response."""
         return min(self.oldest_s(now), now - self._answered_at)
 
     @property

@@ -19,7 +19,7 @@ from bridge.kafka.producer import END_S, METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS
 
 # Seconds for which one poll waits for records.
 POLL_S = 0.5
-# Seconds without an answer: fetches are answered within `POLL_S`; this allows one timed-out request and its retry.
+# Seconds without a response: fetches are answered within `POLL_S`; this allows one timed-out request and its retry.
 SILENT_S = 15.0
 # A tail is read alongside other work: a slice takes a millisecond or two to unpack, and little is prefetched.
 SLICE_RECORDS = 100
@@ -113,7 +113,7 @@ async def _open(
         try:
             async with asyncio.timeout(START_S):
                 await consumer.start()
-                await consumer._client.force_metadata_update()  # noqa: SLF001 - the bootstrap answer contains no topics
+                await consumer._client.force_metadata_update()  # noqa: SLF001 - the bootstrap response contains no topics
                 tps = partitions_of(consumer, topics)
                 if led_only:
                     tps = [tp for tp in tps if tp.partition in led(consumer, tp.topic)]
@@ -250,15 +250,15 @@ class Tail:
         return {tp.partition: await self._consumer.position(tp) for tp in self._places}
 
     def heard(self) -> dict[int, tuple[int, int]]:
-        """Return by partition an opaque time of the last answer, and the end of the log in it."""
-        answers = {
+        """Return by partition an opaque time of the last response, and the end of the log in it."""
+        responses = {
             tp.partition: (self._consumer.last_poll_timestamp(tp), self._consumer.last_stable_offset(tp))
             for tp in self._places
         }
-        return {partition: (at, end) for partition, (at, end) in answers.items() if at is not None}
+        return {partition: (at, end) for partition, (at, end) in responses.items() if at is not None}
 
     async def end_of(self, partition: int) -> int:
-        """Request the end offset of a partition; `ReadError` without an answer."""
+        """Request the end offset of a partition; `ReadError` without a response."""
         tp = ClientPartition(self._topic, partition)
         try:
             found: dict[Any, int] = await self._consumer.end_offsets([tp])

@@ -15,7 +15,7 @@ Header = tuple[str, bytes]
 
 UNRECOGNIZED_SCHEMA = "drx.v1.UnrecognizedDelivery"
 
-# Header to distinguish repeats from conflicts by, instead of `drx_body_sha256`, if several bodies may have the event.
+# Header that distinguishes repeats from conflicts instead of `drx_body_sha256` if several bodies may have the event.
 PART_SHA256 = "drx_part_sha256"
 
 _SPEC_VERSION: Header = ("ce_specversion", b"1.0")  # CloudEvents 1.0, "Kafka Protocol Binding", binary mode

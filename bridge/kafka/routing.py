@@ -22,7 +22,7 @@ DEFAULT_ROUTES: Mapping[str, str] = MappingProxyType(
 
 
 def whole_key(wanted: bytes, keys: Collection[bytes]) -> bytes:
-    """Return the key that an operator means: `wanted`, or the one of `keys` that is a vendor's prefix and `wanted`.
+    """Return the key that an operator means: `wanted`, or the one of `keys` that has a vendor's prefix before it.
 
     Raises `ConfigError` with the prefixes if there are several.
     """

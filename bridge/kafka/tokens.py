@@ -15,15 +15,15 @@ from bridge.runtime.access_token import AccessToken, granted
 
 # Seconds; a token endpoint answers in milliseconds, and a client has 40 s to connect.
 TIMEOUT_S = 10.0
-_ANSWER_MAX_BYTES = 65_536
+_RESPONSE_MAX_BYTES = 65_536
 
 
 class TokenError(OSError):
     """No token is available; aiokafka treats it as a failed connection and retries."""
 
     def __str__(self) -> str:
-        """Show neither request nor answer."""
-        return "the token endpoint gives no token"
+        """Show neither request nor response."""
+        return "the token endpoint returned no token"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,11 @@ async def ask_endpoint(grant: Grant) -> tuple[str, float]:
         async with (
             aiohttp.ClientSession(timeout=limit, trust_env=True) as session,
             # A redirect could send the secret to another host, also unencrypted.
-            session.post(grant.url, data=form, headers={"Authorization": login}, allow_redirects=False) as answer,
+            session.post(grant.url, data=form, headers={"Authorization": login}, allow_redirects=False) as response,
         ):
-            if answer.status != HTTPStatus.OK:
+            if response.status != HTTPStatus.OK:
                 raise TokenError
-            return granted(await answer.content.read(_ANSWER_MAX_BYTES))
+            return granted(await response.content.read(_RESPONSE_MAX_BYTES))
     except (OSError, aiohttp.ClientError, ValueError):
         # Its text may contain the secret.
         raise TokenError from None
@@ -91,8 +91,8 @@ def load_provider(place: str) -> AbstractTokenProvider:
     try:
         provider = getattr(import_module(module), name)()
     except Exception as exc:  # third-party code, which may raise anything
-        msg = f"kafka.sasl_token_provider: {place!r} gives no token provider: {type(exc).__name__}"
+        msg = f"kafka.sasl_token_provider: {place!r} returned no token provider: {type(exc).__name__}"
         raise ConfigError(msg) from exc
     if not isinstance(provider, AbstractTokenProvider):
-        raise ConfigError(f"kafka.sasl_token_provider: {place!r} returns no aiokafka.abc.AbstractTokenProvider")
+        raise ConfigError(f"kafka.sasl_token_provider: {place!r} returned no aiokafka.abc.AbstractTokenProvider")
     return provider

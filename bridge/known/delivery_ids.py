@@ -5,7 +5,7 @@
     none                                      `dlv_` and 32 hex of the SHA-256 of the body
     none, and equal bytes may be another fact the same, `_` and the Unix milliseconds of the receipt
 
-An unsigned id proves nothing, so the same id with another body is a new delivery, not a conflict.
+An unsigned id may be forged, so the same id with another body is a new delivery, not a conflict.
 
 A sender that pushes whole records sends equal bytes again when a prescription returns to a state: packed, approved,
 packed. A retry has equal bytes, too. So a body is a repeat only if it is the newest that this process has accepted for
@@ -15,7 +15,7 @@ is compared, never some fields: `Approved`, and `Approved` with a lot number, ar
 `NewestBodies` is local to a process, and holds only deliveries by the sender itself. A parked delivery may be about any
 key, so it replaces everything known of its source. Records read from topics by `KnownIdsReader` only remove entries: a
 replay or another replica may have written them after the newest body. So after a restart, or at another replica, a
-retry becomes a second event with an equal state. A repeated event is the smaller evil, compared with a lost one.
+retry becomes a second event with an equal state. A repeated event does less harm than a lost one.
 
 One gap remains: another replica has accepted the body in between, and this one has not read it yet. Reading it takes 50
 to 300 ms, longer while that replica spools or Kafka cannot be read. With each source on one replica
@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from bridge.event import Delivery, Identity
 
-# Seconds; a day is longer than the retries of every known sender with ids of its own.
+# Seconds; a day is longer than the retries of every known sender with ids.
 DEDUPE_WINDOW_S = 86_400
 PREFIX = "dlv_"
 # Hex digits: 128 bits distinguish the deliveries of a source, 32 bits those with the same id.
@@ -77,7 +77,7 @@ class NewestBodies:
         return id_of_body(body_sha256, received_ms=self._last_ms)
 
     def repeated(self, delivery: Delivery, keys: Collection[str], *, within_s: int) -> str:
-        """Return the id of the delivery that this one repeats, or an empty text."""
+        """Return the id of the delivery that this one repeats, or an empty string."""
         known = self._newest.get(delivery.source)
         if not known:
             return ""

@@ -278,8 +278,8 @@ _Steps = dict[str, "_Steps"]
 def unsaid(document: object, reading: Reading) -> dict[str, str]:
     """Return the unclaimed members as JSON, each under the highest pointer without a claim below it.
 
-    Nulls are not kept: a vendor that pushes whole records sends dozens. Dropped members are removed without pointers of
-    their own, so that a sender cannot repeat a long name in thousands of pointers.
+    Nulls are not kept: a vendor that pushes whole records sends dozens. Dropped members are removed without separate
+    pointers, so that a sender cannot repeat a long name in thousands of pointers.
     """
     kept: dict[str, str] = {}
     divided = {around for at in reading.elements for around in pointers_around(at)}

@@ -1,6 +1,6 @@
 """Find the elements of a body that the tables of a mapping file are evaluated for.
 
-`each` selects objects, lists, texts or numbers of the body; a single one counts as a list of one. Each element has a
+`each` selects objects, lists, strings or numbers of the body; a single one counts as a list of one. Each element has a
 pointer, which separates its members from those of its neighbours. Items that a filter of `each` leaves out are
 elements, too, so that they are not lost unnoticed.
 """
@@ -175,7 +175,7 @@ class Elements:
         """Return the pointers of the elements that an expression found in the body."""
         if (at := self._place(found)) is not None:
             return [f"{at}/{number}" for number in range(len(found))]
-        # Texts and numbers are matched by order, in the lists that the expression read.
+        # Strings and numbers are matched by order, in the lists that the expression read.
         lists = self._lists_read(spot)
         items = ((f"{self._place(node)}/{number}", item) for node in lists for number, item in enumerate(node))
         return [

@@ -82,7 +82,7 @@ def parse(body: bytes, *, arrays: bool = False) -> dict[str, object] | ParkReaso
 
 
 def parse_wrapped(body: bytes, *, way: Sequence[str], last: str) -> object:
-    """Read a JSON object, with a document in place of a member that has its base64; what is neither stays a text."""
+    """Read a JSON object, replacing a member with the base64 of a document by that document; other strings stay."""
     document = holder = cast("object", parse(body))
     for step in way:
         holder = holder.get(step) if isinstance(holder, dict) else None

@@ -28,7 +28,7 @@ class Dialect(Protocol):
 
     @property
     def ignored(self) -> frozenset[str]:
-        """The sender's words for types to ignore."""
+        """The sender's names of types to ignore."""
 
 
 def open_profiles(sources: Mapping[str, Dialect]) -> dict[str, Profile]:
@@ -59,7 +59,7 @@ def open_profiles(sources: Mapping[str, Dialect]) -> dict[str, Profile]:
 def _reading_xml(profile: Profile, source: str) -> Profile:
     reading_xml = getattr(profile, "reading_xml", None)
     if reading_xml is None:
-        raise ConfigError(f"sources.{source}.body: the profile reads JSON alone; a mapping file also reads XML")
+        raise ConfigError(f"sources.{source}.body: the profile reads JSON only; a mapping file also reads XML")
     try:
         found: Profile = reading_xml()
     except ConfigError as exc:
@@ -71,7 +71,7 @@ def _ignoring(profile: Profile, words: frozenset[str], source: str) -> Profile:
     ignoring = getattr(profile, "ignoring", None)
     found: Profile | None = ignoring(words) if ignoring else None
     if found is None:
-        msg = f"sources.{source}.ignore: the profile reads no type to ignore; a mapping file does by `reported`"
+        msg = f"sources.{source}.ignore: the profile cannot ignore types; a mapping file can, by `reported`"
         raise ConfigError(msg)
     return found
 

@@ -41,7 +41,7 @@ _NATIVE_KEY = pattern(r"[A-Za-z0-9._:-]{1,128}")
 
 
 def configure(options: Mapping[str, str]) -> "MappingFile":
-    """Build the profile `mapped`; `ConfigError` names the file and the place in it."""
+    """Build the profile `mapped`; `ConfigError` names the file and the key in it."""
     prefix_of(options)
     name = options.get("mapping", "")
     if not name:
@@ -82,7 +82,7 @@ class MappingFile:
     PREFIX: str  # prefix of all keys; empty for native ids. Names in capitals are those of `Profile`.
     account_id: str
     zone: tzinfo | None
-    ignore: frozenset[str]  # the vendor's words for types to ignore, unless a table matches
+    ignore: frozenset[str]  # the vendor's names of types to ignore, unless a table matches
     ARRAYS: bool
     BUCKET_S: int
     CONTENT_TYPES: tuple[str, ...]
@@ -126,7 +126,7 @@ class MappingFile:
 
 
 def compile_mapping(content: bytes, name: str, options: Mapping[str, str], *, names_file: bool = True) -> MappingFile:
-    """Compile a file; `ConfigError` messages begin with `name` and the place in the file, or with the option."""
+    """Compile a file; `ConfigError` messages begin with `name` and the key in the file, or with the option."""
     file = CompiledFile(content, name, options)
     document = file.document
     named = ("mapping",) if names_file else ()
@@ -156,7 +156,7 @@ def compile_mapping(content: bytes, name: str, options: Mapping[str, str], *, na
 
 
 def moment_of(value: object, scope: Scope) -> datetime | None:
-    """Read a text or number as an instant, None if empty; raises `ValueError` or `OverflowError` if it is not one."""
+    """Read a string or number as an instant, None if empty; raises `ValueError` or `OverflowError` if it is not one."""
     if not is_given(value):
         return None
     if type(value) is str:
@@ -230,7 +230,7 @@ class Run:
         return self._key(self._file.key, line, self._path)
 
     def _rank(self, expression: Expression, line: object) -> tuple[int, float, str]:
-        """Return a sort key: null before booleans and numbers, and these before texts."""
+        """Return a sort key: null before booleans and numbers, and these before strings."""
         self.scope.root = self.scope.element = line
         value = self._value(expression, line)
         if isinstance(value, Real):
@@ -265,7 +265,7 @@ class Run:
         return park
 
     def _word(self, spot: Spot) -> tuple[object, Spot]:
-        """Return the vendor's word for the type of an element, else of the body, and the path it was read from."""
+        """Return the vendor's name of the type of an element, else of the body, and the path it was read from."""
         word = None
         if self._file.reported is not None:
             for of in (spot, self._elements.body):
@@ -470,7 +470,7 @@ class Run:
             if _ID.fullmatch(text):
                 draft.id = text
                 if spot.position and self._is_own(spot):
-                    # Key and word may come from enclosing elements: events of several prescriptions may share an id.
+                    # Key and type may come from enclosing elements: events of several prescriptions may share an id.
                     draft.sha256 = _digest(draft.key, finished.get("reported_type"), element)
                 self._claim()
             else:

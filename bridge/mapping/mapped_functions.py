@@ -2,7 +2,7 @@
 
 An expression has no loops and at most `LENGTH_MAX` characters, so its cost depends on the lists that it traverses.
 Operations that could double their input are not allowed (`&` expressions, `merge`, comparing trees, joining long
-texts). Every step, element and call of the others is charged to a budget of the delivery. Numbers with fractions stay
+strings). Every step, element and call of the others is charged to a budget of the delivery. Numbers with fractions stay
 `Real`, exactly as written: `text(x)` gives their digits.
 """
 
@@ -32,8 +32,8 @@ LENGTH_MAX = 500  # characters; a longer expression is a program
 BUDGET = 50_000
 # Steps of a call, which takes 2 to 5 microseconds, and of a disk lookup of an unknown zone, which takes 30.
 CALL_STEPS, ZONE_STEPS = 10, 100
-# Maximum length of a text whose case a function changes or which it reads as a date, at 48 nanoseconds a character;
-# words and dates are shorter. Also of joined texts, since each step of a pipe could double them.
+# Maximum length of a string whose case a function changes or which it reads as a date, at 48 nanoseconds a character;
+# type names and dates are shorter. Also of joined strings, since each step of a pipe could double them.
 TEXT_MAX = 1_000
 
 # Names by which an expression refers to values outside its element.
@@ -60,7 +60,7 @@ class Scope:
     """Evaluation state of one delivery: its budget, and the members that the current expression has read.
 
     Attributes: read: Members that were read: identity of the object and name -> value. Left out are values only tested
-        (`_LOOKS`), compared without being equal, and texts used as a condition. root: The whole body, which an
+        (`_LOOKS`), compared without being equal, and strings used as a condition. root: The whole body, which an
         expression on an element can refer to. element: The current element, or the body itself. parent: The element
         that contains the current element's list, if lists are nested. named: Identity of an element and name in `[let]`
         -> value, and the members read for it. spread: Identities of objects whose members were read as a list.
@@ -134,7 +134,7 @@ def compile_expression(
     if len(text) > LENGTH_MAX:
         raise ExpressionError(f"longer than {LENGTH_MAX} characters")
     try:
-        # A copy, since the library caches the tree of a text, and tables of words are inserted into it.
+        # A copy, since the library caches the tree of a string, and tables of words are inserted into it.
         tree: Node = copy.deepcopy(jmespath.compile(text).parsed)
         tree = _with_lets(tree, lets) if lets else tree
         nodes = list(_nodes(tree))
@@ -171,7 +171,7 @@ def _with_lets(node: Node, lets: Mapping[str, Node]) -> Node:
         let = {"type": "let", "value": name["value"], "children": [lets[name["value"]]]}
         return {**node, "children": [let, *rest]} if rest else let
     if any(child == _LET for child in children):
-        raise ExpressionError("let stands before a name of [let]; behind a `!` in parentheses, as in !(let.x)")
+        raise ExpressionError("let must precede a name of [let]; after a `!` in parentheses, as in !(let.x)")
     return {**node, "children": children}
 
 
@@ -253,7 +253,7 @@ def _table(function: str, node: Node, tables: Words) -> dict[str, object]:
 
 
 def plain_word(word: str) -> str:
-    """Return a word in lower case, without spaces and underscores."""
+    """Return a value in lower case, without spaces and underscores."""
     return "".join(word.casefold().replace("_", " ").split())
 
 
@@ -262,7 +262,7 @@ def _check_value(value: object) -> None:
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:
-        raise ExpressionError("a text with half of a surrogate pair") from None
+        raise ExpressionError("a string with half of a surrogate pair") from None
     except ValueError:
         raise ExpressionError("a number that is not finite") from None
 
@@ -294,12 +294,12 @@ _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
 def _words(_: Scope, word: object, table: Mapping[str, object]) -> object:
-    """Look up a word, exactly or by `plain_word`; an unknown word is returned unchanged."""
+    """Look up a value, exactly or by `plain_word`; an unknown value is returned unchanged."""
     return None if word is None else _looked_up(word, table, _lexeme(word))
 
 
 def _lookup(_: Scope, word: object, table: Mapping[str, object]) -> object:
-    """Look up a word as `words` does; null if it is unknown or not text."""
+    """Look up a value as `words` does; null if it is unknown or not a string."""
     return None if text_of_id(word) is None else _looked_up(word, table, None)
 
 
@@ -339,14 +339,14 @@ def _number_as_written(_: Scope, number: object) -> str | None:
 
 
 def _id(scope: Scope, text: object) -> str | None:
-    """Return an id: a text or an integer."""
+    """Return an id: a string or an integer."""
     if type(text) is int:
         scope.flags.add("integer_as_string_id")
     return None if text is None else _text(text)
 
 
 def _digits(_: Scope, text: object) -> str | None:
-    """Return a text if it has only digits, else null."""
+    """Return a string if it has only digits, else null."""
     found = "" if text is None else _text(text)
     return found if found.isascii() and found.isdecimal() else None
 
@@ -357,14 +357,14 @@ def _prefixed(scope: Scope, *parts: object) -> str | None:
 
 
 def _without(_: Scope, text: object, beginning: object) -> str | None:
-    """Remove a prefix from a text."""
+    """Remove a prefix from a string."""
     if not isinstance(text, str | None) or not isinstance(beginning, str):
         raise UnfitError
     return None if text is None else _text(text).removeprefix(beginning)
 
 
 def _segment(_: Scope, text: object, separator: object, number: object) -> str | None:
-    """Return a part of a text by its index, from the end if negative; null if there is none."""
+    """Return a part of a string by its index, from the end if negative; null if there is none."""
     if not isinstance(separator, str) or not separator or type(number) is not int:
         raise UnfitError
     parts = [] if text is None else _short(text).split(separator)
@@ -389,12 +389,12 @@ def _truth(_: Scope, value: object) -> bool | None:
 
 
 def _given(_: Scope, *values: object) -> bool:
-    """Return whether any value is a number or a non-blank text."""
+    """Return whether any value is a number or a non-blank string."""
     return any(map(is_scalar_given, values))
 
 
 def _first_text(scope: Scope, items: object) -> object:
-    """Return the first non-blank text; values other than texts and null are errors."""
+    """Return the first non-blank string; values other than strings and null are errors."""
     if isinstance(items, list) and not all(isinstance(item, str | None) for item in items):
         scope.flags.add("field_unfit")
     return _chosen(scope, items, lambda item: type(item) is str and is_given(item))
@@ -411,7 +411,7 @@ def _chosen(scope: Scope, items: object, wanted: Callable[[object], bool]) -> ob
 
 
 def _to_number(_: Scope, value: object) -> object:
-    """Read a text that is a JSON number."""
+    """Read a string that is a JSON number."""
     if type(value) is not str:
         return value if _is_number(value) or isinstance(value, Real) else None
     found = _JSON_NUMBER.fullmatch(_short(value))
@@ -491,7 +491,7 @@ _OWN: Mapping[str, _Own] = MappingProxyType(
         "words": _Own(_words, 2, 2),
     }
 )
-# Functions that only test a value, so that the event does not contain it. A word that `contains` finds is also in the
+# Functions that only test a value, so that the event does not contain it. A value that `contains` finds is also in the
 # file.
 _LOOKS = frozenset({"contains", "ends_with", "given", "length", "starts_with", "type"})
 # JMESPath functions that are not allowed: they take an expression, or return more than they read.
@@ -515,7 +515,7 @@ def _text(value: object) -> str:
 
 
 def _short(value: object) -> str:
-    """Return a text if it is short enough to be read by character; else raise `UnfitError`."""
+    """Return a string if it is short enough to be read by character; else raise `UnfitError`."""
     text = _text(value)
     if len(text) > TEXT_MAX:
         raise UnfitError
@@ -625,7 +625,7 @@ class _Interpreter(TreeInterpreter):  # type: ignore[misc] # the library is unty
         return [each for each in found if each is not None]
 
     def _condition(self, node: Node, value: object) -> object:
-        """Visit a condition; a text that it tests is not part of the event."""
+        """Visit a condition; a string that it tests is not part of the event."""
         before, self._scope.read = self._scope.read, {}
         found = self.visit(node, value)
         self._looked(before, counts=type(found) is bool)

@@ -2,15 +2,15 @@ r"""The mapping file: TOML whose expressions find events in a vendor's body.
 
     prefix = "acme:"                 # of the keys
     zone = "America/New_York"        # of times without one
-    claims = ["/version"]            # members that need not be kept, besides those that expressions read
-    drop = ["/patient/birth"]        # members that are kept nowhere
+    claims = ["/version"]            # members not kept in `extensions`, besides those that expressions read
+    drop = ["/patient/birth"]        # members that are dropped
     drop_names = ["*ssn*"]           # the same, by their names at any depth
 
-    key = "rx.id"                    # for all events that have none of their own
-    reported = "kind"                # the word of a body for which no `when` holds: it is reported as it came
-    ignore = ["HEARTBEAT"]           # words of bodies that nobody wants
+    key = "rx.id"                    # for all events without their own `key`
+    reported = "kind"                # the type of a body for which no `when` is true: reported unchanged
+    ignore = ["HEARTBEAT"]           # types of bodies to ignore
 
-    [[event]]                        # every one whose `when` holds, in this order
+    [[event]]                        # every table whose `when` is true, in this order
     when = "kind == 'STATE'"
     type = "fulfillment.status_changed"
     [event.data]
@@ -21,7 +21,7 @@ r"""The mapping file: TOML whose expressions find events in a vendor's body.
     when = "kind == 'STATE' && !state"
     park = {reason = "unknown_type", field = "/state"}
 
-The whole file is checked at startup, so a mistake never affects a delivery; the message names the place.
+The whole file is checked at startup, so a mistake never affects a delivery; the message names the key.
 """
 
 import re
@@ -74,7 +74,7 @@ def _levels(value: object) -> object:
 
 def _known_detail(detail: str) -> str:
     if detail not in _DETAILS:
-        raise ValueError(f"is none of {', '.join(sorted(_DETAILS - {''}))}")
+        raise ValueError(f"is not one of {', '.join(sorted(_DETAILS - {''}))}")
     return detail
 
 
@@ -211,7 +211,7 @@ class CompiledFile:
     """A checked file with compiled expressions."""
 
     def __init__(self, content: bytes, name: str, options: Mapping[str, str]) -> None:
-        """Read a file; `ConfigError` messages begin with `name` and the place in it."""
+        """Read a file; `ConfigError` messages begin with `name` and the key in it."""
         self._name = name
         self._options = options
         self._count = 0
@@ -235,7 +235,7 @@ class CompiledFile:
         self.each = self._expressions(document.each or [], "each")
         if document.array and not (self.best and self.key):
             self._fail("array", "needs best and key, which choose one of the lines")
-        # Expression of a body's type word.
+        # Expression of a body's type.
         self.reported = self._expression(document.reported, "reported") if document.reported else None
         self.events = [self._event(table, f"event.{number}") for number, table in enumerate(document.event, 1)]
         if self._missing:
@@ -247,7 +247,7 @@ class CompiledFile:
         # Rule for a body that no `[[event]]` matches; None: the body is parked.
         self.other = self._event(EventTable(type=OTHER_REPORTED), "reported") if self.reported else None
         if document.ignore and not self.reported:
-            self._fail("ignore", "needs reported, which gives the word of a body")
+            self._fail("ignore", "needs reported, which gives the type of a body")
 
     def _parse(self, content: bytes) -> FileTable:
         if len(content) > FILE_MAX_BYTES:
@@ -287,7 +287,7 @@ class CompiledFile:
         return prefix_of(self._options, document.prefix)
 
     def _option_words(self) -> WordTables:
-        """Parse words that options add to tables, such as `READY=packed,SHIPPED=handed_to_carrier`."""
+        """Parse values that options add to tables, such as `READY=packed,SHIPPED=handed_to_carrier`."""
         found: WordTables = {}
         for name in self.document.option_tables:
             for entry in filter(None, (entry.strip() for entry in self._options.get(name, "").split(","))):
@@ -308,7 +308,7 @@ class CompiledFile:
         each = self._expressions(table.each, f"{place}.each") if table.each else self.each
         if table.type == OTHER_REPORTED:
             if self.reported is None:
-                self._fail(place, f"{OTHER_REPORTED} needs reported, which gives the word of a body")
+                self._fail(place, f"{OTHER_REPORTED} needs reported, which gives the type of a body")
             if not key and "account" not in expressions and not self._options.get("account_id"):
                 self._fail(place, "needs key or account")
             self._check_fields(table, place)
@@ -368,7 +368,7 @@ class CompiledFile:
                 self._fail(f"{place}.data.{dotted}", f"the constant does not fit {event.type}")
 
     def _check_words(self, event: EventRule, place: str) -> None:
-        """Refuse tables and literals with a word that is not in the enum of their field."""
+        """Refuse tables and literals with a value that is not in the enum of their field."""
         given = {meaning: option for option, words in self._given.items() for meaning in words.values()}
         for dotted, expression in event.data.items():
             model, name = _fields_of(event.type)[dotted]
@@ -377,7 +377,7 @@ class CompiledFile:
             for word in targets(expression.node) if words else ():
                 if word is None or word in words:
                     continue
-                why = f"{str(word)[:60]!r} is not a word of {dotted!r} in {event.type}"
+                why = f"{str(word)[:60]!r} is not a value of {dotted!r} in {event.type}"
                 if word in given:
                     raise ConfigError(f"options.{given[word]}: {why}")
                 self._fail(f"{place}.data.{dotted}", why)

@@ -113,7 +113,7 @@ def put_nothing(_out: dict[str, object], _item: object, _run: Pass) -> None:
 
 
 def put_word(name: str, path: str, words: Iterable[str]) -> Put:
-    """Return a reader of enum words; an unknown word becomes UNKNOWN and is kept in its raw field."""
+    """Return a reader of enum values; an unknown value becomes UNKNOWN and is kept in its raw field."""
     listed = frozenset(words) - {UNKNOWN}
     raw = raw_name(name)
 
@@ -311,7 +311,7 @@ def _map(path: str) -> Read:
 
 
 def put_words(name: str, path: str, words: Iterable[str]) -> Put:
-    """Return a reader of arrays of enum words; unknown ones become UNKNOWN and are kept in order."""
+    """Return a reader of arrays of enum values; unknown ones become UNKNOWN and are kept in order."""
     listed = frozenset(words) - {UNKNOWN}
     raw = raw_name(name)
 

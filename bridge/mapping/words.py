@@ -1,4 +1,4 @@
-"""Read vendors' words, booleans, days, local times and key parts; independent of any one vendor."""
+"""Read vendors' enum values, booleans, days, local times and key parts; independent of any one vendor."""
 
 import re
 from collections.abc import Mapping
@@ -38,12 +38,12 @@ def is_given(item: object) -> bool:
 
 
 def is_scalar_given(item: object) -> bool:
-    """Return whether a member is a number or a non-blank text."""
+    """Return whether a member is a number or a non-blank string."""
     return type(item) in (str, int, Real) and is_given(item)
 
 
 def folded(word: str) -> str:
-    """Return a word in lower case without surrounding white space."""
+    """Return a value in lower case without surrounding white space."""
     return " ".join(word.casefold().split())
 
 
@@ -73,7 +73,7 @@ def prefix_of(options: Mapping[str, str], default: str = "") -> str:
 
 
 def is_prefix(text: str) -> bool:
-    """Return whether a text can be a key prefix."""
+    """Return whether a string can be a key prefix."""
     return bool(_PREFIX.fullmatch(text)) and text != _REQUESTS
 
 
@@ -101,7 +101,7 @@ def day_of(text: str) -> date:
 
 
 def is_plain_day(text: str) -> bool:
-    """Return whether a text that `day_of` reads is a day without a time."""
+    """Return whether a string that `day_of` reads is a day without a time."""
     text = text.strip()
     return bool(_ISO_DAY.fullmatch(text)) or ":" not in text
 

@@ -1,1 +1,1 @@
-"""Prove where a delivery comes from: the interface of every scheme, the schemes, and the keys in secret files."""
+"""Authenticate deliveries: the interface of every scheme, the schemes, and the keys in secret files."""

@@ -25,7 +25,7 @@ TIMEOUT_S = 5.0
 
 
 class KeySetError(ConfigError):
-    """No usable key set could be fetched; the message contains nothing of the answer."""
+    """No usable key set could be fetched; the message contains nothing of the response."""
 
 
 class KeySetReader:

@@ -52,9 +52,9 @@ def sign_origin(
     return {name.decode(): value for name, value in zip(HEADERS, (*values, signature.decode()), strict=True)}
 
 
-def prove_origin(scheme: Scheme, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
-    """Verify that the holder of a key of `operator_keys` sent these bytes; raises like `Scheme.prove`."""
-    origin, delivery_id, received, timestamp, signature = (raw.heads.get(name, b"") for name in HEADERS)
+def verify_origin(scheme: Scheme, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
+    """Verify that the holder of a key of `operator_keys` sent these bytes; raises like `Scheme.verify`."""
+    origin, delivery_id, received, timestamp, signature = (raw.headers.get(name, b"") for name in HEADERS)
     if origin not in (b"replay", b"import") or not ID.fullmatch(delivery_id):
         refuse("id_malformed")
     if not _is_receipt(received) or not TIMESTAMP.fullmatch(timestamp):

@@ -45,8 +45,8 @@ _DIGESTS: Mapping[Digest, type[HashAlgorithm]] = {"sha256": SHA256, "sha512": SH
 class Raw(NamedTuple):
     """A delivery before verification."""
 
-    # Headers as received, names in lower case. `read_heads` has refused repeated headers that a scheme reads.
-    heads: Mapping[bytes, bytes]
+    # Headers as received, names in lower case. `read_headers` has refused repeated headers that a scheme reads.
+    headers: Mapping[bytes, bytes]
     body: bytes  # exact bytes received
     query: bytes = b""  # the query of the request target; only for a scheme that reads it
     peer: str = ""  # address of the peer; only for a scheme that reads it
@@ -193,7 +193,7 @@ class Scheme(ABC):
         return self.parse_key(texts[0])
 
     @abstractmethod
-    def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
+    def verify(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
         """Verify that a holder of one of the keys sent these bytes; `now` is Unix seconds.
 
         `keys` includes invalid ones: they take the same time and never match. For any bytes it raises only
@@ -214,11 +214,11 @@ def strict_base64(text: bytes) -> bytes:
     return raw if b2a_base64(raw, newline=False) == text else b""
 
 
-def matching_slot(keys: Sequence[KeySlot], now: float, proves: Callable[[ProofKey], bool]) -> KeySlot | None:
+def matching_slot(keys: Sequence[KeySlot], now: float, verifies: Callable[[ProofKey], bool]) -> KeySlot | None:
     """Return the first valid slot whose key verifies a delivery; every key is tried."""
     matched = None
     for slot in keys:
-        if proves(slot.key) and matched is None and slot.counts_at(now):
+        if verifies(slot.key) and matched is None and slot.counts_at(now):
             matched = slot
     return matched
 

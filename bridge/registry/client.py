@@ -51,7 +51,7 @@ _NO_REGISTRY: Final = "the server there is not a schema registry"
 
 
 class RegistryUnavailableError(BridgeError):
-    """No usable answer: away, slow, failing, or not a registry. The same call may succeed later."""
+    """No usable response: away, slow, failing, or not a registry. The same call may succeed later."""
 
     code = "registry_unavailable"
     retriable = True
@@ -66,7 +66,7 @@ class RegistryRefusedError(BridgeError):
     code = "registry_refused"
 
     def __init__(self, what: str, *, status: int, error_code: int, detail: str) -> None:
-        super().__init__(f"{what}: the registry answered {status} (error_code {error_code}) {detail}".rstrip())
+        super().__init__(f"{what}: the registry responded {status} (error_code {error_code}) {detail}".rstrip())
         self.status = status  # HTTP status, which alone decides
         self.error_code = error_code  # from the body, else 0; only a hint, since some registries always send 0
         self.detail = detail  # its message, for an operator; about schemas, never about records
@@ -80,7 +80,7 @@ class SchemaUnknownError(BridgeError):
 
 @dataclass(frozen=True, slots=True)
 class _Reply:
-    """An answer with a status below 500; `document` is None if the body is not JSON."""
+    """A response with a status below 500; `document` is None if the body is not JSON."""
 
     url: str
     status: int

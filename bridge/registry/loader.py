@@ -55,7 +55,7 @@ def bundled() -> Lock:
     """Return the bundled lock; `ConfigError` if it is missing or was changed by hand."""
     lock = read_lock(schemas_root())
     if not lock.entries:
-        raise ConfigError(f"{schemas_root() / LOCK_NAME}: no such file; install the package again")
+        raise ConfigError(f"{schemas_root() / LOCK_NAME}: no such file; reinstall the package")
     return lock
 
 

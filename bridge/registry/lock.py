@@ -106,14 +106,14 @@ def parse_lock(document: Mapping[str, Any]) -> Lock:
         entries = tuple(LockedSchema(**each) for each in document["schemas"])
         whole = all(entry == _entry(entry.schema, version=entry.version, schema_id=entry.id) for entry in entries)
     except (KeyError, TypeError, ValueError) as exc:
-        raise ConfigError("schemas.lock.json: not a lock; take it from version control again") from exc
+        raise ConfigError("schemas.lock.json: not a lock; restore it from version control") from exc
     ordered = all(earlier.id < later.id for earlier, later in pairwise(entries))
     versions: dict[str, int] = {}
     for entry in entries:
         versions[entry.record] = versions.get(entry.record, 0) + 1
         whole = whole and entry.version == versions[entry.record]
     if not (whole and ordered):
-        raise ConfigError("schemas.lock.json: edited by hand; take it from version control again")
+        raise ConfigError("schemas.lock.json: edited by hand; restore it from version control")
     return Lock(entries)
 
 

@@ -58,6 +58,6 @@ class Masker:
 
 
 def _is_word(schema: Any, value: Any) -> bool:
-    """Return whether a value is a symbol of an enum; another release may have a text under the same name."""
+    """Return whether a value is a symbol of an enum; another release may have a string under the same name."""
     branches = schema if isinstance(schema, list) else [schema]
     return any(value in each.get("symbols", ()) for each in branches if isinstance(each, Mapping))

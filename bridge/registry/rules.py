@@ -70,7 +70,7 @@ def findings(schemas: Mapping[str, Schema], lock: Lock) -> list[Violation]:
         if not any(finding.rule == "not_avro" for finding in broken):
             found += house_findings(schema)
     gone = lock.latest().keys() - schemas.keys()
-    reason = "The record is in the lock and has no file; a published record stays."
+    reason = "The record is in the lock and has no file; a published record must stay."
     return found + [Violation(record, "", "record_removed", reason) for record in sorted(gone)]
 
 
@@ -102,7 +102,7 @@ def _type(new: Any, old: Any, path: str) -> Iterator[_Fault]:
     if "fields" in new:
         yield from _fields(new, old, path)
     if [symbol for symbol in new.get("symbols", ()) if symbol in old["symbols"]] != old.get("symbols", []):
-        yield path, "changed", "A symbol is gone or in another place; records that hold it lose their meaning."
+        yield path, "changed", "A symbol was removed or moved; records that contain it lose their meaning."
     for part in ("items", "values"):
         if part in new:
             yield from _type(new[part], old[part], _below(path, "*"))
@@ -136,12 +136,12 @@ def _fields(new: Schema, old: Schema, path: str) -> Iterator[_Fault]:
             yield from _type(new_fields[name]["type"], field["type"], below)
             yield from _attributes(new_fields[name], field, below, walked=_FIELD_PARTS)
             if _phi_rank(new_fields[name], unknown=0) < _phi_rank(field, unknown=0):
-                yield below, "phi_lowered", "The field lost its PHI class; what masks it today would show it."
+                yield below, "phi_lowered", "The field lost its PHI class; tools that mask it now would show it."
         elif "default" not in field:
             reason = "The removed field had no default, so readers of the earlier version cannot do without it."
             yield below, "removed", reason
     if [name for name in new_fields if name in old_fields] != [name for name in old_fields if name in new_fields]:
-        yield path, "changed", "Fields changed places, which gains nothing and changes the encoding of every record."
+        yield path, "changed", "Fields were reordered, which gains nothing and changes the encoding of every record."
 
 
 def _phi_rank(field: Schema, *, unknown: int) -> int:
@@ -163,7 +163,7 @@ def _reserved(new: Any, olds: Sequence[Any]) -> Iterator[_Fault]:
         removed = ever.get(record["name"], set()) - last.get(record["name"], set())
         for each in record["fields"]:
             if each["name"] in removed:
-                reason = "An earlier version had a field of this name; it stays reserved, take another."
+                reason = "An earlier version had a field of this name; it stays reserved, choose another."
                 yield _below(path, each["name"]), "name_reserved", reason
 
 
@@ -230,7 +230,7 @@ def _nullable(field: Schema, where: str) -> Iterator[_Fault]:
 
 
 def _raw(field: Schema, follower: Schema, where: str) -> Iterator[_Fault]:
-    """Require, right after an enum, the field that keeps unknown words."""
+    """Require, right after an enum, the field that keeps unknown values."""
     bare = _bare(field["type"])
     listed = isinstance(bare, Mapping) and bare["type"] == "array"
     enum = bare["items"] if listed else bare
@@ -239,7 +239,7 @@ def _raw(field: Schema, follower: Schema, where: str) -> Iterator[_Fault]:
     kept: dict[str, Any] = {"name": f"raw_{field['name']}", "phi": field.get("phi")}
     kept |= {"type": {"type": "array", "items": "string"}, "default": []} if listed else _NULLABLE_STRING
     if any(follower.get(name, "absent" if name == "default" else None) != wanted for name, wanted in kept.items()):
-        reason = f"The enum is not followed by {kept['name']} with its PHI class, which keeps other words."
+        reason = f"The enum is not followed by {kept['name']} with its PHI class, which keeps other values."
         yield where, "raw_missing", reason
 
 

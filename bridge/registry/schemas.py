@@ -100,7 +100,7 @@ def digest(schema: Schema) -> str:
 
 
 def meaning(schema: Any) -> str:
-    """Return a text that is equal for schemas that read bytes the same way; `NotAvroError` as for `expand`."""
+    """Return a string that is equal for schemas that read bytes the same way; `NotAvroError` as for `expand`."""
     return _text(_meaning(expand(schema)))
 
 

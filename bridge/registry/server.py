@@ -1,7 +1,7 @@
 """A read-only schema registry: the GET half of Confluent's REST API over the lock, for development.
 
 Clients look up schemas by id or GUID, and ids of our schemas by subject, as in any registry. Nothing can be registered:
-the schemas come with the release. Every answer is JSON, and every failure is `{"error_code", "message"}`, where the
+the schemas come with the release. Every response is JSON, and every failure is `{"error_code", "message"}`, where the
 first three digits of the code are the HTTP status, since clients fail on any other form. An unknown path is a 404,
 never a 405 or 501, which would stop Confluent's clients at `/associations`. Query parameters are ignored.
 """
@@ -43,7 +43,7 @@ class RegistryFaultError(BridgeError):
 
 
 class _Answers:
-    """The answer of each path; `match` has its parts."""
+    """The response of each path; `match` has its parts."""
 
     def __init__(self, lock: Lock) -> None:
         self._entries = lock.entries

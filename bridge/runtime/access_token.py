@@ -11,10 +11,10 @@ _LIFETIME_S = 300.0  # seconds, if a server omits `expires_in`, which is only re
 _RENEWED_AT = 0.2
 
 
-def granted(answer: bytes) -> tuple[str, float]:
-    """Return token and lifetime in seconds from a JSON answer; else `ValueError`, whose text may contain the token."""
+def granted(response: bytes) -> tuple[str, float]:
+    """Return token and lifetime in seconds from a JSON response; else `ValueError`, which may contain the token."""
     try:
-        document: Any = orjson.loads(answer)
+        document: Any = orjson.loads(response)
         token, lifetime_s = document["access_token"], float(document.get("expires_in", _LIFETIME_S))
     except (KeyError, TypeError, AttributeError) as exc:
         raise ValueError from exc

@@ -47,7 +47,7 @@ def audit_options(command: _Command) -> _Command:
 
 
 def _text(_context: click.Context, _parameter: click.Parameter, given: str) -> str:
-    """Refuse a text that is not UTF-8, from a terminal with another encoding: JSON cannot hold it."""
+    """Refuse a string that is not UTF-8, from a terminal with another encoding: JSON cannot hold it."""
     try:
         given.encode()
     except UnicodeEncodeError:

@@ -118,7 +118,7 @@ def _rows(file: BinaryIO, body_max_bytes: int) -> Iterator[Body]:
     names = reader.fieldnames or [""]
     for column, name in enumerate(names, 1):
         if not _is_name(name) or names.count(name) > 1:
-            raise _HeaderError(f"its first line is not a header: column {column} has no name of its own")
+            raise _HeaderError(f"its first line is not a header: column {column} has no unique name")
     for row in reader:
         if None in row or None in row.values():
             yield Body(reader.line_num, b"", "csv_columns")

@@ -138,7 +138,7 @@ def _refuse_unknown(environ: Mapping[str, str], model: type[FileSettings], prefi
 
 
 def place_of(model: type[FileSettings], *keys: str) -> str:
-    """Return the place of a setting: its variable, or its name in the file."""
+    """Return where a setting is: its variable, or its name in the file."""
     variable = prefix_of(model) + "__".join(keys).upper()
     path = os.environ.get(config_variable(model))
     if not path or any(name.upper() == variable for name in os.environ):

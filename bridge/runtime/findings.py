@@ -82,7 +82,7 @@ def counted(number: int, noun: str) -> str:
 
 
 class Report:
-    """Prints findings: each as it comes, for people, or all in one JSON document."""
+    """Prints findings: each at once, for people, or all in one JSON document."""
 
     def __init__(self, *, as_json: bool) -> None:
         from rich.console import Console  # noqa: PLC0415 - not needed by a start

@@ -10,7 +10,7 @@ from prometheus_client.exposition import choose_encoder
 
 from bridge.runtime.http import HardenedServer, Request, Response
 
-# Limits for broken clients; a probe or a scrape is a GET with a small head.
+# Limits for broken clients; a probe or a scrape is a GET with few headers.
 READ_TIMEOUT_S = 10.0
 DRAIN_S = 1.0
 # Seconds of shutdown: the drain, one second to close the rest, and a margin.
@@ -72,7 +72,7 @@ class ManagementPort:
             request.respond(self.check(request))
 
     def check(self, request: Request) -> Response:
-        """Route a request by its head; bodies are not used."""
+        """Route a request by its path; bodies are not used."""
         route = self._routes.get(request.path)
         if route is None:
             return _NOT_FOUND
@@ -81,7 +81,7 @@ class ManagementPort:
         return route(request)
 
     def _livez(self, _request: Request) -> Response:
-        # That this runs proves that the event loop works. An outage of Kafka must not affect liveness.
+        # The event loop works if this runs. An outage of Kafka must not affect liveness.
         result = self._live()
         if result == "ok":
             return Response(200, b'{"status":"ok"}')
@@ -93,6 +93,6 @@ class ManagementPort:
         return Response(503 if status == "unavailable" else 200, orjson.dumps(document))
 
     def _metrics(self, request: Request) -> Response:
-        # Only the format is taken from Accept: other words would be repeated in a header, or fail.
+        # Only the format is taken from Accept: other parts would be repeated in a header, or fail.
         encode, content_type = choose_encoder(OPENMETRICS if OPENMETRICS in request.headers.get("Accept", "") else "")
         return Response(200, encode(self._registry), content_type=content_type)

@@ -3,7 +3,7 @@
 import re
 from ipaddress import IPv6Address
 
-# Characters of a URL outside the host; a resolver would be asked for such a name repeatedly.
+# Characters of a URL outside the host; such a name would be looked up repeatedly.
 _of_a_url = re.compile(r"[\s/\\@?#\[\]]").search
 
 

@@ -1,14 +1,14 @@
 """aiohttp's server, hardened for a public port: bounds, time limits, constant errors, batching, drain.
 
-If the body of a request has not arrived with its head, `Handler.check` may answer from the head alone. That answer ends
-the connection, since nothing is read after an unread body. Complete requests are passed to `Handler.take`, up to 32 of
-one event loop iteration together. Answers of one iteration are written together in the next.
+If the body of a request has not arrived with its headers, `Handler.check` may respond from the headers alone. This
+ends the connection, since nothing is read after an unread body. Complete requests are passed to `Handler.take`, up to
+32 of one event loop iteration together. Responses of one iteration are written together in the next.
 
 A client uses memory only for bytes that it has sent. Four bounds limit that; regular senders do not reach them:
 
 - A few requests of a connection are parsed ahead; then reading pauses. Each is served once the kernel has the previous
-  answer, so that a client that never reads only fills the buffers of its own sockets.
-- A connection has `read_timeout_s` for its first byte, for each head, for a body, and to accept an answer.
+  response, so that a client that never reads only fills the buffers of its own sockets.
+- A connection has `read_timeout_s` for its first byte, for the headers, for a body, and to accept a response.
 - Bytes of incomplete requests are counted as they arrive. Above `reading_max_bytes`, the connection that has held some
   for the longest is ended: regular bodies are complete within a few round trips.
 - Above `connections_max`, each new connection ends the oldest one without a request in progress, first of those that
@@ -35,7 +35,7 @@ from bridge.runtime.logging import log, trail
 from bridge.runtime.sockets import accept_all, listen
 
 TICK_S = 1.0  # between two checks for slow connections; the precision of time limits
-LINGER_S = 2.0  # for a client to read an answer before a close with an unread body, which resets the connection
+LINGER_S = 2.0  # for a client to read a response before a close with an unread body, which resets the connection
 KEEPALIVE_S = 75.0  # longer than load balancers' (60 s of nginx and AWS): they must close first
 TURN_MAX, TURN_MAX_BYTES = 32, 1_048_576  # requests and bytes taken together: 10 ms with two ed25519 signatures
 AHEAD_MAX = 2  # requests parsed ahead before reading pauses; each takes kilobytes, aiohttp allows 32
@@ -43,7 +43,7 @@ AHEAD_MAX = 2  # requests parsed ahead before reading pauses; each takes kilobyt
 # before it signs it, and libraries send chunks of a kilobyte or more.
 PIECE_BYTES, FRAMING_MAX_BYTES, FRAMING_SHARE = 8_192, 4_096, 8
 CHUNKED_END = b"\r\n0\r\n\r\n"  # the usual end of a chunked body; any other may have a trailer
-HEAD_BYTES = 32_768  # slack in held bytes per request: its head, and the beginning of the next one
+HEAD_BYTES = 32_768  # slack in held bytes per request: its headers, and the beginning of the next one
 LENGTH_DIGITS = 18  # digits of a Content-Length: more than any body needs, and `int` refuses thousands
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -102,17 +102,17 @@ FAILED = Response(500, b'{"outcome":"unavailable","code":"internal_error"}', clo
 
 
 class Request(web_request.BaseRequest):
-    """One request, answered once; the handler is not affected if the client disconnects."""
+    """One request, with one response; the handler is not affected if the client disconnects."""
 
     def __init__(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> None:
         super().__init__(message, payload, protocol, writer, task, loop := asyncio.get_running_loop())
         self.connection: ClientConnection = protocol
         self.connection.is_serving = True
-        self.began = time.perf_counter()  # completion of its head, by `time.perf_counter`
+        self.began = time.perf_counter()  # completion of its headers, by `time.perf_counter`
         self.response: asyncio.Future[Response] = loop.create_future()
         self.body = b""  # complete in `Handler.take`, unless it is larger than the server accepts
         self.note: Any = None  # set by the handler in `check`, for `take`
-        self.is_last = True  # its answer ends the connection
+        self.is_last = True  # its response ends the connection
 
     @property
     def path(self) -> str:
@@ -122,7 +122,7 @@ class Request(web_request.BaseRequest):
 
     def trust(self) -> None:
         """Note that it carried a new verified delivery."""
-        self.connection.is_proved = True
+        self.connection.is_trusted = True
 
     def invite(self) -> None:
         """Send 100 Continue for an announced body; not to HTTP/1.0, which lacks it (RFC 9110 10.1.1)."""
@@ -130,12 +130,12 @@ class Request(web_request.BaseRequest):
             self.transport.write(CONTINUE)
 
     def respond(self, response: Response) -> None:
-        """Answer it unless already answered; does nothing if the client has disconnected."""
+        """Respond unless that was done already; does nothing if the client has disconnected."""
         if not self.response.done():
             self.response.set_result(response)
 
     def fail(self, exc: BaseException) -> None:
-        """Answer 500 for a bug."""
+        """Respond with 500 for a bug."""
         self.respond(self.connection.handle_error(self, exc=exc))
 
     @property
@@ -148,13 +148,13 @@ class Request(web_request.BaseRequest):
 
 
 class Handler(Protocol):
-    """Answers requests by `Request.respond`, each once; exceptions are answered 500."""
+    """Responds to requests by `Request.respond`, once each; an exception becomes a 500."""
 
     def check(self, request: Request, /) -> Response | None:
-        """Return an answer from the head alone, before the body arrives; None to receive the body."""
+        """Return a response from the headers alone, before the body arrives; None to receive the body."""
 
     def take(self, requests: Sequence[Request], /) -> None:
-        """Answer requests of one loop iteration, in the order of arrival, immediately or later."""
+        """Respond to requests of one loop iteration, in the order of arrival, immediately or later."""
 
 
 class StrictParser(HttpRequestParser):
@@ -163,7 +163,7 @@ class StrictParser(HttpRequestParser):
     def feed_data(self, data: bytes, *_: Any) -> Any:
         """Parse received bytes; raise a single error type for anything that is not HTTP."""
         connection = cast("ClientConnection", self.protocol)
-        if not connection.ahead:  # aiohttp counts one that was served before its body had come until the next
+        if not connection.ahead:  # aiohttp still counts a request that was served before its body arrived
             self.message_consumed()
         try:
             found = super().feed_data(data)
@@ -177,7 +177,7 @@ class StrictParser(HttpRequestParser):
 
 
 class ClientConnection(web_protocol.RequestHandler):
-    """One client connection; never puts a byte of a request into an answer or a log line."""
+    """One client connection; never puts a byte of a request into a response or a log line."""
 
     def __init__(self, server: "HardenedServer") -> None:
         loop, no_log = asyncio.get_running_loop(), cast("Any", None)
@@ -192,17 +192,17 @@ class ClientConnection(web_protocol.RequestHandler):
         self.malformed, self.is_malformed = HttpProcessingError(code=MALFORMED.status), False
         self._fed = 0  # bytes of that body received, with its framing from the second piece on
         self.end = b""  # last bytes received
-        self.is_serving = False  # a request is being read or handled, and its answer is not written
-        self.is_busy = False  # it is being handled, and its answer is not sent
+        self.is_serving = False  # a request is being read or handled, and its response is not written
+        self.is_busy = False  # it is being handled, and its response is not sent
         self.is_finished = False  # the client has finished sending
-        self.is_proved = False  # it has carried a new verified delivery
+        self.is_trusted = False  # it has carried a new verified delivery
 
     def wait(self, overdue: Ended | None) -> None:
         """Set a time limit for the next step, or only aiohttp's keep-alive timeout between two requests."""
         self.due, self.overdue = time.monotonic() + self.server.read_timeout_s if overdue else math.inf, overdue
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Limit the write buffer to one answer, and start the time limit of the first byte."""
+        """Limit the write buffer to one response, and start the time limit of the first byte."""
         cast("asyncio.Transport", transport).set_write_buffer_limits(high=0)
         self.wait("silent")
         super().connection_made(transport)
@@ -248,14 +248,14 @@ class ClientConnection(web_protocol.RequestHandler):
         self.hold(0 if is_alone else held)
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Keep the connection open for its answer after the client has finished sending."""
+        """Keep the connection open for its response after the client has finished sending."""
         self.is_finished = True
         if not self.body.is_eof():
             self.body.set_exception(web_protocol.RequestPayloadError())
         return self.is_serving or self.ahead > 0
 
     def handle_error(self, _: Any, status: int = 500, exc: Any = None, _text: Any = None) -> Any:
-        """Return the answer to a malformed request or a bug."""
+        """Return the response to a malformed request or a bug."""
         if status != MALFORMED.status:
             self.log_exception(exc_info=exc)
             return FAILED
@@ -314,7 +314,7 @@ class HardenedServer(web_server.Server):
         self._listen = partial(listen, self, host, port, connections_max=connections_max, section=section)
         self._drain_s = drain_s  # seconds for requests in flight at shutdown
         self.listening = asyncio.Event()  # set once it accepts connections
-        self.draining = False  # set at shutdown: each connection ends with its next answer
+        self.draining = False  # set at shutdown: each connection ends with its next response
         self.held_bytes = 0  # bytes of incomplete or queued requests
         self._handler, self.on_malformed, self.on_ended = handler, on_malformed, on_ended
         self.read_timeout_s, self.body_max_bytes = read_timeout_s, body_max_bytes
@@ -330,7 +330,7 @@ class HardenedServer(web_server.Server):
         """End another connection for a new one if there are too many."""
         if len(self.connections) > self._connections_max:
             able = [each for each in self.connections if each.transport and not (each.is_busy or each.ahead)]
-            min(able[:-1], key=lambda each: each.is_proved, default=newcomer).reset("too_many")
+            min(able[:-1], key=lambda each: each.is_trusted, default=newcomer).reset("too_many")
 
     async def _serve(self, request: Request) -> Any:
         connection, body = request.connection, request.content
@@ -342,12 +342,12 @@ class HardenedServer(web_server.Server):
             connection.wait("slow_request")
             if (response := self._handler.check(request)) is not None:
                 return response
-            try:  # to read more than is taken
+            try:  # one byte more than is accepted
                 request.body = await body.readexactly(self.body_max_bytes + 1)
             except asyncio.IncompleteReadError as exc:
                 request.body = exc.partial
             except Exception as exc:  # noqa: BLE001 - of the parser, of the transport, or of the stream, as it ended
-                exc.__traceback__ = None  # it has what was read
+                exc.__traceback__ = None  # its frames hold the bytes read
                 return connection.handle_error(request, MALFORMED.status)
         connection.wait(None)
         connection.is_busy = True
@@ -404,7 +404,7 @@ class HardenedServer(web_server.Server):
                 connection.reset(connection.overdue)
 
     async def _drain(self) -> None:
-        """Close idle connections immediately, and the others after their answer."""
+        """Close idle connections immediately, and the others after their response."""
         deadline = time.monotonic() + self._drain_s
         idle: set[ClientConnection] = set()
         while time.monotonic() < deadline and any(each.transport or each.is_busy for each in self.connections):

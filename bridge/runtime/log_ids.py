@@ -29,7 +29,7 @@ def read_id_keys(directory: Path) -> tuple[IdKey, ...]:
     """Read all keys, `current` first; `SecretsError` if there is no `current`, or a file is not a key."""
     keys = load_slots(directory, _parse)
     if keys[0].name != CURRENT:
-        raise SecretsError("secrets_empty", f"{directory}: no file `{CURRENT}`; its key is the one in use")
+        raise SecretsError("secrets_empty", f"{directory}: no file `{CURRENT}`; it holds the key in use")
     return keys
 
 
@@ -43,5 +43,5 @@ def _parse(where: Path, content: bytes) -> IdKey:
     if len(text) < KEY_MIN_CHARS:
         raise SecretsError("secret_malformed", f"{where}: the first line must have {KEY_MIN_CHARS} characters or more")
     if window:
-        raise SecretsError("secret_line", f"{where}: a key for ids has no dates; `{CURRENT}` is the one in use")
+        raise SecretsError("secret_line", f"{where}: a key for ids has no dates; `{CURRENT}` holds the key in use")
     return Slot(where.name, sha256(text.encode()).digest())

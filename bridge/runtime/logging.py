@@ -160,7 +160,7 @@ def render_for_people(line: Line) -> bytes:
 
 
 def id_hash(text: str, key: bytes) -> str:
-    """Return the hash that stands for an id in log lines, as hex digits."""
+    """Return the hash that replaces an id in log lines, as hex digits."""
     return blake2s(text.encode("utf-8", "surrogatepass"), key=key, digest_size=ID_HASH_BYTES).hexdigest()
 
 
@@ -207,7 +207,7 @@ class LibraryHandler(logging.Handler):
 
 
 def trail(exc: BaseException) -> list[str]:
-    """Return the stack of a bug, outermost call first: only code locations, since texts and locals contain values."""
+    """Return the stack of a bug, outermost call first: only code locations, since messages contain values."""
     if isinstance(exc, BaseExceptionGroup):
         return [place for each in exc.exceptions for place in trail(each)]
     frames = traceback.extract_tb(exc.__traceback__)[-TRAIL_MAX:]

@@ -30,12 +30,12 @@ NAMESPACE = "drxbridge"
 DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10)
 # A local disk takes tenths of a millisecond, a network volume some milliseconds; a second indicates a problem.
 FSYNC_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
-# Shares of the answer deadline; from 1 on, the sender has given up.
+# Shares of the response deadline; from 1 on, the sender no longer waits.
 BUDGET_BUCKETS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1)
 # Absolute values: OpenMetrics has neither sum nor count for histograms with negative buckets.
 OFFSET_BUCKETS = (1, 5, 10, 30, 60, 300)
 FRESHNESS_BUCKETS = (0.1, 0.5, 1, 5, 15, 60, 300, 3600, 86_400)
-# Delay of the event loop in seconds; above 100 ms it delays answers.
+# Delay of the event loop in seconds; above 100 ms it delays responses.
 LAG_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5)
 LAG_PERIOD_S = 1.0
 
@@ -141,13 +141,13 @@ class Metrics:
 class IngressMetrics(Metrics):
     """The metrics of `drx-bridge serve`."""
 
-    http_requests = counter("Requests by answer", "route", "method", "outcome", "code", kind=LoopCounter)
-    http_request_duration = histogram("Time from the request head to the answer", DURATION_BUCKETS, "route", "outcome")
+    http_requests = counter("Requests by response", "route", "method", "outcome", "code", kind=LoopCounter)
+    http_request_duration = histogram("Time from the headers to the response", DURATION_BUCKETS, "route", "outcome")
     http_inflight_requests = gauge("Deliveries in progress")
     http_open_connections = gauge("Open client connections")
     http_connections_ended = counter("Connections that the bridge has ended", "reason")
     sender_time_budget = histogram(
-        "Share of the deadline that an answer took, without refusals", BUDGET_BUCKETS, suffix="_ratio"
+        "Share of the deadline that a response took, without refusals", BUDGET_BUCKETS, suffix="_ratio"
     )
 
     signature_failures = counter("Deliveries refused by signature verification", "source", "reason")
@@ -176,11 +176,11 @@ class IngressMetrics(Metrics):
     id_conflicts = counter("Events whose id was known with another body", "source")
 
     produce_duration = histogram("Time for Kafka to acknowledge a batch", DURATION_BUCKETS, "topic")
-    produce = counter("Records by Kafka's answer", "topic", "outcome")
+    produce = counter("Records by Kafka's response", "topic", "outcome")
     producer_state = gauge("1 for the current state of the producer", "state")
     producer_generation = gauge("Producers built since the start")
     oldest_unacked = gauge("Age of the oldest record not acknowledged", suffix="_seconds")
-    late_acks = counter("Acknowledgements after the sender had received another answer")
+    late_acks = counter("Acknowledgements after the sender had received another response")
     partition_count_mismatch = gauge("1 if the partition count of a topic differs from the setting", "topic")
     schema_registry_requests = counter("Requests to the schema registry", "outcome")
 
@@ -194,7 +194,7 @@ class IngressMetrics(Metrics):
     )
     spooling_partitions = gauge("Partitions whose new events are spooled")
     spool_blocked_partitions = gauge("Partitions with a spooled record that Kafka refuses")
-    spool_locked_records = gauge("Records whose key is missing, or that another version of the bridge wrote")
+    spool_locked_records = gauge("Records whose key is missing, or written by another version of the bridge")
     spool_unread_segments = gauge("Segments that the disk could not read in full; the next start reads them again")
     spool_set_aside_records = gauge("Records that are set aside and not put back")
     spool_corrupt_records = counter("Records found damaged")

@@ -1,4 +1,4 @@
-"""Tables and texts for terminals."""
+"""Tables and strings for terminals."""
 
 from rich.console import Console
 from rich.table import Table
@@ -13,7 +13,7 @@ def printable(content: str) -> str:
 
 
 def print_table(table: Table, *, whole: bool = False) -> None:
-    """Print a table without interpreting markup, since texts come from outside; if `whole`, the terminal wraps rows."""
+    """Print a table without interpreting markup, as values come from outside; if `whole`, the terminal wraps rows."""
     console = Console(markup=False)
     if whole or not console.is_terminal:
         console.width = WHOLE_WIDTH

@@ -107,11 +107,11 @@ class SlotDirectory(Generic[AnySlot]):
         """Read the directory, and apply a new set once it has been stable for a period."""
         try:
             snapshot = _snapshot(self.path)
-            stands_still = snapshot == self._seen  # a file may be half written and still look like a secret
+            is_stable = snapshot == self._seen  # a file may be half written and still look like a secret
             self._seen = snapshot
             if snapshot == self._in_force:
                 self._failure = ""
-            elif stands_still:
+            elif is_stable:
                 self._take_over(snapshot)
         except SecretsError as exc:
             self._fail(exc.code)
@@ -161,7 +161,7 @@ def _snapshot(path: Path) -> Snapshot:
     except OSError:
         raise SecretsError("secrets_unreadable", f"{path}: cannot read this directory or a file of it") from None
     if not snapshot:
-        raise SecretsError("secrets_empty", f"{path}: no secret there; add a file `current` that holds one")
+        raise SecretsError("secrets_empty", f"{path}: no secret in it; add a file `current` with a secret")
     return snapshot
 
 

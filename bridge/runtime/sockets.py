@@ -13,8 +13,8 @@ from bridge.errors import ConfigError
 BACKLOG = 1024
 # Further connections accepted with one: some milliseconds, as for the requests of one loop iteration.
 ACCEPT_MAX = 32
-# Buffer bytes per socket: some hundred answers, or a quarter of the largest usual body. Linux would buffer up to 6 MiB,
-# and every connection may be read before the memory of a closed one is freed.
+# Buffer bytes per socket: some hundred responses, or a quarter of the largest usual body. Linux would buffer up to
+# 6 MiB, and every connection may be read before the memory of a closed one is freed.
 KERNEL_MAX_BYTES = 65_536
 # Open files needed besides client connections: brokers, spool, secrets, probes.
 FILES_SPARE = 256

@@ -2,8 +2,8 @@
 """Traces with OpenTelemetry (extra `otel`): spans, exported over OTLP/HTTP in a thread of the SDK.
 
 The standard variables `OTEL_…` control whether and how traces are exported. While the collector is away, ended spans
-are queued, and the SDK drops those that do not fit; deliveries are not affected. Spans contain no id, key or text of a
-delivery, and no exception.
+are queued, and the SDK drops those that do not fit; deliveries are not affected. Spans contain no id, key or content
+of a delivery, and no exception.
 """
 
 import os

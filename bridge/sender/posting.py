@@ -59,7 +59,9 @@ class Poster:
             slots = operator_keys(scheme, load(directory, scheme)) if directory else []
             counting = [slot for slot in slots if slot.counts_at(now)]
             if not counting:
-                msg = f"source {name}: no secret to post with: `drx-bridge secrets new {name} --slot {SLOT}` makes one"
+                msg = (
+                    f"source {name}: no secret to post with, create one: `drx-bridge secrets new {name} --slot {SLOT}`"
+                )
                 raise ConfigError(msg)
             slot = max(counting, key=lambda slot: slot.not_before)
             self._key = slot.key
@@ -121,7 +123,7 @@ class Poster:
                 )
                 reply = (await sender.deliver(post)).reply
                 if not reply.outcome or not (reply.taken or reply.status in REFUSED):
-                    msg = f"{self._url}: {reply}; nothing is lost, and the same command goes on where this one stopped"
+                    msg = f"{self._url}: {reply}; nothing is lost, and a repeated command continues where this stopped"
                     raise PostError(msg)
                 self.note(post.name, reply.outcome, reply.reason, reply.field)
                 advance()

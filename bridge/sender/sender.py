@@ -20,10 +20,10 @@ from bridge.errors import ConfigError
 from bridge.runtime.backoff import backoff_s
 from bridge.sender.signing import Sign
 
-# Seconds; for a longer `Retry-After` the sender gives up.
+# Seconds; for a longer `Retry-After` the sender stops.
 RETRY_AFTER_MAX_S = 300.0
-# Bytes of an answer to read; the bridge's have a few hundred.
-ANSWER_MAX_BYTES = 65_536
+# Bytes of a response to read; the bridge's have a few hundred.
+RESPONSE_MAX_BYTES = 65_536
 # Deliveries read ahead while they wait for their keys: an export may have a prescription on consecutive lines.
 AHEAD_BYTES = 64 * 1024 * 1024
 TASK_BYTES = 4096  # bytes of each besides its body
@@ -46,7 +46,7 @@ class RetryPolicy:
     """When to retry; exponential back-off with full jitter, as the Standard Webhooks guidelines recommend."""
 
     attempts: int = 8  # maximum attempts for one delivery, including the first
-    timeout_s: float = 15.0  # an attempt without an answer after this time has failed
+    timeout_s: float = 15.0  # an attempt without a response after this time has failed
     delay_first_s: float = 0.5  # maximum wait before the second attempt; then doubled
     delay_max_s: float = 30.0  # maximum wait, unless `Retry-After` asks for more
 
@@ -58,7 +58,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The result of one attempt; without an answer, `status` is 0 and `outcome` the reason."""
+    """The result of one attempt; without a response, `status` is 0 and `outcome` the reason."""
 
     status: int
     outcome: str
@@ -69,7 +69,7 @@ class Reply:
 
     @property
     def retriable(self) -> bool:
-        """True if a sender retries: no answer, 429, or 5xx."""
+        """True if a sender retries: no response, 429, or 5xx."""
         return self.status in {0, HTTPStatus.TOO_MANY_REQUESTS} or self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
     @property
@@ -121,7 +121,7 @@ class Sender:
                 asyncio.timeout(self.policy.timeout_s),
                 self.session.post(self.url, data=body, headers=headers, allow_redirects=False) as response,
             ):
-                outcome, reason, field = _words(await response.content.read(ANSWER_MAX_BYTES))
+                outcome, reason, field = _words(await response.content.read(RESPONSE_MAX_BYTES))
                 wait_s = _retry_after_s(response.headers.get("retry-after", ""))
                 return Reply(response.status, outcome, loop.time() - started, reason, field, wait_s)
         except TimeoutError:
@@ -145,8 +145,8 @@ async def play(
 ) -> float:
     """Make all deliveries; return the largest delay, in seconds, behind the schedule.
 
-    With a `rate`, the schedule is fixed (open loop): a slow answer does not delay later deliveries until `concurrency`
-    of them are in flight. Without it, only `concurrency` limits them; 1 keeps their order.
+    With a `rate`, the schedule is fixed (open loop): a slow response does not delay later deliveries until
+    `concurrency` of them are in flight. Without it, only `concurrency` limits them; 1 keeps their order.
     """
     loop = asyncio.get_running_loop()
     under_way, room, held = asyncio.Semaphore(concurrency), asyncio.Event(), 0
@@ -183,15 +183,15 @@ async def play(
 
 
 def _words(body: bytes) -> tuple[str, str, str]:
-    """Return `outcome`, `reason` (or `code`) and `field` of the bridge's answer; empty for other servers."""
+    """Return `outcome`, `reason` (or `code`) and `field` of the bridge's response; empty for other servers."""
     try:
-        answer = orjson.loads(body)
+        response = orjson.loads(body)
     except orjson.JSONDecodeError:
         return "", "", ""
-    if not isinstance(answer, dict):
+    if not isinstance(response, dict):
         return "", "", ""
-    reason = answer.get("reason") or answer.get("code")
-    return str(answer.get("outcome") or ""), str(reason or ""), str(answer.get("field") or "")
+    reason = response.get("reason") or response.get("code")
+    return str(response.get("outcome") or ""), str(reason or ""), str(response.get("field") or "")
 
 
 def _retry_after_s(header: str) -> float:

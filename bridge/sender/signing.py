@@ -65,8 +65,8 @@ def _signer(scheme: Scheme, line: str) -> Sign:
         scheme.parse_key(line)
         value = " ".join(filter(None, (scheme.word.decode(), line)))
         return lambda _id, _timestamp, _body: {scheme.header.decode(): value}
-    why = "its secret stands in the URL" if isinstance(scheme, UrlToken) else "one scheme with a shared secret is"
-    raise ConfigError(f"{scheme.name} cannot be signed for: {why}")
+    why = "its secret is in the URL" if isinstance(scheme, UrlToken) else "only one with a shared secret can"
+    raise ConfigError(f"no delivery can be signed by {scheme.name}: {why}")
 
 
 def _token_signer(scheme: Any, content: bytes) -> Sign:

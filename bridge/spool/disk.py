@@ -14,7 +14,7 @@ LOCK = "lock"
 PROBE = "probe"
 # Directory for damaged segments whose readable records have been delivered.
 DAMAGED = "damaged"
-# Of an empty file with the id of a key that is lost for good: what it sealed goes to `damaged/`, too.
+# Suffix of an empty file with the id of a permanently lost key: its records are moved to `damaged/`, too.
 LOST_SUFFIX = ".lost-key"
 # `struct flock` of 64-bit Linux: type, whence, start, length, pid; a length of 0 is the whole file.
 _FLOCK = struct.Struct("@hhqqi0q")

@@ -40,8 +40,8 @@ class Segment:
     path: Path
     size: int = 0
     live: int = 0  # records in a queue
-    keys: set[bytes] = field(default_factory=set)  # ids of the keys that sealed these records
-    locked: int = 0  # records that cannot be opened: their key is missing, or another version of the bridge wrote them
+    keys: set[bytes] = field(default_factory=set)  # ids of the keys that encrypted these records
+    locked: int = 0  # records that cannot be decrypted: the key is missing, or another version of the bridge wrote them
     missing: set[bytes] = field(default_factory=set)  # ids of the missing keys
     is_foreign: bool = False  # another version of the bridge wrote to the file: it is kept unchanged
     is_unread: bool = False  # a record that is not acknowledged could not be read from disk

@@ -62,7 +62,7 @@ def survey(
 
 
 def gets_first_key(directory: Path, keys: KeyRing, *, is_empty: bool) -> bool:
-    """Return whether the next start creates a key: not while a process runs, which has or had one."""
+    """Return whether the next start creates a key: not while a process runs, since it has or had one."""
     return is_empty and keys.is_empty and not is_locked(directory)
 
 

@@ -82,11 +82,11 @@ class KeyRing:
             Path(name).unlink()
         for directory in (self.directory, self.directory.parent):
             Disk().sync_directory(directory)
-        log.warning("worker.spool_key_made", hint="back the key up: without it, what is spooled cannot be read")
+        log.warning("worker.spool_key_made", hint="back up the key: without it, spooled events cannot be decrypted")
 
 
 class KeyFileError(CodedError):
-    """A file is not a key; never leaves this module."""
+    """A file is not a key; caught in this module."""
 
 
 def _names(directory: Path) -> list[str]:

@@ -33,8 +33,8 @@ def unpack(payload: bytes) -> Content:
     """Invert `pack`.
 
     Raises:
-        UnreadableEntryError: Of another version, or not a record: since the seal verified the bytes, a fault in them is
-            a bug.
+        UnreadableEntryError: Of another version, or not a record: since decryption verified the bytes, a fault in them
+            is a bug.
     """
     try:
         return _unpack(payload)

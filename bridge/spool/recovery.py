@@ -3,7 +3,7 @@
 Each segment is read once, at startup, in the order of numbers. Entries are delivered only after the last segment is in
 the index, so the queues of the index only grow at their ends. Records that cannot be read (the disk fails) or decrypted
 (the key is missing, or a later version wrote them) are not in the index of this process. They stay on disk unchanged,
-are counted, and are read again by the next start, or as soon as a missing key is there.
+are counted, and are read again by the next start, or as soon as a missing key is available.
 
 A start waits for a failing disk as long as a running process waits for an unreadable record (`reader.ORDER_S`), then
 continues without the missing records.
@@ -99,7 +99,7 @@ class Recovery:
             await self._recover(self.index.segment(number), drain)
 
     async def unlock(self, drain: Drain) -> None:
-        """Add segments whose key is there now, after waiting records; give up those whose key is declared lost."""
+        """Add segments whose key is available now, after waiting records; discard those of a key declared lost."""
         missing = [segment for segment in self.index.segments.values() if segment.missing]
         lost = await self.thread.run(partial(_lost_keys, self.disk, missing[0].path.parent)) if missing else set()
         for segment in missing:

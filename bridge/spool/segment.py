@@ -1,16 +1,16 @@
 """File formats of the spool: segments, whose records can be distinguished from damage, and positions files.
 
-A segment `<number as 16 hex digits>.segment` is an append-only series of records. A record is a head of 68 bytes in
-clear and a body encrypted with AES-256-GCM, with the head up to its checksums as associated data:
+A segment `<number as 16 hex digits>.segment` is an append-only series of records. A record is a header of 68 bytes in
+clear text and a body encrypted with AES-256-GCM. The header up to its checksums is associated data:
 
     prefix 7 | version 1 | body length 4 | segment 8 | running number 4 | ordinal 8 | unix ms 8 | key id 8 | nonce 12
     | CRC of the body 4 | CRC of all before 4 | body: partition 4, topic length 2, topic, payload, tag 16
 
-The checksums distinguish damage from a missing key; only the authenticated encryption proves the writer. The segment's
-number in each head identifies stale blocks of other files; gaps in the sequence numbers count missing records. The end
-mark, a head without a body, has the number of records, and a keyed BLAKE2b of the head instead of a nonce. Only the
-newest segment may lack it, and may end in an unfinished write, which was never confirmed. After damage the next record
-is found by its prefix.
+The checksums distinguish damage from a missing key; only the authenticated encryption identifies the writer. The
+segment's number in each header identifies stale blocks of other files; gaps in the sequence numbers count missing
+records. The end mark, a header without a body, has the number of records, and a keyed BLAKE2b of the header instead of
+a nonce. Only the newest segment may lack it, and may end in an unfinished write, which was never confirmed. After
+damage the next record is found by its prefix.
 
 The file `<number>.positions` lists the acknowledged records, in frames with a digest each: magic 8, segment 8, count 4,
 sequence numbers 4 each, keyed BLAKE2b 16. An invalid frame is skipped. Losing the file only causes duplicates.
@@ -36,14 +36,14 @@ SUFFIX, POSITIONS_SUFFIX = ".segment", ".positions"
 SEGMENT_BYTES = 8_388_608
 SEGMENTS_MIN = 16
 SEGMENT_MIN_BYTES = 65_536
-# Begins with a non-ASCII byte and contains a line end, so that text and text-mode copies do not match.
+# Begins with a non-ASCII byte and contains a line end, so that text files and text-mode copies do not match.
 PREFIX = b"\x8bDRXSP\n"
 # Version in the byte after the prefix. Any change of the following layout needs another version. The release after one
 # that reads it may write it, so that a rollback by one release can read everything.
 VERSION = 1
 READABLE = frozenset({VERSION})
 # Prefix, version, length of the body, segment, sequence number, ordinal, Unix milliseconds, key id, nonce. The size of
-# the head, and the places of prefix, version, length, segment, sequence number and checksums are the same in every
+# the header, and the offsets of prefix, version, length, segment, sequence number and checksums are the same in every
 # version, to distinguish a record of another version from damage.
 _CLEAR = struct.Struct(">7sBIQIQQ8s12s")
 _CHECK = struct.Struct(">I")
@@ -80,21 +80,21 @@ class UnreadableEntryError(Exception):
 
 
 class Key(NamedTuple):
-    """Encrypts and decrypts records; its id, which does not reveal it, is stored in clear."""
+    """Encrypts and decrypts records; its id, which does not reveal it, is stored in clear text."""
 
     id: bytes
     cipher: AESGCM
     hash: hashlib.blake2b  # keyed, without content; copied for each digest
 
     def digest(self, content: bytes) -> bytes:
-        """Return a keyed digest that proves that a process with this key wrote `content`, which is stored in clear."""
+        """Return a keyed digest, which authenticates `content` that is stored in clear text."""
         keyed = self.hash.copy()
         keyed.update(content)
         return keyed.digest()
 
 
 class Head(NamedTuple):
-    """The part of a record in clear."""
+    """The part of a record in clear text."""
 
     version: int  # of the format; in other versions most fields may have another meaning
     length: int
@@ -198,7 +198,7 @@ def unseal(record: bytes, key: Key) -> Entry | None:
 
 
 def read_head(content: bytes, at: int = 0) -> Head | None:
-    """Return the intact head at `at`, of any version, or None."""
+    """Return the intact header at `at`, of any version, or None."""
     if not content.startswith(PREFIX, at) or len(content) - at < HEAD_BYTES:
         return None
     head = content[at : at + HEAD_BYTES]
@@ -227,7 +227,7 @@ def scan(content: bytes, *, segment: int, newest: bool, keys: Mapping[bytes, Key
             or not _is_whole(content, at, head)
             or not _is_proved(content, at, head, keys)
         ):
-            # Not after the length in the head: the bytes in between may be missing.
+            # Not after the length in the header: the bytes in between may be missing.
             at = content.find(PREFIX, at + 1)
             at = end if at < 0 else at
             continue
@@ -251,7 +251,7 @@ def scan(content: bytes, *, segment: int, newest: bool, keys: Mapping[bytes, Key
 
 
 def _is_foreign(content: bytes, heads: Iterable[Head]) -> bool:
-    """Return whether another version wrote to a file, by its intact heads or else its first bytes."""
+    """Return whether another version wrote to a file, by its intact headers or else its first bytes."""
     known = [head.is_known for head in heads]
     if known:
         return not all(known)

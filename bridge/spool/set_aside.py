@@ -26,7 +26,7 @@ class Aside(NamedTuple):
 
     name: str
     code: str  # code of Kafka's refusal
-    key_id: bytes  # id of the key that sealed it; empty if the file is damaged
+    key_id: bytes  # id of the key that encrypted it; empty if the file is damaged
     entry: Entry | Literal["no_key", "damaged"]  # its entry, or why it cannot be decrypted
 
 
@@ -39,7 +39,7 @@ def names_of(disk: Disk, directory: Path) -> list[str]:
 
 
 def keep(disk: Disk, segment: Segment, location: Location, code: str) -> str:
-    """Copy a sealed record; return its name. `OSError` if it cannot be written or there are too many."""
+    """Copy an encrypted record; return its name. `OSError` if it cannot be written or there are too many."""
     directory = segment.path.parent
     if len(names_of(disk, directory)) >= FILES_MAX:
         raise OSError(errno.EDQUOT, DIRECTORY)

@@ -10,7 +10,7 @@ An entry passes through these parts:
 - At startup existing entries are read into the index, oldest first (`recovery`).
 
 A read error never truncates, removes or hides anything. A record that cannot be read or decrypted is counted, stays on
-disk unchanged, and is read again by the next start, or as soon as its missing key is there. In a running process the
+disk unchanged, and is read again by the next start, or once its missing key is available. In a running process the
 partition waits for it for `reader.ORDER_S`, then later records continue. A record that was read and fails its check is
 damaged: it is counted, and its segment is moved to `damaged/` instead of being removed.
 
@@ -84,7 +84,7 @@ class Directory:
         self.numbers: list[int] = []  # numbers of the segments present when it was locked, oldest first
 
     def open(self) -> str:
-        """Lock the directory for this process and read the keys; return why that is impossible, or an empty text."""
+        """Lock the directory for this process and read the keys; return the code of a failure, or an empty string."""
         try:
             self._disk.make_directory(self._directory)
             self._lock = self._disk.lock(self._directory)
@@ -100,7 +100,7 @@ class Directory:
         return ""
 
     def prepare(self, needed: AbstractSet[bytes]) -> str:
-        """Check by writing, and keys, that a write would succeed; return why not, or an empty text."""
+        """Check by writing, and keys, that a write would succeed; return why not, or an empty string."""
         try:
             self._disk.probe(self._directory)
         except OSError as exc:
@@ -127,7 +127,7 @@ class Directory:
             return 0
 
     def check_keys(self, needed: AbstractSet[bytes]) -> str:
-        """Check that every needed key, including the one to encrypt with, has a file; return why not, or an empty text.
+        """Check that all needed keys, including the current one, have files; return a code, or an empty string.
 
         Keys in memory can still decrypt everything, but after a crash only those in files can: a 202 must not depend on
         a key that a restart would not find.
@@ -292,7 +292,7 @@ class Spool:
             return
         self._availability.disk_free_bytes = await self._writing.run(self._directory.free_bytes)
         await self._writing.run(self._keys.load)
-        await self._recovery.unlock(self._drain)  # first, so that as little as possible overtakes them
+        await self._recovery.unlock(self._drain)  # first, so that few later entries are delivered before them
         keys = self._index.keys()
         if self._availability.refusal:
             code = await self._writing.run(partial(self._directory.prepare, keys))

@@ -39,7 +39,7 @@ class Written(NamedTuple):
     segment: int  # number of its segment
     offsets: list[int]  # offsets of the records, and the end of the last one
     first: int  # sequence number of the first record
-    key_id: bytes  # id of the key that sealed it
+    key_id: bytes  # id of the key that encrypted it
     sync_s: float  # seconds that the disk took
 
 

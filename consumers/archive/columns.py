@@ -1,9 +1,9 @@
 """The wide table of the lake: columns from the models of the contract, and rows from events.
 
 Every field of every record is a column of the same name, null if an event lacks it; a name has the same type in all
-records. Nested records are structs, arrays are lists, enums are text, decimals have the schema's digits. A new field of
-the contract is a new nullable column, so that old and new files can be read together by name. Parked deliveries have a
-separate table.
+records. Nested records are structs, arrays are lists, enums are strings, decimals have the schema's digits. A new field
+of the contract is a new nullable column, so that old and new files can be read together by name. Parked deliveries
+have a separate table.
 """
 
 import hashlib
@@ -60,13 +60,13 @@ _BITS: Mapping[int, pa.DataType] = {32: pa.int32(), 64: pa.int64()}
 
 @cache
 def schema_of(*, identifying: bool = True) -> pa.Schema:
-    """Return the columns of events; unless `identifying`, without those of PHI class D, also nested ones."""
+    """Return the columns of events; unless `identifying`, without those of PHI class D, even nested ones."""
     found: dict[str, pa.Field] = {}
     for model in EVENT_MODELS.values():
         for each in _fields(model, identifying=identifying):
             before = found.setdefault(each.name, each)
             if before.type != each.type:
-                raise TypeError(f"the records give {each.name} two types")
+                raise TypeError(f"records have two types of {each.name}")
             if not before.metadata:  # the stricter of the classes in different records
                 found[each.name] = each
     # The map of unknown members comes last.

@@ -68,7 +68,7 @@ class Lake:
     """Writes and names files; `root` is its name in messages.
 
     Every call may block. It raises a systemic `TransientError` while the store is away or (`lake_missing`) another lake
-    is in its place, and `ConfigError` if waiting cannot help.
+    replaced it, and `ConfigError` if waiting cannot help.
     """
 
     store: Store
@@ -79,22 +79,22 @@ class Lake:
         """Check that the lake is writable, and claim it for this archive permanently.
 
         Another archive, or the same with an emptied database, would write the same events again. An archive that has
-        `begun` in one place must not continue in another, such as the empty directory of an unmounted volume.
+        `begun` in one root must not continue in another, such as the empty directory of an unmounted volume.
         """
         self.store.open()
         owner = self.store.read(_OWNER)
         if owner is None:
             if self.store.any_below(EVENTS) or self.store.any_below(UNRECOGNIZED):
-                raise ConfigError(f"archive.root: {self.root} holds files of no archive; name an empty place")
+                raise ConfigError(f"archive.root: {self.root} has files of no archive; name an empty one")
             if begun:
                 raise ConfigError(
-                    f"archive.root: {self.root} is empty, and this archive has files elsewhere; mount or name that"
-                    " place, or begin anew with another schema"
+                    f"archive.root: {self.root} is empty, and this archive has files in another root; mount or name"
+                    " that one, or start again with another schema"
                 )
             self.store.write(_OWNER, archive.encode())
             owner = self.store.read(_OWNER)
         if owner != archive.encode():
-            msg = f"archive.root: {self.root} is the lake of another database or schema; name an empty place"
+            msg = f"archive.root: {self.root} is the lake of another database or schema; name an empty one"
             raise ConfigError(msg)
         self._owner = owner
 
@@ -227,5 +227,5 @@ def _name(staged: str) -> str:
 
 
 def _columns(schema: pa.Schema) -> str:
-    """Return a text that is equal for files with equal columns."""
+    """Return a string that is equal for files with equal columns."""
     return str(schema.metadata[b"drx.schema_fingerprint"].decode())

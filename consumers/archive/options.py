@@ -26,7 +26,7 @@ _ENDPOINT = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5
 
 def _root(root: str) -> str:
     if _BUCKET.fullmatch(root) is None and not Path(root).is_absolute():
-        raise ValueError("an absolute path, or s3://bucket/prefix; credentials have no place in it")
+        raise ValueError("an absolute path, or s3://bucket/prefix, without credentials")
     return root
 
 
@@ -53,12 +53,12 @@ class ArchiveOptions(Options):
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         if (self.columns == "hashed") != (self.hash_key_file is not None):
-            raise ValueError("hash_key_file belongs to columns=hashed, and to nothing else")
+            raise ValueError("hash_key_file is for columns=hashed only, which needs it")
         if self.endpoint and not self.in_bucket:
-            raise ValueError("endpoint belongs to a root of s3://…")
+            raise ValueError("endpoint is only for a root of s3://…")
         if self.endpoint.startswith("http://") and not self.allow_http:
             raise ValueError(
-                "endpoint is plain HTTP, and what is written is health information: name an https:// URL,"
+                "endpoint is plain HTTP, and health information is written to it: name an https:// URL,"
                 f" or allow it by {variable(NAME, 'allow_http')}=true"
             )
         if self.raw and self.columns != "all":

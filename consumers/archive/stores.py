@@ -23,9 +23,9 @@ STAGING = "staging"
 _UNUSABLE = frozenset({errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EROFS, errno.ENAMETOOLONG})
 # Bytes of the probe file: larger than a file of one event, since a full disk still accepts an empty one.
 PROBE_BYTES = 1024 * 1024
-# Timeouts in seconds; an answer takes milliseconds, a file of a megabyte tenths of a second.
+# Timeouts in seconds; a response takes milliseconds, a file of a megabyte tenths of a second.
 _CONNECT_S, _REQUEST_S, _ATTEMPTS = 3.0, 20.0, 3
-# Flag of renameat2(2), Linux 3.15, which Python lacks. Network file systems answer EINVAL.
+# Flag of renameat2(2), Linux 3.15, which Python lacks. Network file systems return EINVAL.
 _EXCHANGE, _AT_FDCWD = 2, -100
 
 
@@ -277,7 +277,7 @@ def _away() -> Iterator[None]:
 
 
 def _translated(exc: OSError) -> TransientError:
-    # Only a constant of the platform, such as ENOSPC; the message contains a path or an answer of S3.
+    # Only a constant of the platform, such as ENOSPC; the message contains a path or a response of S3.
     return TransientError(f"lake_{errno.errorcode.get(exc.errno or 0, 'unavailable').lower()}", systemic=True)
 
 

@@ -74,9 +74,9 @@ class ArchiveMetrics:
         self._staged = counter("archive_staged_files", "Files staged").labels(service)
         self._rows = counter("archive_staged_rows", "Rows of the files staged").labels(service)
         self._published = counter("archive_published_files", "Files published").labels(service)
-        missing = "Committed files that were not found, at every look again"
+        missing = "Committed files that were not found, counted at each search"
         self._missing = counter("archive_missing_files", missing).labels(service)
-        current = "When this process last saw that readers see every committed file; until it looks, when it began"
+        current = "When readers last had every committed file; until the first check, when this process began"
         self._current = Gauge("archive_current_timestamp_seconds", current, **own).labels(service)
         self._current.set_to_current_time()
 
@@ -145,7 +145,7 @@ class Archiver:
         await asyncio.to_thread(self._lake.probe)
 
     async def lacks(self, _resource: Any) -> list[str]:
-        """Name the committed files that `prepare` found unpublished and that are in neither place."""
+        """Name the committed files that `prepare` found unpublished and that are neither staged nor published."""
         missing = [each for each, path in self._waiting if not await asyncio.to_thread(self._lake.holds, each, path)]
         return [f"{counted(len(missing), 'committed file')}, such as staging/{missing[0]}"] if missing else []
 

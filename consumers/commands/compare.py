@@ -92,7 +92,7 @@ def compare(
 ) -> int:
     """Look up each line of FILE, an export (NDJSON, a JSON array or CSV), in the read model.
 
-    A line is there if each of its events is: one of the same key and type, at the same time. Exit 1 if more than
+    A line is found if each of its events is: one of the same key and type, at the same time. Exit 1 if more than
     --allow lines are missing or cannot be mapped. No value of a line is shown.
     """
     chosen = choose(NAME, schema=schema)

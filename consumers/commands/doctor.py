@@ -41,7 +41,7 @@ class Kept:
     """The state of a group in PostgreSQL."""
 
     misfit: str = ""  # why its own tables do not match its progress, with the remedy; empty if they do
-    # Tables that `init` would make, as `schema 1`. With either of these two, the rest is not queried.
+    # Tables that `init` would create, as `schema 1`. With either of these two, the rest is not queried.
     missing: Collection[str] = ()
     progress: Mapping[TopicPartition, Progress] = field(default_factory=dict)
     opened_at: datetime | None = None  # when the park limit opened; None while it is closed
@@ -63,7 +63,7 @@ def doctor(*, bootstrap_servers: str | None, name: str, schema: str | None, as_j
     try:
         chosen = choose(name, schema=schema, bootstrap_servers=bootstrap_servers)
     except ConfigError as exc:
-        where = "docs/consumer-settings.md has what every consumer takes, its own page the rest"
+        where = "docs/consumer-settings.md lists the settings of every consumer, its own page the rest"
         report.add(Finding("config", "failed", str(exc), where))
         return report.close(MISCONFIGURED)
     report.add(Finding("config", "ok", f"every setting can be used; the group is {chosen.consumer.group}"))
@@ -91,7 +91,7 @@ def phi_findings(consumer: Consumer, dsn: str) -> list[Finding]:
         kept.append(Finding("phi", "ok", f"what it publishes, in clear: {stored_at} until it is written to {topics}"))
     if consumer.discloses is None:
         advice = "set Consumer.discloses to where its handler sends them"
-        return [*kept, Finding("phi", "warning", "it does not declare where the events it handles go", advice)]
+        return [*kept, Finding("phi", "warning", "it does not declare where it sends events", advice)]
     return [*kept, *(Finding("phi", "ok", each) for each in consumer.discloses)]
 
 
@@ -99,7 +99,7 @@ async def _examine(chosen: Chosen, add: Add) -> None:
     consumer, kept = chosen.consumer, Kept()
     try:
         kept = await _kept(chosen)
-        add(Finding("postgres", "ok", f"answers; {len(kept.progress)} partitions have a position"))
+        add(Finding("postgres", "ok", f"available; {len(kept.progress)} partitions have a position"))
         begins_by_itself = chosen.settings.kafka.offset_reset != "none"
         add(*state_findings(chosen.named, kept, begins_by_itself=begins_by_itself))
     except ConfigError as exc:
@@ -110,7 +110,7 @@ async def _examine(chosen: Chosen, add: Add) -> None:
         add(Finding("kafka", "ok", f"{', '.join(sorted(consumer.topics))}: {len(bounds)} partitions"))
         add(*offset_findings(chosen, kept, bounds, cluster_id=cluster_id))
     except BridgeError as exc:
-        add(Finding("kafka", "failed", str(exc), "see CONSUMER_KAFKA__… and that the topics are there"))
+        add(Finding("kafka", "failed", str(exc), "check CONSUMER_KAFKA__… and that the topics exist"))
     if consumer.publishes:
         add(await _published(chosen))
     if not kept.refused and (consumer.around is not None or consumer.ping is not None):
@@ -213,7 +213,7 @@ async def _sink(consumer: Consumer) -> list[Finding]:
     except Exception as exc:  # noqa: BLE001 - third-party code, which may raise anything
         # Its message may contain what was sent.
         what = exc.code if isinstance(exc, BridgeError) else type(exc).__name__
-        return [Finding("sink", "failed", f"does not answer as it should: {what}", "look at the sink")]
+        return [Finding("sink", "failed", f"does not respond as expected: {what}", "check the sink")]
     found = Finding("sink", "ok", "answers" if consumer.ping is not None else "can be opened")
     return [
         found,

@@ -92,12 +92,12 @@ def init(*, chosen: Chosen, by: By, as_json: bool, **options: Any) -> int:
     """
     want = InitOptions(**options)
     if (want.force or want.go_on) and not by.reason.strip():
-        msg = f"{'--force' if want.force else '--go-on'} needs --reason: it is kept with what was done"
+        msg = f"{'--force' if want.force else '--go-on'} needs --reason: it is recorded with the change"
         raise click.UsageError(msg)
     if want.force and want.unless_placed:
-        raise click.UsageError("--unless-placed leaves a group where it stands, and --force moves it")
+        raise click.UsageError("--unless-placed leaves a group where it is, and --force moves it")
     if isinstance(want.begin, int) and want.partition is None:
-        raise click.UsageError("--from OFFSET needs --partition: each has offsets of its own")
+        raise click.UsageError("--from OFFSET needs --partition: each has its own offsets")
     asked = want._asdict() | {"partition": want.partition and "{}/{}".format(*want.partition)}
     with audited("init", group=chosen.consumer.group, **asked, **by._asdict()) as ended:
         starts = asyncio.run(_init(chosen, want, by))
@@ -121,13 +121,13 @@ async def _init(chosen: Chosen, want: InitOptions, by: By) -> list[Move]:
             await accept_tables(database, consumer, by)
         missing = await pending_tables(database, consumer)
         if missing:
-            click.echo(f"tables to make or upgrade: {', '.join(missing)}", err=True)
+            click.echo(f"tables to create or upgrade: {', '.join(missing)}", err=True)
         if not dry_run:
             await migrate_tables(database, consumer, notice=lambda text: click.echo(text, err=True))
             try:
                 await prepare(database, consumer)
             except TransientError as exc:
-                raise ConfigError(f"{consumer.name} cannot use what it writes to: {exc.code}") from None
+                raise ConfigError(f"{consumer.name} cannot use its target: {exc.code}") from None
         usable = not (dry_run and missing)
         if want.begin is None:
             return []
@@ -209,7 +209,7 @@ async def _offsets(view: GroupView, want: InitOptions) -> dict[TopicPartition, i
     if isinstance(begin, int):
         for at, (start, end) in bounds.items():
             if not start <= begin <= end:
-                raise ConfigError(f"{at.topic}/{at.partition} holds the offsets {start} to {end}, and not {begin}")
+                raise ConfigError(f"{at.topic}/{at.partition} has the offsets {start} to {end}, not {begin}")
         return dict.fromkeys(bounds, begin)
     if isinstance(begin, datetime):
         found = await view.offsets_at(int(begin.timestamp() * 1000))

@@ -21,7 +21,7 @@ GROUP = "drx_bridge.consumers"
 _ADVICE = {
     "no_schema": "run `drx-consumer init`",
     "no_table": "run `drx-consumer init`",
-    "not_permitted": "the user of CONSUMER_POSTGRES__DSN may not do this",
+    "not_permitted": "the user of CONSUMER_POSTGRES__DSN lacks a permission",
     "authentication_failed": "user or password of CONSUMER_POSTGRES__DSN",
     "no_database": "there is no such database; see CONSUMER_POSTGRES__DSN",
 }

@@ -31,7 +31,7 @@ def new(*, name: str, parent: Path) -> int:
     documents = render(name)
     refuse_taken(name)
     if home.exists():
-        raise ConfigError(f"{home} is there already")
+        raise ConfigError(f"{home} already exists")
     for path, text in documents.items():
         target = home / path
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -41,7 +41,7 @@ def decision_options(*, needs_reason: bool) -> Callable[[_Command], _Command]:
         @wraps(command)
         def decided(*, actor: str, reason: str, dry_run: bool, **others: Any) -> int:
             if needs_reason and not reason.strip():
-                raise click.UsageError("--reason is needed: it is kept with the decision")
+                raise click.UsageError("--reason is required: it is recorded with the decision")
             return command(by=By(actor, reason, dry_run=dry_run), **others)
 
         return decided

@@ -84,7 +84,7 @@ def list_keys(*, chosen: Chosen, limit: int, as_json: bool, **only: str | None) 
     keys, since = asyncio.run(ask())
     if since is not None:
         resume = f"drx-consumer parked resume {chosen.named} --reason …"
-        click.echo(f"the park limit is open since {since:{TIME}}; mend the cause, then `{resume}`", err=True)
+        click.echo(f"the park limit is open since {since:{TIME}}; correct the cause, then `{resume}`", err=True)
     if as_json:
         print_json(*keys)
     elif not keys:
@@ -97,7 +97,7 @@ def list_keys(*, chosen: Chosen, limit: int, as_json: bool, **only: str | None) 
 
 def _shown(key: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns of a parked key, for people."""
-    release = None if key["release_requested_at"] is None else f"asked for by {key['release_requested_by']}"
+    release = None if key["release_requested_at"] is None else f"requested by {key['release_requested_by']}"
     parked_at = f"{key['parked_at']:{TIME}}"
     return {**key, "partition": f"{key['topic']}/{key['partition']}", "parked_at": parked_at, "release": release}
 
@@ -172,7 +172,7 @@ def retry(
 @parked.command()
 @_of_key
 def park(*, which: Mapping[str, Any], **asked: Any) -> int:
-    """Park KEY by hand: its records wait, in order, until `retry`. Needs a reason."""
+    """Park KEY manually: its records wait, in order, until `retry`. Needs a reason."""
     return _decide("park", partial(operator.park, **which), **asked)
 
 
@@ -232,7 +232,7 @@ def _decide(verb: str, act: Callable[..., Awaitable[list[Decision]]], *, chosen:
 def _advice(verb: str, named: str, left: int) -> str:
     """Return the next step; without the key, which must not appear on standard error."""
     if verb == "park":
-        return ": a running consumer heeds it within a second"
+        return ": a running consumer applies it within a second"
     if verb == "retry":
         return f": a running consumer releases them; see `drx-consumer parked list {named}`"
     retry = f"`drx-consumer parked retry {named} KEY`"
@@ -258,7 +258,7 @@ def topic_of(consumer: Consumer, topic: str | None) -> str:
     if topic is None and len(topics) == 1:
         return topics[0]
     if topic is None:
-        msg = f"{consumer.group} reads {len(topics)} topics, so name that of the key: --topic {' or '.join(topics)}"
+        msg = f"{consumer.group} reads {len(topics)} topics, so give that of the key: --topic {' or '.join(topics)}"
         raise ConfigError(msg)
     if topic not in topics:
         raise ConfigError(f"--topic: one of {', '.join(topics)}")

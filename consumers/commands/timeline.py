@@ -61,7 +61,7 @@ def history(*, chosen: Chosen, key: str, show_phi: bool, by: By, as_json: bool) 
         document = asyncio.run(_document(chosen, stored_text(key), show_phi=show_phi))
         ended["records"] = len(document["events"])
     if not document["events"]:
-        click.echo("the read model knows nothing of that prescription", err=True)
+        click.echo("the read model does not have that prescription", err=True)
         return 1
     if as_json:
         print_json(document)

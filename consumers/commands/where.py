@@ -134,7 +134,7 @@ def where(
         found = asyncio.run(_where(chosen, wanted, from_beginning=from_beginning, show_phi=show_phi))
         ended["records"] = len(found)
     if not found:
-        click.echo("nothing is known of that id; if it was refused, see `drx-bridge log --failed`", err=True)
+        click.echo("nothing has that id; if it was refused, see `drx-bridge log --failed`", err=True)
         return 1
     code = int(any(group["state"] == "stopped" for each in found for group in each["groups"].values()))
     if as_json:

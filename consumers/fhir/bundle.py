@@ -1,7 +1,7 @@
-"""Merge our elements into a server's resource, build the transaction, and read the server's answer.
+"""Merge our elements into a server's resource, build the transaction, and read the server's response.
 
 We own some elements of a resource, and our items of the lists `identifier`, `note` and `output`. Everything else
-belongs to others and stays.
+belongs to others and is kept.
 
 Every write is conditional: it names the version that it replaces, or that none exists. So a late write never overwrites
 a newer version. HAPI FHIR 8.8 ignores `If-None-Match: *` on a PUT, and accepts `If-Match: W/"0"` for a resource that
@@ -46,7 +46,7 @@ _OWNED: Mapping[str, frozenset[str]] = {
         "Communication": frozenset({"status", "category", "subject", "about", "sent", "reasonCode", "payload"}),
         "Flag": frozenset({"status", "category", "code", "subject"}),
 }  # fmt: skip
-# Set by the server, or written anew each time.
+# Set by the server, or rewritten each time.
 _HEAD = frozenset({"resourceType", "id", "meta", "identifier", "note", "output"})
 _ITEMS = ("note", "output")
 # Up to this many digits fit into the 64 bits that orjson writes.
@@ -56,7 +56,7 @@ _META = ("profile", "security", "tag")
 _is_version = re.compile(r"""(?:W/)?"?([A-Za-z0-9.-]{1,64})"?""").fullmatch
 _version_in = re.compile(r"/_history/([A-Za-z0-9.-]{1,64})$").search
 _id_in = re.compile(r"/([A-Za-z0-9.-]{1,64})(?:/_history/[A-Za-z0-9.-]{1,64})?$").search
-# FHIR R4, code system issue-type; a server's own words are not repeated.
+# FHIR R4, code system issue-type; a server's own messages are not repeated.
 _ISSUES = frozenset(
     {
         "invalid", "structure", "required", "value", "invariant", "security", "forbidden", "processing",
@@ -64,7 +64,7 @@ _ISSUES = frozenset(
         "extension", "too-costly", "business-rule", "conflict", "exception", "incomplete",
     }
 )  # fmt: skip
-# HAPI reports this only as text, under the code `processing`.
+# HAPI reports this only in the text, under the code `processing`.
 _says_multiple = re.compile(rb"match URL[^\"]{0,2000}matched \d+ resources").search
 
 
@@ -211,7 +211,7 @@ def transaction(entries: Sequence[BundleEntry], base_url: str) -> bytes:
 
 
 def parsed(body: bytes) -> dict[str, Any]:
-    """Parse a resource from a server's answer; decimals become `ExactNumber`. A truncated answer is refused."""
+    """Parse a resource from a server's response; decimals become `ExactNumber`. A truncated response is refused."""
     try:
         orjson.loads(body)  # stricter: anything it refuses could not be written back
         found = json.loads(body, parse_float=ExactNumber, parse_int=_integer)
@@ -223,16 +223,16 @@ def parsed(body: bytes) -> dict[str, Any]:
 
 
 class WriteResult(NamedTuple):
-    """The answer of a server to one write."""
+    """The response of a server to one write."""
 
     status: int  # 0 if there is none
     body: bytes = b""  # its OperationOutcome, if there is one
     id: str = ""  # id or version of the resource, if the server gives its location
 
 
-def outcomes(answer: bytes, count: int) -> list[WriteResult]:
+def outcomes(response: bytes, count: int) -> list[WriteResult]:
     """Return the outcome of each of the `count` entries of a transaction."""
-    entries = parsed(answer).get("entry")
+    entries = parsed(response).get("entry")
     if not isinstance(entries, list) or len(entries) != count:
         raise PermanentError("answer_unreadable")
     responses = [each.get("response", {}) for each in entries]
@@ -261,23 +261,23 @@ def _first(found: re.Match[str] | None) -> str:
     return found[1] if found else ""
 
 
-def refusal(answer: bytes) -> str:
+def refusal(response: bytes) -> str:
     """Return a constant code for an OperationOutcome; its text may quote what was sent."""
     try:
-        outcome = parsed(answer)
+        outcome = parsed(response)
     except PermanentError:
         return "fhir_invalid"
-    if _says_multiple(answer):
+    if _says_multiple(response):
         return "multiple_matches"
     codes = [each.get("code") for each in _issues(outcome) if each.get("severity") in {"error", "fatal"}]
     known = next((code for code in codes if code in _ISSUES), "invalid")
     return "multiple_matches" if known == "multiple-matches" else f"fhir_{known.replace('-', '_')}"
 
 
-def is_outcome(answer: bytes) -> bool:
+def is_outcome(response: bytes) -> bool:
     """Return whether the body of a 404 shows that the server speaks FHIR."""
     try:
-        return bool(parsed(answer)["resourceType"] == "OperationOutcome")
+        return bool(parsed(response)["resourceType"] == "OperationOutcome")
     except PermanentError:
         return False
 

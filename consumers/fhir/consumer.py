@@ -119,7 +119,7 @@ def open_fhir(setup: Setup) -> Consumer:
         lacks=FhirServer.lacks,
         discloses=[
             f"{what}: written to {server_of(options.base_url)}",
-            f"what is known of each prescription, in clear: tables of the schema {schema} of this database",
+            f"the facts of each prescription, in clear: tables of the schema {schema} of this database",
         ],
     )
     consumer.handler(ResourceWriter(options))

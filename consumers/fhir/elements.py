@@ -83,7 +83,7 @@ def demand_text(value: Any) -> None:
 
 
 def filled(text: str | None) -> bool:
-    """Return whether a text is not blank: FHIR has no empty strings."""
+    """Return whether a string is not blank: FHIR has no empty strings."""
     return bool(text) and not str(text).isspace()
 
 

@@ -34,7 +34,7 @@ from consumers.http import HttpClient, HttpReply, RequestMetrics, judge, open_ht
 _OK, _CREATED, _REDIRECT, _BAD, _UNAUTHORIZED, _NOT_FOUND = 200, 201, 300, 400, 401, 404
 _CONFLICT, _GONE, _PRECONDITION, _UNPROCESSABLE = 409, 410, 412, 422
 _CONFLICTS = (_CONFLICT, _PRECONDITION)
-# Answers to a write that its OperationOutcome explains.
+# Statuses of a write that its OperationOutcome explains.
 _EXPLAINED = (_BAD, *_CONFLICTS, _UNPROCESSABLE)
 # Retries after a conflict; more conflicts mean that others write the resource all the time.
 _AGAIN = 3
@@ -45,8 +45,8 @@ _PATIENTS_MAX = 20
 _MATCHES_MAX = 2
 _divides, _ESCAPED = re.compile(r"[\\,|$]"), r"\\\g<0>"
 # Bytes of a resource with additions of others; our notes alone may have 300 kB.
-_ANSWER_MAX_BYTES = 4 * 1024 * 1024
-# The answer is not FHIR: the base URL is wrong.
+_RESPONSE_MAX_BYTES = 4 * 1024 * 1024
+# The response is not FHIR: the base URL is wrong.
 NOT_FHIR = "not_fhir"
 _DELETED, _IN_ERROR = "deleted", "entered_in_error"
 # Status of an erroneous resource (R4, in all our types but Provenance); it is final, and we never write it.
@@ -61,15 +61,15 @@ class FhirMetrics(RequestMetrics):
     def __init__(self, registry: CollectorRegistry, *, service: str) -> None:
         super().__init__(registry, name=NAME, service=service)
         counter = partial(Counter, labelnames=("service",), namespace=NAMESPACE, registry=registry)
-        conflicts = counter("fhir_conflicts", "Writes that met another version than the last one of ours")
+        conflicts = counter("fhir_conflicts", "Writes to a resource with another version than our last one")
         self.conflicts = conflicts.labels(service)
-        text = "Events of which something was left out, since others have deleted it or marked it as an error"
+        text = "Events with a change left out, since others deleted the resource or marked it as an error"
         left = Counter("fhir_left_out", text, ("service", "reason"), namespace=NAMESPACE, registry=registry)
         self.left_out = {reason: left.labels(service, reason) for reason in (_DELETED, _IN_ERROR)}
 
 
 class _Conflict(Exception):  # noqa: N818 - not an error of handlers: it is handled in this module
-    """A resource has another version than expected; `status` is the server's answer."""
+    """A resource has another version than expected; `status` is the server's response."""
 
     def __init__(self, status: int) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class FhirServer:
         self._metrics = metrics
         self._base_url = options.base_url.rstrip("/")
         self._absent: Mapping[str, str] = _VERSION_0
-        # First resources of prescriptions whose last write got no answer: the server may still execute it.
+        # First resources of prescriptions whose last write got no response: the server may still execute it.
         self._unanswered: set[str] = set()
 
     async def patient(self, identifier: Mapping[str, str], *, born: date | str | None) -> Element | None:
@@ -167,9 +167,10 @@ class FhirServer:
         return {each.id: ids[each.id] for each in kept if each.id in ids}
 
     async def ping(self) -> None:
-        """Read a resource that does not exist, with our token; the answer shows whether the server speaks FHIR."""
-        answer = await self._authorized("GET", _NOTHING, headers={"accept": FHIR_JSON}, also=(_BAD, _NOT_FOUND, _GONE))
-        if answer.status >= _REDIRECT and not bundle.is_outcome(answer.body):
+        """Read a resource that does not exist, with our token; the response shows whether the server speaks FHIR."""
+        accept = {"accept": FHIR_JSON}
+        response = await self._authorized("GET", _NOTHING, headers=accept, also=(_BAD, _NOT_FOUND, _GONE))
+        if response.status >= _REDIRECT and not bundle.is_outcome(response.body):
             raise TransientError(NOT_FHIR, systemic=True)
 
     async def lacks(self) -> list[str]:
@@ -177,7 +178,7 @@ class FhirServer:
         try:
             statement = bundle.parsed((await self._request("GET", "/metadata")).body)
         except BridgeError as exc:
-            return [f"/metadata, which has what it can do: {exc.code}"]
+            return [f"/metadata, its CapabilityStatement: {exc.code}"]
         return lacking(
             statement,
             chooses_ids=self._chooses_ids,
@@ -193,18 +194,18 @@ class FhirServer:
         """Read the current state of a resource; `place` is its last known id on the server."""
         place = place if self._chooses_ids else resource.id
         if place:
-            answer = await self._request("GET", f"/{resource.type}/{place}", also=(_NOT_FOUND, _GONE))
-            if answer.status == _NOT_FOUND and not bundle.is_outcome(answer.body):
+            response = await self._request("GET", f"/{resource.type}/{place}", also=(_NOT_FOUND, _GONE))
+            if response.status == _NOT_FOUND and not bundle.is_outcome(response.body):
                 raise TransientError(NOT_FHIR, systemic=True)
-            if answer.status == _OK:
-                found = bundle.parsed(answer.body)
+            if response.status == _OK:
+                found = bundle.parsed(response.body)
                 if (found["resourceType"], found.get("id")) != (resource.type, place):
                     raise PermanentError("answer_unreadable")
-                version = bundle.version_of(answer.headers.get("etag")) or found.get("meta", {}).get("versionId", "")
+                version = bundle.version_of(response.headers.get("etag")) or found.get("meta", {}).get("versionId", "")
                 return _Current(found, place, version)
-            deleted = answer.status == _GONE
+            deleted = response.status == _GONE
             if not self._chooses_ids or (deleted and self._options.deleted == "skip"):
-                return _Current(None, place, bundle.version_in(answer.headers.get("location")), deleted)
+                return _Current(None, place, bundle.version_in(response.headers.get("location")), deleted)
         named = self._named(resource)
         if resource.type == PROVENANCE:  # it has no identifier
             matches = [each for each in await self._search(PROVENANCE, "_tag", named) if _tag(named) in _tags(each)]
@@ -219,12 +220,12 @@ class FhirServer:
     async def _search(
         self, resource_type: str, name: str, token: Mapping[str, str], more: str = "", *, most: int = _MATCHES_MAX
     ) -> list[dict[str, Any]]:
-        answer = await self._request(
+        response = await self._request(
             "GET",
             f"/{resource_type}?{_query(name, token)}{more}&_count={most}",
             headers={"cache-control": "no-cache"},  # HAPI caches search results for a minute
         )
-        found = [each.get("resource", {}) for each in bundle.parsed(answer.body).get("entry", ())]
+        found = [each.get("resource", {}) for each in bundle.parsed(response.body).get("entry", ())]
         if len(found) > most:
             raise PermanentError("multiple_matches")
         return [each for each in found if each.get("resourceType") == resource_type]
@@ -329,16 +330,17 @@ class FhirServer:
     async def _put(self, entries: Sequence[BundleEntry], ids: dict[str, str]) -> None:
         """Write the entries and add their ids on the server to `ids`."""
         if self._options.bundle:
-            answer = await self._request("POST", "", bundle.transaction(entries, self._base_url), also=_EXPLAINED)
-            _judge(answer.status, answer.body)
-            for entry, outcome in zip(entries, bundle.outcomes(answer.body, len(entries)), strict=True):
+            response = await self._request("POST", "", bundle.transaction(entries, self._base_url), also=_EXPLAINED)
+            _judge(response.status, response.body)
+            for entry, outcome in zip(entries, bundle.outcomes(response.body, len(entries)), strict=True):
                 _settle(entry, outcome, ids)
             return
         created: dict[str, str] = {}
         for entry in entries:
             body = bundle.encoded(bundle.located(entry.body, created))
-            answer = await self._request(entry.method, f"/{entry.url}", body, headers=entry.headers, also=_EXPLAINED)
-            _settle(entry, WriteResult(answer.status, answer.body, bundle.id_in(answer.headers.get("location"))), ids)
+            response = await self._request(entry.method, f"/{entry.url}", body, headers=entry.headers, also=_EXPLAINED)
+            given_id = bundle.id_in(response.headers.get("location"))
+            _settle(entry, WriteResult(response.status, response.body, given_id), ids)
             created[bundle.urn(entry.resource)] = f"{entry.resource.type}/{ids[entry.resource.id]}"
 
     async def _request(
@@ -357,22 +359,23 @@ class FhirServer:
             **(headers or {}),
         }
         with self._metrics.timed() as timed:
-            answer = await self._authorized(method, path, body, headers=named, also=also)
-            timed.answered(answer.status)
-        return answer
+            response = await self._authorized(method, path, body, headers=named, also=also)
+            timed.answered(response.status)
+        return response
 
     async def _authorized(
         self, method: str, path: str, body: bytes = b"", *, headers: Mapping[str, str], also: Sequence[int]
     ) -> HttpReply:
         """Send a request with our token; repeat it once with a new token after a 401."""
         token = await self._token.headers()
-        answer = await self._http.request(method, path, body, headers={**headers, **token}, also=(*also, _UNAUTHORIZED))
-        if answer.status == _UNAUTHORIZED and self._token.forget():
+        once = (*also, _UNAUTHORIZED)
+        response = await self._http.request(method, path, body, headers={**headers, **token}, also=once)
+        if response.status == _UNAUTHORIZED and self._token.forget():
             token = await self._token.headers()
-            answer = await self._http.request(method, path, body, headers={**headers, **token}, also=also)
-        elif answer.status == _UNAUTHORIZED:
-            judge(answer.status)
-        return answer
+            response = await self._http.request(method, path, body, headers={**headers, **token}, also=also)
+        elif response.status == _UNAUTHORIZED:
+            judge(response.status)
+        return response
 
 
 def _judge(status: int, body: bytes) -> None:
@@ -438,7 +441,7 @@ async def open_server(options: FhirOptions, metrics: FhirMetrics) -> AsyncIterat
                 options.base_url,
                 # A first write reads several resources at once; one more is for the ping.
                 connections=2 * options.lanes + 1,
-                answer_max_bytes=_ANSWER_MAX_BYTES,
+                response_max_bytes=_RESPONSE_MAX_BYTES,
                 **options.session(NAME),
             )
         )

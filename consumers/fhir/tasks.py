@@ -12,7 +12,7 @@ from consumers.lifecycle.whole import Fields, newest_of
 
 TYPE = "Task"
 _CODES = {"renewal": "approve", "change": "change", "cancel": "abort"}
-# Status of a renewal or change request by its answer.
+# Status of a renewal or change request by its response.
 _DECIDED = {
     **dict.fromkeys(("approved", "approved_with_changes", "replace", "validated"), "completed"),
     **dict.fromkeys(("denied", "denied_new_rx_to_follow"), "rejected"),
@@ -22,7 +22,7 @@ _DECIDED = {
 
 
 def tasks(subject: Subject) -> list[tuple[str, Element]]:
-    """Return the id and elements of each task: to fill the order, and to answer each request."""
+    """Return the id and elements of each task: to fill the order, and to respond to each request."""
     naming, fulfill = subject.naming, _fulfill(subject)
     found = [(naming.id("task", subject.key, "fulfill", ""), fulfill)] if fulfill else []
     for kind in _CODES:
@@ -68,7 +68,7 @@ def _fulfill(subject: Subject) -> Element:
 
 
 def _ended(subject: Subject) -> str:
-    """Return the status of a finished task, else an empty text. A dispensed order takes precedence."""
+    """Return the status of a finished task, else an empty string. A dispensed order takes precedence."""
     state = subject.state
     words = {word for _, word in subject.document["lines"].values()}
     if state.dispense == "dispensed" or DELIVERED in {state.shipment, *words}:
@@ -134,7 +134,7 @@ def _request(subject: Subject, kind: str, request_id: str) -> Element:
 
 
 def _outputs(decided: Fields, naming: Naming) -> Iterator[tuple[str, Element]]:
-    """Yield the details of an answer by name."""
+    """Yield the details of a response by name."""
     refills = fhir.count(decided.get("refills_approved"))
     if refills is not None:
         yield "refills-approved", {"valueUnsignedInt": refills}

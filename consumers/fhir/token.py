@@ -81,13 +81,13 @@ class SmartToken:
             "client_assertion": self._assertion(),
         }
         try:
-            answer = await self._http.post(
+            response = await self._http.post(
                 # The session's base URL has no final slash.
                 "/" if self._options.smart_token_url.endswith("/") else "",
                 urlencode(form),
                 headers={"content-type": "application/x-www-form-urlencoded"},
             )
-            token, lifetime_s = granted(answer.body)
+            token, lifetime_s = granted(response.body)
         except (BridgeError, ValueError) as exc:
             if isinstance(exc, TransientError) and exc.systemic:
                 raise

@@ -19,7 +19,7 @@ def open_forward(setup: Setup) -> Consumer:
     group = options.group(NAME)
     mapping = RequestMapping(options)
     what = "whole events" if options.payload == "event" else "ids of prescriptions or requests, no other health data"
-    what = f"what BODY and PATH take of {what}" if options.body else what
+    what = f"what BODY and PATH select from {what}" if options.body else what
     consumer = Consumer(
         NAME,
         options.topics,

@@ -32,7 +32,7 @@ class RequestMapping:
 
     def __init__(self, options: ForwardOptions) -> None:
         self._options = options
-        # Texts between the expressions have even indexes.
+        # Literals between the expressions have even indexes.
         self._path = [BodyExpression(part) if at % 2 else part for at, part in enumerate(SLOT.split(options.path))]
 
     def request(self, event: Event, context: Context) -> EndpointRequest | None:
@@ -61,7 +61,7 @@ def _segment(expression: BodyExpression, native: bytes, event: Event) -> str:
     """Return a value as a path segment; refuse one that a server might read as another path."""
     value = expression.value(native, event, failed="path_failed")
     text = str(value)
-    # Some servers decode twice, split at encoded separators, or drop text after a `;`.
+    # Some servers decode twice, split at encoded separators, or drop everything after a `;`.
     parts = _PARTS.split(unquote(text))
     if not isinstance(value, str | int | float) or isinstance(value, bool) or not text or not _DOTS.isdisjoint(parts):
         raise PermanentError("path_failed")

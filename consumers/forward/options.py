@@ -10,7 +10,7 @@ from consumers.conditions import BodyExpression, Condition
 from consumers.options import TOPICS, HttpOptions, Imports, Topics, WordList, is_plain
 
 NAME = "forward"
-# Lanes mostly wait for answers: 64 lanes send 2,500 events/s to a receiver that takes 25 ms.
+# Lanes mostly wait for responses: 64 lanes send 2,500 events/s to a receiver that takes 25 ms.
 LANES_MAX = 256
 # An expression in a path; it cannot contain braces.
 SLOT = re.compile(r"\{([^{}]*)\}")

@@ -22,7 +22,7 @@ from consumers.http import HttpClient, RequestMetrics, open_http
 from consumers.options import is_plain
 
 # Codes of `consumers.http` for an unavailable endpoint. A receiver of webhooks need not support GET, so any other
-# answer to the ping counts as available.
+# response to the ping counts as available.
 _AWAY = frozenset({"unreachable", "tls", "timeout", "cut_off", "http_429", "http_502", "http_503", "http_504"})
 # Statuses about a single event if the path depends on it: its resource may be gone while others exist. Such an event is
 # parked if others succeed meanwhile.
@@ -96,11 +96,11 @@ class Endpoint:
             "webhook-signature": self._signed(event.id, now, request.body),
         }
         with self._metrics.timed():
-            answer = await self._http.request(
+            response = await self._http.request(
                 self._method, request.path or self._slash, request.body, headers=headers, also=self._passing
             )
-            if answer.status in self._passing:
-                code = f"http_{answer.status}"
+            if response.status in self._passing:
+                code = f"http_{response.status}"
                 raise TransientError(code)
 
     async def ping(self) -> None:

@@ -127,7 +127,7 @@ def open_hl7v2(setup: Setup) -> Consumer:
         ping=Link.ping,
         discloses=[
             f"whole messages{', in clear' if options.allow_plaintext else ''}: sent to {options.host}:{options.port}",
-            f"whom and what orders are about, in clear: tables of the schema {schema} of this database",
+            f"patients and content of orders, in clear: tables of the schema {schema} of this database",
         ],
     )
     consumer.handler(MessageSender(options, metrics=metrics))

@@ -80,7 +80,7 @@ class Input:
     order: Order  # known facts of its prescription
     options: Hl7Options
     ordered: bool  # the receiver knows the order
-    scope: str | None  # scope of the cancel request that the event answers; None if unknown
+    scope: str | None  # scope of the cancel request that the event responds to; None if unknown
 
 
 def event_part(event: Event) -> str:
@@ -93,7 +93,7 @@ def _digest(text: str) -> str:
 
 
 def note_hl7(document: Document, event: Event, stamp: Stamp) -> None:
-    """Add facts for later messages: shared fields, scope and answer of cancel requests, and counted fills."""
+    """Add facts for later messages: shared fields, scope of and response to cancel requests, and counted fills."""
     data = note_shared(document, event, stamp)
     if event.type == "cancel.requested":
         newest(document.setdefault("scopes", {}), data["request_id"], stamp, data["scope"])
@@ -308,7 +308,7 @@ _CHANGE_ANSWERS = {
 }
 _CANCELS = {"all": "CA", _REMAINING: "DC"}
 _DENIED: Mapping[str | None, tuple[str, str]] = {"all": ("UC", ""), _REMAINING: ("UD", ""), None: ("UC", "")}
-# By answer and scope of the request; with an unknown scope the order's status stays empty.
+# By response and scope of the request; with an unknown scope the order's status stays empty.
 _CANCEL_ANSWERS: Mapping[str, Mapping[str | None, tuple[str, str]]] = {
     "approved": {"all": ("CR", "CA"), _REMAINING: ("DR", "DC"), None: ("CR", "")},
     "denied": _DENIED,

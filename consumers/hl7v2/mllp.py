@@ -3,10 +3,10 @@ r"""Send messages over MLLP and read the receiver's acknowledgements.
 A message is framed as `0x0B message 0x1C 0x0D` (HL7's transport specification, MLLP release 1). The next message of a
 connection is sent after its acknowledgement:
 
-| answer | raised | the record |
+| acknowledgement | raised | the record |
 |---|---|---|
 | MSA-1 AA or CA, MSA-2 our MSH-10 | nothing | applied |
-| AE or CE with error 206 or 207 (locked, internal) | `TransientError("ae_206")` | tried again; parked after five failures while other keys passed |
+| AE or CE with error 206 or 207 (locked, internal) | `TransientError("ae_206")` | retried; parked after five failures while other keys succeeded |
 | AE or CE with anything else | `PermanentError("ae_…")` | parked at once |
 | AR or CR with error 200 to 203 (type, event, processing id, version), 206, 207 or none | systemic `TransientError` | waits |
 | AR or CR with anything else | `PermanentError("ar_…")` | parked at once |
@@ -14,10 +14,10 @@ connection is sent after its acknowledgement:
 | none in time | `TransientError("ack_timeout")`, systemic | waits |
 | no connection, an end or a reset of it, TLS | `TransientError`, systemic | waits |
 
-A receiver with an outage may answer AR to every message, so such a record waits and is not parked.
+A receiver with an outage may return AR for every message, so such a record waits and is not parked.
 
-After any other answer the connection is closed: a late acknowledgement would be matched to the next message. Codes come
-from the closed list of table 0357. Texts of an acknowledgement may quote the message, so they are never logged or
+After any other acknowledgement the connection is closed: a late acknowledgement would be matched to the next message. Codes come
+from the closed list of table 0357. The text of an acknowledgement may quote the message, so it is never logged or
 stored.
 """  # noqa: E501 - a table
 

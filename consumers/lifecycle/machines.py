@@ -1,6 +1,6 @@
 """The six state machines of a prescription: the facts that each event type adds.
 
-Source: docs/contract.md §6. An unknown word (`UNKNOWN`) is kept in the history and does not change a state machine.
+Source: docs/contract.md §6. An unknown value (`UNKNOWN`) is kept in the history and does not change a state machine.
 """
 
 from collections.abc import Callable, Mapping
@@ -111,7 +111,7 @@ def _shipped(document: Document, value: Value, stamp: Stamp) -> None:
         return
     shipments = document["shipments"]
     known = shipments.get(value["tracking_number"])
-    # Delivered is final: it outranks every other word, at any time.
+    # Delivered is final: it outranks every other status, at any time.
     if known is None or (word == DELIVERED, stamp) > (known[1] == DELIVERED, known[0]):
         shipments[value["tracking_number"]] = [stamp, word]
 

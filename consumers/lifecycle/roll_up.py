@@ -1,4 +1,4 @@
-"""Roll up the facts of a prescription: one word per state machine, one to display, and open requests.
+"""Roll up the facts of a prescription: one status per state machine, one to display, and open requests.
 
 Source: docs/contract.md §6, "Roll-up" and "Display word".
 """
@@ -13,7 +13,7 @@ from consumers.lifecycle.safety import HANDED_OUT, anomalies, safety_signals
 NONE = "none"
 # In order of precedence, over all fills.
 _DISPENSE = ("dispensed", "partially_dispensed", "transferred", "not_dispensed")
-# Words that outrank all others for display, in this order of state machines.
+# Statuses that outrank all others for display, in this order of state machines.
 _ORDER_SHOWN = frozenset({"cancelled", "replaced", "rejected"})
 _DISPENSE_SHOWN = frozenset({"dispensed", "partially_dispensed", "transferred"})
 
@@ -31,11 +31,11 @@ class State(NamedTuple):
     safety: list[str]  # kinds of current safety signals, sorted
     anomalies: int  # number of contradictions without a safety risk
     stub: bool  # neither draft nor sending of the order is known yet
-    replaced_by: str | None  # the replacement's prescription id, if an answer names one
+    replaced_by: str | None  # the replacement's prescription id, if a response names one
     transmission_at: str | None  # when `transmission` was reached; None if no message is known
-    cancel_pending_since: str | None  # the earliest cancel request without any answer
+    cancel_pending_since: str | None  # the earliest cancel request without any response
     open_since: str | None  # the earliest open renewal or change request
-    cancelled_at: str | None  # the first approved cancel answer, even if a later answer revoked it
+    cancelled_at: str | None  # the first approved cancel response, even if a later response revoked it
     dispensed_at: str | None  # the newest fill that is dispensed, fully or partially
 
 
@@ -70,7 +70,7 @@ def roll_up(document: Document) -> State:
 
 
 def _transmission(document: Document) -> tuple[str, str | None]:
-    """Return word and time: a confirmation, else the newest attempt, else as implied by pharmacy events."""
+    """Return status and time: a confirmation, else the newest attempt, else as implied by pharmacy events."""
     words: list[tuple[bool, Stamp, str]] = [
         (word == "processed", message[word], word)
         for message in document["messages"].values()
@@ -84,7 +84,7 @@ def _transmission(document: Document) -> tuple[str, str | None]:
 
 
 def _order(document: Document) -> tuple[str, str | None]:
-    """Return the order's status, and the id of its replacement if an answer names one."""
+    """Return the order's status, and the id of its replacement if a response names one."""
     replacements = [
         request["answer"]
         for request in document["requests"].values()
@@ -117,7 +117,7 @@ def _shipment(shipments: dict[str, Fact]) -> str:
 
 
 def _unanswered(requests: Document) -> dict[str, Stamp]:
-    """Return the requests neither answered nor closed; an answer also counts if it is older than its request."""
+    """Return the requests neither answered nor closed; a response also counts if it is older than its request."""
     return {
         identity: request["asked"]
         for identity, request in requests.items()

@@ -10,7 +10,7 @@ from consumers.lifecycle.facts import NO_ID, Document, Stamp, newest
 from consumers.lifecycle.machines import DELIVERED, UNKNOWN, fill_of, is_transient_reject
 
 Fields = dict[str, Any]
-"""The member `data` of a native body: JSON types, instants with `Z`, decimals as text, without nulls."""
+"""The member `data` of a native body: JSON types, instants with `Z`, decimals as strings, without nulls."""
 
 # Fields kept once per prescription, from the newest event that has them, since some events omit them.
 SHARED = ("patient", "prescriber", "pharmacy", "medication", "prescriber_order_number", "rx_reference_number")
@@ -21,7 +21,7 @@ DELIVERIES = "shipment.delivered"
 
 
 def note_whole(document: Document, event: Event, stamp: Stamp) -> None:
-    """Add an event; commutative and idempotent. Words that are not facts, such as `UNKNOWN`, change nothing."""
+    """Add an event; commutative and idempotent. Values that are not facts, such as `UNKNOWN`, change nothing."""
     fields = note_shared(document, event, stamp)
     subject = _subject(event)
     if subject is None:
@@ -68,7 +68,7 @@ def _subject(event: Event) -> str | None:
     return None if value.get(word) == UNKNOWN else NO_ID if subject is None else str(subject)
 
 
-# The field that identifies the subject, and the field whose word must be known; empty if there is none.
+# The field that identifies the subject, and the field whose value must be known; empty if there is none.
 _SUBJECTS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "prescription.sent": ("message_id", ""),

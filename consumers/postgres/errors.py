@@ -1,4 +1,4 @@
-"""Translate failures of the database by SQLSTATE, never by the driver's text, which contains values."""
+"""Translate failures of the database by SQLSTATE, never by the driver's message, which contains values."""
 
 import ssl
 
@@ -92,7 +92,7 @@ def translated_connect(failure: BaseException) -> BridgeError | None:
         form = "postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
         if isinstance(failure.__context__, OSError):  # it looked only for ~/.postgresql/root.crt
             form = f"sslmode=verify-full needs a root certificate, {form}?sslmode=verify-full&sslrootcert=FILE"
-        return ConfigError(f"the DSN of the database is not usable: {form}")
+        return ConfigError(f"the DSN of the database cannot be used: {form}")
     if isinstance(failure, asyncpg.PostgresError):
         known = _of_server(failure)
         return NoConnectionError(known.code if isinstance(known, TransientError) else "cannot_connect")

@@ -81,7 +81,7 @@ async def migrate(
     """Apply the migrations that `schema` lacks, each in its own transaction; return the numbers applied.
 
     Concurrent processes wait for each other. Files are named `0001_words.sql`, and `{schema}` in them is replaced by
-    the schema's name. The schema is created if it does not exist. `notice` gets the `RAISE NOTICE` texts of the files.
+    the schema's name. The schema is created if it does not exist. `notice` gets the messages of `RAISE NOTICE`.
     Migrations of a newer release are ignored. If nothing is missing, read permission suffices. Raises `ConfigError` if
     the schema was created by other files.
     """
@@ -164,7 +164,7 @@ def _missing(known: list[Migration], applied: dict[int, str], schema: str) -> li
     # rollback.
     for migration in known:
         if applied.get(migration.number, migration.sha256) != migration.sha256:
-            msg = f"schema {schema} was made by another {migration.name}: restore that file and add a new one"
+            msg = f"schema {schema} was created by another {migration.name}: restore that file and add a new one"
             raise ConfigError(msg)
     return [migration for migration in known if migration.number not in applied]
 

@@ -1,6 +1,6 @@
 """A small connection pool for PostgreSQL, and transactions that raise our own errors; wraps asyncpg.
 
-All statements run in transactions. They are prepared once per connection (asyncpg caches by text), and a session's
+All statements run in transactions. They are prepared once per connection (asyncpg caches by statement), and a session's
 limits are startup parameters. Both need PostgreSQL itself, or PgBouncer in session mode, with these parameters in
 `ignore_startup_parameters` and set for the role instead (`ALTER ROLE … SET`).
 """
@@ -104,7 +104,7 @@ class Database:
                     await connection.execute(_END_STOPPED)
             if ours is None:
                 raise
-            raise ours from None  # the driver's text and detail contain values of the row
+            raise ours from None  # the driver's message and detail contain values of the row
         finally:
             await self._release(connection)
 
@@ -173,8 +173,8 @@ async def open_database(
     """Open a pool of at most `size` connections, one per transaction; the server may still be down.
 
     For a pair of servers, `dsn` has several hosts and `target_session_attrs=read-write`. `command_timeout_s` is for a
-    statement and its answer, `acquire_timeout_s` for getting a connection, even a new one. `reset` costs a round trip;
-    without it, changes of session state persist, but our own statements make none.
+    statement and its response, `acquire_timeout_s` for getting a connection, even a new one. `reset` costs a round
+    trip; without it, changes of session state persist, but our own statements make none.
     """
     pool = asyncpg.create_pool(
         dsn,

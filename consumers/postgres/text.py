@@ -1,13 +1,13 @@
-"""Convert texts of foreign records so that PostgreSQL can store and index them."""
+"""Convert strings of foreign records so that PostgreSQL can store and index them."""
 
 import hashlib
 
-# Bytes; a PostgreSQL index row holds about 2,700, and has three such texts. Our own ids and keys are short.
+# Bytes; a PostgreSQL index row holds about 2,700, and has three such strings. Our own ids and keys are short.
 TEXT_MAX_BYTES = 512
 
 
 def stored_text(text: str) -> str:
-    r"""Return a text that PostgreSQL can store and index; our own texts stay unchanged.
+    r"""Return a string that PostgreSQL can store and index; our own strings stay unchanged.
 
     U+0000, which PostgreSQL refuses, becomes U+FFFD; a very long one becomes `\h` and its SHA-256.
     """

@@ -28,12 +28,12 @@ class ReadModelMetrics:
         self.safety_signals = Counter("safety_signals", "Safety signals raised", ("kind",), **own)
         contradictory = "Contradictory events without a safety risk"
         self.anomalies = Counter("read_model_anomalies", contradictory, ("kind",), **own)
-        replaced = "Strings stored with U+FFFD in the place of U+0000"
+        replaced = "Strings stored with U+FFFD instead of U+0000"
         self.nul_replaced = Counter("read_model_nul_replaced", replaced, **own)
         self.overdue = Gauge("read_model_overdue", "Waits that are longer than their timer", ("kind",), **own)
         silent = "1 while a source is silent for longer than is usual for it"
         self.source_silent = Gauge("read_model_source_silent", silent, ("source",), **own)
-        checked = "When this process last looked at the timers"
+        checked = "When this process last checked the timers"
         self.timers_checked = Gauge("read_model_timers_checked_timestamp_seconds", checked, **own)
         for kind in SAFETY_KINDS:
             self.safety_signals.labels(kind=kind)

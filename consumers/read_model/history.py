@@ -58,7 +58,7 @@ def prescription_of(event: Event) -> str | None:
 
 
 def body_of(event: Event) -> bytes:
-    """Return the record as JSON: instants ISO 8601 with `Z`, dates, decimals as text, bytes in base64."""
+    """Return the record as JSON: instants ISO 8601 with `Z`, dates, decimals as strings, bytes in base64."""
     return orjson.dumps(event.value, default=plain, option=orjson.OPT_UTC_Z)
 
 

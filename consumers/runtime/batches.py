@@ -2,8 +2,8 @@
 
 A batch without failures takes one transaction. If the handler raises, the transaction is rolled back, and the records
 are handled one by one in their key queues. There the failing one is retried or parked; the others are applied, each in
-its own transaction. Batches of other keys continue meanwhile. A record that cannot be decoded, or whose id came with
-another body, goes to its key queue at once, with the other records of its key; the rest stays a batch.
+its own transaction. Batches of other keys continue meanwhile. A record that cannot be decoded, or whose id is known
+with another body, goes to its key queue at once, with the other records of its key; the rest stays a batch.
 """
 
 import asyncio

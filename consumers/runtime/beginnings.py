@@ -15,14 +15,14 @@ _MOVE = "drx-consumer init {name} --partition {at} --from %s --force --reason â€
 # Why a partition is not read, and the remedy for an operator once all members of the group are stopped.
 HINTS = {
     "not_initialized": _INIT,
-    "offset_expired": f"records were deleted before they were settled; to go on without them: {_MOVE % 'earliest'}",
-    "offset_beyond_end": f"the topic was recreated or truncated; to begin anew: {_MOVE % 'earliest|OFFSET'}",
-    "batch_unreadable": f"a batch is corrupt; make another replica leader, or go on behind it: {_MOVE % 'OFFSET'}",
-    "topic_recreated": f"the topic was recreated or truncated; to begin anew: {_MOVE % 'earliest|OFFSET'}",
+    "offset_expired": f"records were deleted before they were settled; to continue without them: {_MOVE % 'earliest'}",
+    "offset_beyond_end": f"the topic was recreated or truncated; to start again: {_MOVE % 'earliest|OFFSET'}",
+    "batch_unreadable": f"a batch is corrupt; make another replica leader, or continue after it: {_MOVE % 'OFFSET'}",
+    "topic_recreated": f"the topic was recreated or truncated; to start again: {_MOVE % 'earliest|OFFSET'}",
 }
 
 
-# Texts for tables, by codes that follow from offsets alone.
+# Labels for tables, by codes that follow from offsets alone.
 WORDS = {"": "", "offset_expired": "stopped: before the start", "offset_beyond_end": "stopped: beyond the end"}
 
 
@@ -79,6 +79,6 @@ def decide_start(
 
 
 def is_same_log(start: Start, records: Sequence[ConsumedRecord]) -> bool:
-    """Return whether records read from before `start` begin with the one settled last; a gap there proves nothing."""
+    """Return whether records read from before `start` begin with the one settled last; a gap there is not evidence."""
     first = records[0]
     return first.offset != start.offset - 1 or stored_text(first.header("ce_id")) == start.expected_id

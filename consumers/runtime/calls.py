@@ -111,7 +111,7 @@ async def _cancel(task: asyncio.Task[None], where: Mapping[str, Any]) -> None:
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:
-    """Retrieve an unawaited exception; otherwise asyncio would log its text, which may contain values."""
+    """Retrieve an unawaited exception; otherwise asyncio would log its message, which may contain values."""
     if not task.cancelled():
         task.exception()
 

@@ -3,7 +3,7 @@
 A failure that every record would have never parks a record. It is counted here, once per key until a call for that key
 succeeds: a sink that keeps refusing a few keys does not stop the others. Several in a row open the circuit. Trials go
 first to records that have not failed yet, and the first success closes it. A ping alone closes it only if no record
-waits, since a sink may answer pings and refuse everything else.
+waits, since a sink may respond to pings and refuse everything else.
 """
 
 import asyncio
@@ -99,7 +99,7 @@ class Circuit:
             self._show()
 
     async def there(self) -> bool:
-        """Ping the sink; return whether it answered."""
+        """Ping the sink; return whether it responded."""
         try:
             async with asyncio.timeout(PING_TIMEOUT_S):
                 await self._ping()

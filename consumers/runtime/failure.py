@@ -3,7 +3,7 @@
 - `systemic`: any record would fail, as when the sink is unreachable. Retried without limit.
 - `transient`: a later attempt may succeed. Retried, then parked after the handler's number of attempts.
 - `permanent`, raised by the handler: no later attempt can succeed. Parked at once.
-- `poison`: the record cannot be decoded. Parked at once.
+- `poison`: the record cannot be decoded (a poison pill). Parked at once.
 - `bug`: an unexpected exception. Parked at once, and logged with its location.
 """
 

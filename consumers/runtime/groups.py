@@ -69,14 +69,14 @@ async def open_group(connection: KafkaConnection, group: str, topics: Sequence[s
         try:
             async with asyncio.timeout(GROUPS_S):
                 await _log_in(admin, consumer, connection=connection, options=options)
-                await consumer._client.force_metadata_update()  # noqa: SLF001 - the bootstrap answer contains no topics
+                await consumer._client.force_metadata_update()  # noqa: SLF001 - the bootstrap response contains no topics
                 tps = partitions_of(consumer, topics)
                 consumer.assign(tps)
                 yield GroupView(consumer, admin, group, [TopicPartition(*tp) for tp in tps])
         except BUGS:
             raise
         except CLIENT_FAILURES as exc:
-            message = f"{connection.bootstrap_servers} accepts connections but does not answer; TLS, SASL or ACL?"
+            message = f"{connection.bootstrap_servers} accepts connections but does not respond; TLS, SASL or ACL?"
             raise ReadError("no_answer", message) from exc
 
 

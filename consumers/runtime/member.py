@@ -78,8 +78,8 @@ _Answer = TypeVar("_Answer")
 class WatchLimits:
     """Time limits of the watch."""
 
-    look_s: float = 5.0  # seconds seconds between two requests for the ends of the logs
-    # Without any answer for this long, the client is replaced; above the session timeout, so that little is lost.
+    look_s: float = 5.0  # between two requests for the ends of the logs
+    # Without any response for this long, the client is replaced; above the session timeout, so that little is lost.
     silent_s: float = 60.0
     # The same for one partition. Usually it has no leader, and a new client would not help; but the connection to its
     # leader may be dead, and aiokafka keeps such a connection for long.
@@ -430,7 +430,7 @@ class Member:
             self._start(partition, start)
 
     async def _claim(self, tp: TopicPartition) -> Start | Stopped:
-        """Claim a partition in PostgreSQL, then query its log; retry both until they answer."""
+        """Claim a partition in PostgreSQL, then query its log; retry both until they succeed."""
         adoption = await self._until_answered(lambda: self._processor.adopt(tp))
         hit("between_claim_and_seek")
         for _ in range(BEYOND_END_LOOKS):
@@ -462,7 +462,7 @@ class Member:
         return {tp: offset for tp, offset in reading if offset is not None}
 
     async def _watch(self) -> None:
-        """Detect failures that aiokafka does not report: no poll, no answer, no progress of a partition."""
+        """Detect failures that aiokafka does not report: no poll, no response, no progress of a partition."""
         looked_at = -math.inf
         while not self._finishing.is_set():
             self.tick()
@@ -483,7 +483,7 @@ class Member:
 
     async def _report_lag(self) -> None:
         """Request the ends of the logs, and report the lag."""
-        # Also for partitions being claimed, since a claim would never end on a client without answers.
+        # Also for partitions being claimed, since a claim would never end on a client without responses.
         answers = await self._ask_bounds(self._transport.assigned())
         now = self._now()
         self._note_silence(answers, now)
@@ -497,7 +497,7 @@ class Member:
                     gauge.labels(self._metrics.service, *each.tp).set(value)
 
     def _note_silence(self, answers: Mapping[TopicPartition, Bounds | None], now: float) -> None:
-        # Counted from the first unanswered request: a paused process has had no answer for long, but lost nothing yet.
+        # Counted from the first request without a response: a process that was paused has lost nothing yet.
         self._silent_since = {at: self._silent_since.get(at, now) for at, bounds in answers.items() if bounds is None}
         since = sorted(self._silent_since.values())
         all_for_s = now - since[-1] if since and len(since) == len(answers) else 0.0
@@ -509,9 +509,9 @@ class Member:
             raise TransportError("no_answer")
 
     async def _ask_bounds(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, Bounds | None]:
-        """Send one request per partition: in a joint one, a partition without a leader would leave all unanswered.
+        """Send one request per partition: in a joint one, a partition without a leader would delay the response to all.
 
-        While there was no answer, only one partition is asked: the client connects ten times a second for each.
+        While there was no response, only one partition is asked: the client connects ten times a second for each.
         """
         if tps and self._silent_since.keys() == set(tps):
             one = random.choice(list(tps))  # noqa: S311 - not for security; a fixed one may have no leader for long

@@ -36,7 +36,7 @@ class ConsumerMetrics(Metrics):
     freshness = histogram("Age of an event when it reached a stage", FRESHNESS_BUCKETS, "segment")
     freshness_negative = counter("Events whose time is in the future", "segment")
     consumer_bugs = counter("Exceptions of handlers that are not a BridgeError")
-    id_conflicts = counter("Events whose id was seen before with another body", "source")
+    id_conflicts = counter("Events whose id is known with another body", "source")
     circuit_state = gauge("1 for the current state of the circuit breaker", "state")
     consumer_sink_failures = counter("Calls that failed because the sink is unavailable")
 
@@ -61,7 +61,7 @@ class ConsumerMetrics(Metrics):
     parked_oldest_age = gauge("Age of the oldest parked key", suffix="_seconds")
     park = counter("Keys parked, by class of failure", "class")
     park_breaker_open = gauge("1 while the park limit stops the consumer")
-    parking_full_partitions = gauge("Partitions stopped because too much is parked to park more")
+    parking_full_partitions = gauge("Partitions stopped because no more records may be parked")
     outbox_records = gauge("Records published by handlers and not yet in Kafka")
     outbox_oldest_age = gauge("Age of the oldest record in the outbox; 0 if it is empty", suffix="_seconds")
     outbox_published = counter("Records of the outbox that were written to Kafka", "topic")
@@ -132,7 +132,7 @@ class Tally:
                 log.debug("record.applied", event_type=each.event.type, **self._where(each.record))
 
     def conflicted(self, record: ConsumedRecord) -> None:
-        """Count an id that came with another body; sources are configured names, so the label is bounded."""
+        """Count an id that is known with another body; sources are configured names, so the label is bounded."""
         self._metrics.id_conflicts.labels(self._metrics.service, record.header("ce_source")).inc()
 
     def retried(self, record: ConsumedRecord, failure: Failure, *, attempt: int, first: bool) -> None:

@@ -1,4 +1,4 @@
-"""Commit the group's offsets to Kafka, where others see its lag; the truth is in PostgreSQL, and none is read back."""
+"""Commit the group's offsets to Kafka, to show its lag; PostgreSQL is authoritative, and none is read back."""
 
 import asyncio
 import time
@@ -38,7 +38,7 @@ class OffsetCommits:
         return outcome
 
     def forget(self, tps: Collection[TopicPartition]) -> None:
-        """Commit these anew if they are assigned again: meanwhile another member may have committed."""
+        """Commit these again if they are assigned again: meanwhile another member may have committed."""
         for each in tps:
             self._committed.pop(each, None)
 

@@ -27,8 +27,8 @@ order by topic, part, key
 """
 _REQUEST = """
 update drx_consumer.parked_key as k set release_requested_by = $2,
-  release_requested_at = clock_timestamp() + (wanted.place - 1) * $3::interval
-from unnest($4::text[], $5::int[], $6::text[]) with ordinality as wanted (topic, part, key, place)
+  release_requested_at = clock_timestamp() + (wanted.ordinal - 1) * $3::interval
+from unnest($4::text[], $5::int[], $6::text[]) with ordinality as wanted (topic, part, key, ordinal)
 where k.grp = $1 and (k.topic, k.part, k.key) = (wanted.topic, wanted.part, wanted.key)
 """
 # Another producer may have written a key to several partitions; records in different partitions have no order.
@@ -205,7 +205,7 @@ async def request_release(
 async def park(
     database: Database, group: str, topic: str, key: str, *, partition: int | None = None, by: By
 ) -> list[Decision]:
-    """Park a key by hand: its records wait in order until it is released. A requested release is withdrawn.
+    """Park a key manually: its records wait in order until it is released. A requested release is withdrawn.
 
     The default `partition` is computed as Kafka's default partitioner does. Raises `ConfigError` if the key is already
     parked, or its partition is unknown.
@@ -244,14 +244,14 @@ async def give_up(
             await connection.fetch(_LOCK_KEY, group, topic, key, partition)
         rows = await connection.fetch(_EVENTS, group, *which)
         decisions = [Decision(topic, row["part"], key, *tuple(row)[1:]) for row in rows]
-        if not decisions and offset is None:  # parked by hand, and no record has come since
+        if not decisions and offset is None:  # parked manually, and no record has arrived since
             rows = await connection.fetch(_EMPTY, group, topic, key, partition)
             decisions = [Decision(topic, row["part"], key, code=row["code"]) for row in rows]
         if not decisions:
-            raise ConfigError("nothing of that topic, key and offset is parked")
+            raise ConfigError("no record of that topic, key and offset is parked")
         if offset is not None and len(decisions) > 1:
             found = ", ".join(str(each.partition) for each in decisions)
-            msg = f"partitions {found} have a record of that key at that offset: name one with --partition"
+            msg = f"partitions {found} have a record of that key at that offset: choose one by --partition"
             raise ConfigError(msg)
         if not by.dry_run:
             decisions = await _into_inbox(connection, group, decisions)
@@ -350,7 +350,7 @@ async def forget_group(database: Database, group: str, by: By) -> dict[str, int]
 async def _partition(connection: Connection, group: str, topic: str, key: str) -> int:
     count, end = await connection.fetchrow(_PARTITIONS, group, topic)
     if not count or count != end or key.startswith("\\"):  # an escaped form of bytes that are not UTF-8
-        raise ConfigError("the partition of that key is not known: name it with --partition")
+        raise ConfigError("the partition of that key is not known: give it by --partition")
     return partition_of(key.encode(), count)
 
 

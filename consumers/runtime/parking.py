@@ -75,13 +75,13 @@ where grp = $1 and topic = $2 and part = $3 and "offset" = $4
 """
 _REQUESTED = """
 select k.topic, k.part, k.key from drx_consumer.parked_key as k
-join unnest($2::text[], $3::int[]) as place (topic, part) using (topic, part)
+join unnest($2::text[], $3::int[]) as owned (topic, part) using (topic, part)
 where k.grp = $1 and k.release_requested_at <= clock_timestamp()
 order by k.release_requested_at, k.topic, k.part, k.key
 """
 _BY_HAND = """
 select k.topic, k.part, k.key from drx_consumer.parked_key as k
-join unnest($2::text[], $3::int[]) as place (topic, part) using (topic, part)
+join unnest($2::text[], $3::int[]) as owned (topic, part) using (topic, part)
 where k.grp = $1 and k.class = 'operator'
 """
 _CENSUS = """
@@ -153,9 +153,9 @@ class WithdrawnError(Exception):
 
 
 def key_text(record: ConsumedRecord) -> str:
-    """Return the key of a record as text: unchanged if it is text, else escaped.
+    """Return the key of a record as a string: unchanged if it is UTF-8, else escaped.
 
-    Records without a key have no order, so each gets a unique text.
+    Records without a key have no order, so each gets a unique string.
     """
     key = record.key
     if key is None:
@@ -190,7 +190,7 @@ async def append(settlement: Settlement, record: ConsumedRecord) -> bool:
 async def head(settlement: Settlement, key: str, *, asked: bool = False) -> ConsumedRecord | None:
     """Lock a key, given in text form, and return its first record; None if the key is not parked.
 
-    A key that was parked by hand, without records since, is then no longer parked. Raises `WithdrawnError` if the
+    A key that was parked manually, without records since, is then no longer parked. Raises `WithdrawnError` if the
     release must be `asked` for and no longer is.
     """
     locked = await _lock(settlement, key)

@@ -57,7 +57,7 @@ class KeyQueue:
             self.task.cancel()
 
     def was_cancelled(self, task: asyncio.Task[None]) -> bool:
-        """Return whether a cancelled task may continue with other queues, since only this one was given up."""
+        """Return whether a cancelled task may continue with other queues, since only this one was cancelled."""
         return self.partition.gone and not task.uncancel()
 
 
@@ -169,7 +169,7 @@ class Partitions:
         self._consumer = consumer
         self._tally = tally
         self._held: dict[TopicPartition, Partition] = {}
-        # Places to adopt again: claimed by another process, or resumed after a stop.
+        # Partitions to adopt again: claimed by another process, or resumed after a stop.
         self._fenced: set[TopicPartition] = set()
         self._none_left = asyncio.Event()
         self._none_left.set()

@@ -197,7 +197,7 @@ class Processor:
         return self._partitions.next_offset(tp)
 
     async def drain(self, tps: Collection[TopicPartition], *, timeout_s: float) -> None:
-        """Start no new record of these; return when those in progress are settled, or given up after `timeout_s`."""
+        """Start no new record of these; return when those in progress are settled, or after `timeout_s`."""
         drained = await self._partitions.drain(tps, timeout_s=timeout_s)
         with contextlib.suppress(TimeoutError):  # the next owner then skips some records again
             async with asyncio.timeout(LAST_PROGRESS_S):

@@ -1,4 +1,4 @@
-"""Answer many callers with one request: callers that arrive during a round form the next one."""
+"""Combine the queries of many callers: those that arrive during one round form the next."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
@@ -16,7 +16,7 @@ Waiting = tuple[Item, asyncio.Future[_Answer]]
 
 
 class Rounds(Generic[Item, _Answer]):
-    """Answers many callers with one transaction at a time (a round), and waits during outages of the database."""
+    """Serves many callers with one transaction at a time (a round), and waits during outages of the database."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class Rounds(Generic[Item, _Answer]):
         tasks: Tasks,
         slots: asyncio.Semaphore,
     ) -> None:
-        """`ask` answers a round, with at most one item per `name`, in one of `slots`; retries release their slot."""
+        """`ask` runs a round, with at most one item per `name`, in one of `slots`; retries release their slot."""
         self._ask = ask
         self._name = name
         self._back_off = back_off
@@ -37,7 +37,7 @@ class Rounds(Generic[Item, _Answer]):
         self._running = False
 
     async def ask(self, item: Item) -> _Answer:
-        """Return the answer for an item; raises the item's own failures, and `FencedError`."""
+        """Return the result for an item; raises the item's own failures, and `FencedError`."""
         future: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if not self._running:
@@ -71,7 +71,7 @@ class Rounds(Generic[Item, _Answer]):
         return list(first.values())
 
     async def _round(self, taken: Sequence[Waiting[Item, _Answer]]) -> None:
-        """Ask about items together; if one of them fails, about each separately."""
+        """Process items together; if that fails, each separately."""
         if not taken:
             return
         try:

@@ -146,7 +146,7 @@ class Settling:
         """Settle all records of `work`, or none.
 
         Raises `LiveError` if a key is no longer parked, `WithdrawnError` if the release was withdrawn, `ConflictError`
-        if an id came with another body, `ParkingFullError` if too many records of a key are parked.
+        if an id is known with another body, `ParkingFullError` if too many records of a key are parked.
         """
         offsets = work.offsets
         if not (work.events or work.behind or work.parked):  # nothing has to be written now

@@ -84,14 +84,14 @@ async def _tables_misfit(database: Database, consumer: Consumer) -> str:
         if not past:
             return ""
         return (
-            f"schema {tables.schema} has no tables, and group {group} has read events that they would lack: run"
+            f"schema {tables.schema} has no tables, and would lack events that group {group} has read: run"
             f" `drx-consumer forget {name} --schema {tables.schema} --reason …`, then `drx-consumer init`; or"
-            f" `drx-consumer init {name} --go-on --reason …` to do without those events"
+            f" `drx-consumer init {name} --go-on --reason …` to continue without those events"
         )
     if past or not await forgotten_since(database, group, tables.schema):
         return ""
     return (
-        f"group {group} was forgotten, and schema {tables.schema} holds what it has applied before: drop the"
+        f"group {group} was forgotten, and schema {tables.schema} has events that it applied before: drop the"
         f" schema, then `drx-consumer init`; or `drx-consumer init {name} --go-on --reason …` where events"
         f" may be applied to it again"
     )
@@ -102,7 +102,7 @@ def check_cluster(consumer: str, stored: Iterable[Progress], *, cluster_id: str,
     foreign = sorted({each.cluster_id for each in stored if each.cluster_id not in {None, cluster_id}}, key=str)
     if foreign and accepted != cluster_id:
         raise ConfigError(
-            f"the offsets of {consumer} are of Kafka cluster {foreign[0]}, and this is {cluster_id}: if they hold here"
+            f"the offsets of {consumer} are of Kafka cluster {foreign[0]}, and this is {cluster_id}: if valid here"
             f" too, set CONSUMER_KAFKA__ACCEPT_CLUSTER_ID={cluster_id}; else set new ones:"
             f" `drx-consumer init {consumer} --from … --force --reason …`"
         )

@@ -34,7 +34,7 @@ PARTITION_FETCH_MAX_BYTES = 1024 * 1024
 FETCH_WAIT_MS = 100
 # Milliseconds for a commit; other requests are as small.
 ANSWER_S = 5.0
-# A join is answered once all members have joined, so the request timeout must be longer than that.
+# The response to a join comes once all members have joined, so the request timeout must be longer than that.
 JOIN_MARGIN_S = 5.0
 # As in Kafka's own clients: a member may miss two heartbeats.
 HEARTBEATS = 3
@@ -81,7 +81,7 @@ class TransportError(CodedError):
     - `refused`: by an ACL.
     - `no_answer`
     - `handshake_failed`: a broker accepts the connection, but TLS or authentication fails.
-    - `no_token`: the token endpoint gives no token.
+    - `no_token`: the token endpoint returned no token.
     - `config`: a file of the connection cannot be used now.
     - `not_member`: a commit by a member that lost the partition.
     """
@@ -162,7 +162,7 @@ class GroupTransport:
                 await self._consumer.start()
         except BaseException as exc:
             await self.stop()
-            if isinstance(exc, Exception):  # aiokafka raises a `TypeError` for a malformed answer
+            if isinstance(exc, Exception):  # aiokafka raises a `TypeError` for a malformed response
                 raise TransportError(refusal(options).code) from exc
             raise
         self._consumer.subscribe(list(self._topics), listener=_Listener(rebalances))

@@ -25,9 +25,9 @@ def disclosed(options: WorkflowOptions) -> list[str]:
     flows = [f"ids of prescriptions, requests, messages and accounts{clear}: histories of {server}"]
     if options.payload == "full" and options.codec_key_dir is not None:
         (used, *_) = read_codec_keys(options.codec_key_dir)
-        flows.append(f"whole events, sealed with the key {used} of {options.codec_key_dir}: histories of {server}")
+        flows.append(f"whole events, encrypted with the key {used} of {options.codec_key_dir}: histories of {server}")
     if options.timers == "on":
-        flows.append(f"ids of what waits too long: table {options.schema_name(NAME)}.started of this database")
+        flows.append(f"ids of overdue waits: table {options.schema_name(NAME)}.started of this database")
     return flows
 
 

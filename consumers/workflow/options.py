@@ -44,7 +44,7 @@ class WorkflowOptions(EndpointOptions):
     @model_validator(mode="after")
     def _sealed(self) -> "WorkflowOptions":
         if self.payload == "full" and self.codec_key_dir is None:
-            msg = "payload=full keeps health information in Temporal's histories: set codec_key_dir to seal it"
+            msg = "payload=full keeps health information in Temporal's histories: set codec_key_dir to encrypt it"
             raise ValueError(msg)
         return self
 

@@ -1,6 +1,6 @@
 """Map events to workflow starts and signals by the rules of a TOML file; the first match applies.
 
-    task_queue = "drx"  # of every rule that has none of its own, and of the timers
+    task_queue = "drx"  # of every rule without its own, and of the timers
 
     [[rule]]
     types = ["renewal.requested"]             # patterns of event types
@@ -66,7 +66,7 @@ def _known_types(patterns: tuple[str, ...]) -> tuple[str, ...]:
 
 def _template(text: str) -> str:
     if "{" in _slots.sub("", text) or "}" in _slots.sub("", text):
-        raise ValueError("has a brace without the other")
+        raise ValueError("has an unmatched brace")
     for name in (name for slot in _slots.findall(text) for name in slot.split("|")):
         if name not in _OF_EVERY_EVENT and name not in _FIELDS:
             raise ValueError(f"has no {{{name}}}: there are {', '.join(sorted({*_OF_EVERY_EVENT, *_FIELDS}))}")

@@ -1,13 +1,13 @@
-"""Call a Temporal server: requests, meaning of answers, and encryption of payloads; wraps its library.
+"""Call a Temporal server: requests, meaning of responses, and encryption of payloads; wraps its library.
 
-| answer | raised, with code | the record |
+| response | raised, with code | the record |
 |---|---|---|
 | OK | nothing | applied |
 | ALREADY_EXISTS: the workflow has run before, or runs and was to be started only | nothing | applied, counted `late` |
 | NOT_FOUND to a signal: no workflow of that id runs | nothing | applied, counted `late` |
-| no connection, UNAVAILABLE; DEADLINE_EXCEEDED, CANCELLED; RESOURCE_EXHAUSTED; UNAUTHENTICATED, PERMISSION_DENIED; UNKNOWN; INTERNAL; UNIMPLEMENTED; FAILED_PRECONDITION; NOT_FOUND of the namespace | `TransientError`, systemic: `unreachable`, `timeout`, `resource_exhausted`, `unauthorized`, `unknown`, `internal`, `unimplemented`, `failed_precondition`, `namespace_missing` | waits until the server answers again |
+| no connection, UNAVAILABLE; DEADLINE_EXCEEDED, CANCELLED; RESOURCE_EXHAUSTED; UNAUTHENTICATED, PERMISSION_DENIED; UNKNOWN; INTERNAL; UNIMPLEMENTED; FAILED_PRECONDITION; NOT_FOUND of the namespace | `TransientError`, systemic: `unreachable`, `timeout`, `resource_exhausted`, `unauthorized`, `unknown`, `internal`, `unimplemented`, `failed_precondition`, `namespace_missing` | waits until the server works again |
 | INVALID_ARGUMENT | `PermanentError`: `invalid_argument` | parked at once |
-| any other | `TransientError`: the status in lower case | tried again; parked after five failures while other keys passed |
+| any other | `TransientError`: the status in lower case | retried; parked after five failures while other keys succeeded |
 
 The server recognises a repeat by its request id. A workflow is never started twice, even after it has ended
 (`REJECT_DUPLICATE`, for as long as the namespace keeps histories). Messages of the server may quote ids, so they are
@@ -60,7 +60,7 @@ _KEY_BYTES = 32
 _NONCE_BYTES = 12
 # Names as in Temporal's encryption samples, in every language.
 _ENCODING, _SEALED, _KEY_ID = "encoding", b"binary/encrypted", "encryption-key-id"
-# A library thread that handles an answer while Python exits aborts the process; it takes milliseconds.
+# A library thread that handles a response while Python exits aborts the process; it takes milliseconds.
 _LEAVE_S = 0.2
 # Seconds of one call; most take milliseconds, and a server that is failing over answers within seconds.
 TIMEOUT_S = 10.0
@@ -74,7 +74,7 @@ _SYSTEMIC = {
     RPCStatusCode.RESOURCE_EXHAUSTED: "resource_exhausted",
     RPCStatusCode.UNAUTHENTICATED: "unauthorized",
     RPCStatusCode.PERMISSION_DENIED: "unauthorized",
-    # The library also maps a cut connection to it, and foreign answers, as of a load balancer during an outage. If it
+    # The library also maps a cut connection to it, and foreign responses, as of a load balancer during an outage. If it
     # concerns a single event, the success of others shows that.
     RPCStatusCode.UNKNOWN: "unknown",
     RPCStatusCode.INTERNAL: "internal",
@@ -84,7 +84,7 @@ _SYSTEMIC = {
     RPCStatusCode.FAILED_PRECONDITION: "failed_precondition",
 }
 _refuses_us = re.compile(r"\bcode: (Unauthenticated|PermissionDenied)\b").search
-# Answers about the state of a workflow, not errors.
+# Statuses about the state of a workflow, not errors.
 LATE = "late"
 # Kinds of waits that workflows are started for: from the read model's views, and its safety signals.
 KINDS = ("unconfirmed", "cancel_unanswered", "request_open", "source_silent", *SAFETY_KINDS)
@@ -95,7 +95,7 @@ class WorkflowMetrics(RequestMetrics):
 
     def __init__(self, registry: CollectorRegistry, *, service: str, timers: bool) -> None:
         server = "of the workflow server"
-        counted, timed = f"Calls {server} by outcome", f"Time to the answer {server}"
+        counted, timed = f"Calls {server} by outcome", f"Time to the response {server}"
         super().__init__(registry, name=NAME, service=service, counted=counted, timed=timed)
         own: dict[str, Any] = {"namespace": NAMESPACE, "registry": registry}
         started = "Workflows started for overdue waits, and signalled that these are resolved"
@@ -150,7 +150,7 @@ class SealedPayloads(PayloadCodec):
             with suppress(InvalidTag):
                 opened = self._keys[name].decrypt(payload.data[:_NONCE_BYTES], payload.data[_NONCE_BYTES:], None)
                 return Payload.FromString(opened)
-        raise ValueError("sealed with another key, or changed since")
+        raise ValueError("encrypted with another key, or changed since")
 
 
 def read_codec_keys(directory: Path) -> dict[str, bytes]:
@@ -226,7 +226,7 @@ class Temporal:
         )
 
     async def ping(self) -> None:
-        """Check that the server answers and has the namespace; read the API key again."""
+        """Check that the server is available and has the namespace; read the API key again."""
         if self.options.api_key_file is not None:
             self.client.update_api_key(read_token(self.options.api_key_file, code="no_api_key"))
         request = DescribeNamespaceRequest(namespace=self.options.namespace)
@@ -245,7 +245,7 @@ class Temporal:
             return _judged(exc, may_be_missing=may_be_missing)
         except TimeoutError:
             raise TransientError("timeout", systemic=True) from None
-        except RuntimeError as exc:  # the library reports a failed first connection as text only
+        except RuntimeError as exc:  # the library reports a failed first connection only in the message
             code = "unauthorized" if _refuses_us(str(exc)) else "unreachable"
             raise TransientError(code, systemic=True) from None
         return "ok"

@@ -353,5 +353,7 @@ def test_a_token_needs_a_secret_that_is_a_text() -> None:
         }
     )
 
-    with pytest.raises(ConfigError, match=r"^BRIDGE_SOURCES__DRX__CHALLENGE_TOKEN: needs a scheme with a text"):
+    with pytest.raises(
+        ConfigError, match=r"^BRIDGE_SOURCES__DRX__CHALLENGE_TOKEN: needs a scheme whose secret is a string"
+    ):
         challenge_of("drx", source, scheme_of("drx", source))

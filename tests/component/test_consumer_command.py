@@ -164,7 +164,7 @@ def test_a_setting_at_fault_is_named_without_its_secret(
         (["init", "read_model", "--from", "latest", "--force"], "--force needs --reason"),
         (
             ["init", "read_model", "--from", "latest", "--force", "--reason", "r", "--unless-placed"],
-            "--unless-placed leaves a group where it stands, and --force moves it",
+            "--unless-placed leaves a group where it is, and --force moves it",
         ),
         (["parked", "skip", "read_model", "rx_1", "--offset", "1"], "--reason is needed"),
         (["parked", "drop-key", "read_model", "rx_1"], "--reason is needed"),
@@ -209,7 +209,7 @@ def test_doctor_says_where_health_information_goes_though_nothing_answers(
         ("phi", "ok", "whole events, types *: sent to https://127.0.0.1:1"),
     ]
     assert [each[:2] for each in checks[4:]] == [("postgres", "failed"), ("kafka", "failed"), ("sink", "failed")]
-    assert checks[-1][2] == "does not answer as it should: unreachable"
+    assert checks[-1][2] == "does not respond as expected: unreachable"
     assert "hunter2" not in out
     assert "s3cret" not in out
 
@@ -301,7 +301,7 @@ def test_a_key_of_a_consumer_of_several_topics_needs_the_name_of_its_own() -> No
 
     assert topic_of(desk, "b.v1") == "b.v1"
     for given, message in (
-        (None, "desk reads 2 topics, so name that of the key: --topic a.v1 or b.v1"),
+        (None, "desk reads 2 topics, so give that of the key: --topic a.v1 or b.v1"),
         ("c.v1", "--topic: one of a.v1, b.v1"),
     ):
         with pytest.raises(ConfigError) as caught:
@@ -337,7 +337,7 @@ async def test_doctor_waits_no_longer_for_a_sink_to_open_than_a_handler_may_take
 
     (finding,) = await _sink(Consumer("desk", ["t"], around=around, handler_timeout_s=0.01))
 
-    assert (finding.verdict, finding.text) == ("failed", "does not answer as it should: TimeoutError")
+    assert (finding.verdict, finding.text) == ("failed", "does not respond as expected: TimeoutError")
 
 
 def test_a_consumer_that_has_no_schema_of_its_own_is_not_taken_for_another(

@@ -10,7 +10,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from bridge.errors import BridgeError, ConfigError, PermanentError, TransientError
-from consumers.http import ANSWER_MAX_BYTES, HttpClient, RequestMetrics, judge, open_http
+from consumers.http import RESPONSE_MAX_BYTES, HttpClient, RequestMetrics, judge, open_http
 from tests.certificates import self_signed
 from tests.endpoint import Handler, an_endpoint
 
@@ -99,7 +99,7 @@ async def test_an_endless_answer_is_cut_at_its_bound() -> None:
         await response.prepare(request)
         for _ in range(1000):
             try:
-                await response.write(b"x" * ANSWER_MAX_BYTES)
+                await response.write(b"x" * RESPONSE_MAX_BYTES)
             except ConnectionError:
                 break
         return response
@@ -107,7 +107,7 @@ async def test_an_endless_answer_is_cut_at_its_bound() -> None:
     async with a_session(handler) as http:
         answer = await http.request("GET")
 
-    assert len(answer.body) == ANSWER_MAX_BYTES
+    assert len(answer.body) == RESPONSE_MAX_BYTES
 
 
 async def test_a_certificate_that_is_not_trusted_is_no_outage_without_a_name(tmp_path: Path) -> None:

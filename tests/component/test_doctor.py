@@ -129,7 +129,7 @@ async def test_a_broker_or_process_that_accepts_connections_and_says_nothing_fai
     assert (hung.verdict, "does not answer /readyz" in hung.text) == ("failed", True)
     (finding,) = findings
     assert (finding.check, finding.verdict) == ("kafka", "failed")
-    assert "accepts connections and does not answer: frozen" in finding.text
+    assert "accepts connections but does not respond: frozen" in finding.text
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ async def fill(settings: SpoolSettings) -> None:
 
 def test_a_spool_that_is_not_there_yet_is_fine_and_not_made(settings: SpoolSettings) -> None:
     assert verdicts(settings) == {"spool": "ok", "spool key": "ok", "spool room": "ok"}
-    assert "made at the first start" in in_spool(settings)["spool"].text
+    assert "created at the first start" in in_spool(settings)["spool"].text
     assert not settings.dir.exists()
 
 

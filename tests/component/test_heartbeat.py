@@ -68,7 +68,7 @@ async def test_it_is_signed_and_holds_an_event() -> None:
         await sender.beats(1)
 
     raw, source = sender.received[0], sender.heart.source
-    proved = source.scheme.prove(raw, source.secrets.keys, NOW)
+    proved = source.scheme.verify(raw, source.secrets.keys, NOW)
     at = datetime.fromtimestamp(NOW, UTC)
     delivery = a_delivery(raw.body, id=proved.id or "", received_at=at)._replace(source=SOURCE)
     mapped = source.profile.map(delivery, orjson.loads(raw.body))

@@ -105,7 +105,7 @@ async def aborted_at_a_bound_of_two(*, busy: Sequence[int], proved: Sequence[int
             if number in busy and not transport.aborted:
                 connection.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
                 await until(partial(getattr, connection, "is_busy"))
-            connection.is_proved = number in proved
+            connection.is_trusted = number in proved
         aborted = [transport.aborted for transport in transports]
         for connection in connections:
             connection.connection_lost(None)

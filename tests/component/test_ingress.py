@@ -620,7 +620,7 @@ def _series(ingress: Ingress) -> list[bytes]:
 
 @pytest.mark.parametrize(
     ("owner", "place"),
-    [*((Webhooks, stage) for stage in ("_check", "_prove", "_admit", "_map", "_publish")), (Responses, "accepted")],
+    [*((Webhooks, stage) for stage in ("_check", "_verify", "_admit", "_map", "_publish")), (Responses, "accepted")],
 )
 async def test_a_bug_in_a_stage_costs_the_others_of_the_turn_nothing(
     ingress: Ingress, owner: type[Webhooks | Responses], place: str, monkeypatch: pytest.MonkeyPatch

@@ -153,7 +153,7 @@ def test_a_body_that_would_be_parked_fails_the_check(
     assert "  fulfillment.status_changed  " in output
     assert "unknown fields kept in extensions: 1\n" in output
     assert "parked: unusable bad_key /rx/id" in output
-    assert "parked: unknown_type no [[event]] has a `when` that holds" in output
+    assert "parked: unknown_type no [[event]] has a `when` that is true" in output
     assert "CANARY" not in output
     digest = compile_mapping(ACME.encode(), "", ACCOUNT).sha256
     assert f": 1 [[event]] table, sha256 {digest}" in output.replace("\n", "")

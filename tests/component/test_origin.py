@@ -13,7 +13,7 @@ from bridge.event import Delivery, Event, ParkReason
 from bridge.ingress.call import Source
 from bridge.kafka.record import unrecognized_value
 from bridge.mapping.lookup import load_profile
-from bridge.proof.origin import prove_origin, sign_origin
+from bridge.proof.origin import sign_origin, verify_origin
 from bridge.proof.scheme import FixedSecrets, KeySlot, ProofKey, Raw, SharedSecret
 from bridge.proof.schemes.presets import configure
 from bridge.proof.schemes.standard_webhooks import StandardWebhooks
@@ -51,7 +51,7 @@ def test_who_has_all_secrets_of_a_delivery_can_post(scheme: str, parameters: dic
     configured = configure(scheme, parameters, tolerance_s=300)
     slot = parse_slot(Path("current"), lines.encode(), configured)
 
-    proof = prove_origin(configured, raw(headers(slot.key, b"{}"), b"{}"), [slot], NOW + 300)
+    proof = verify_origin(configured, raw(headers(slot.key, b"{}"), b"{}"), [slot], NOW + 300)
 
     assert (proof.id, proof.origin, proof.slot, proof.received_s) == ("dlv_1", "replay", "current", WHEN.timestamp())
 
@@ -60,7 +60,7 @@ def test_a_first_receipt_in_the_future_counts_as_now() -> None:
     slot, tomorrow = a_slot(), NOW + 86_400
     sent = sign_origin(slot.key, "dlv_1", NOW, b"{}", origin="replay", received_us=tomorrow * 10**6)
 
-    assert prove_origin(StandardWebhooks(), raw(sent, b"{}"), [slot], NOW).received_s == NOW
+    assert verify_origin(StandardWebhooks(), raw(sent, b"{}"), [slot], NOW).received_s == NOW
 
 
 def test_the_key_of_the_slot_replay_proves_no_delivery_of_the_sender() -> None:
@@ -68,7 +68,7 @@ def test_the_key_of_the_slot_replay_proves_no_delivery_of_the_sender() -> None:
     sent = {name.encode(): value.encode() for name, value in signed_headers(b"{}", timestamp=NOW).items()}
 
     with pytest.raises(DeliveryRefusedError, match="signature_mismatch"):
-        StandardWebhooks().prove(Raw(sent, b"{}"), [slot], NOW)
+        StandardWebhooks().verify(Raw(sent, b"{}"), [slot], NOW)
 
 
 def changed(name: str, value: str) -> Callable[[dict[str, str]], Any]:
@@ -95,7 +95,7 @@ def test_every_part_is_covered(change: Callable[[dict[str, str]], None], code: s
     change(sent)
 
     with pytest.raises(DeliveryRefusedError, match=code):
-        prove_origin(StandardWebhooks(), raw(sent, b"{}"), [a_slot()], NOW)
+        verify_origin(StandardWebhooks(), raw(sent, b"{}"), [a_slot()], NOW)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_every_part_is_covered(change: Callable[[dict[str, str]], None], code: s
 )
 def test_another_body_time_or_key_proves_nothing(body: bytes, now: int, slots: Sequence[KeySlot], code: str) -> None:
     with pytest.raises(DeliveryRefusedError, match=code):
-        prove_origin(StandardWebhooks(), raw(headers(a_slot().key, b"{}"), body), slots, now)
+        verify_origin(StandardWebhooks(), raw(headers(a_slot().key, b"{}"), body), slots, now)
 
 
 def test_no_scheme_reads_a_header_that_an_operator_proves_a_delivery_with() -> None:

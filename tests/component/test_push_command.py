@@ -13,7 +13,7 @@ from aiohttp import web
 
 from bridge.commands.push import push
 from bridge.errors import BridgeError, ConfigError
-from bridge.proof.origin import prove_origin
+from bridge.proof.origin import verify_origin
 from bridge.proof.scheme import Raw
 from bridge.proof.schemes.standard_webhooks import StandardWebhooks
 from bridge.sender import posting
@@ -47,7 +47,7 @@ async def a_bridge(
         body = await request.read()
         posted.append((request.headers["webhook-id"], body))
         heads = {name.lower().encode(): value.encode() for name, value in request.headers.items()}
-        prove_origin(StandardWebhooks(), Raw(heads, body), [a_slot()], time.time())
+        verify_origin(StandardWebhooks(), Raw(heads, body), [a_slot()], time.time())
         code = status(body)
         words = {"outcome": "accepted"} if code == 200 else {"outcome": "refused", "code": "signature_mismatch"}
         return web.json_response(words, status=code)

@@ -21,7 +21,7 @@ from tests.schemes import Vector, vectors
 
 async def sent(ingress: Ingress, vector: Vector, *, body: bytes, query: bytes) -> bytes:
     """Send the delivery of a vector with another body or query; return the body of the answer."""
-    lines = b"".join(name + b": " + value + b"\r\n" for name, value in vector.raw.heads.items())
+    lines = b"".join(name + b": " + value + b"\r\n" for name, value in vector.raw.headers.items())
     target = b"/webhooks/drx" + (b"?" + query if query else b"")
     head = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b\r\n"
     return (await ingress.raw(head % (target, len(body), lines) + body)).partition(b"\r\n\r\n")[2]

@@ -83,7 +83,7 @@ def test_a_body_is_called_what_its_file_s_name_says(tmp_path: Path, secrets: Pat
 def test_what_cannot_be_signed_for_is_said_to_be_so(body: Path, secrets: Path, scheme: str) -> None:
     parameters = ("--parameter", "header=X-S") if scheme == "ed25519" else ()
 
-    with pytest.raises(ConfigError, match="cannot be signed for") as caught:
+    with pytest.raises(ConfigError, match="no delivery can be signed by") as caught:
         run(body, "--scheme", scheme, *parameters, "--secret-file", secrets / "current")
 
     assert SECRET not in str(caught.value)

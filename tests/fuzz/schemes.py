@@ -2,7 +2,7 @@
 
 from urllib.parse import unquote_to_bytes
 
-from bridge.ingress.headers import head_rules, read_heads
+from bridge.ingress.headers import header_rules, read_headers
 from bridge.proof.scheme import Raw
 from bridge.response_codes import REFUSED
 from tests.fuzz.choices import Choices
@@ -21,9 +21,9 @@ ADDRESS_ONLY = "cidr"
 def check(content: bytes) -> None:
     choices = Choices(content)
     vector = choices.one(VECTORS)
-    rules = head_rules([vector.scheme])
+    rules = header_rules([vector.scheme])
     raw = distorted(choices, vector, sorted(rules.wanted))
-    raw = raw._replace(heads=read_heads(raw.heads.items(), rules))
+    raw = raw._replace(headers=read_headers(raw.headers.items(), rules))
     said = verdict(vector.scheme, raw, vector.slots, vector.now)
     assert said == VERIFIED or said in REFUSED
     if said == VERIFIED:
@@ -32,26 +32,26 @@ def check(content: bytes) -> None:
 
 def check_proved(vector: Vector, raw: Raw) -> None:
     """Check that what is proved is what the vector's sender signed, or that its secret is there."""
-    proof = vector.scheme.prove(raw, vector.slots, vector.now)
-    true = vector.scheme.prove(vector.raw, vector.slots, vector.now)
+    proof = vector.scheme.verify(raw, vector.slots, vector.now)
+    true = vector.scheme.verify(vector.raw, vector.slots, vector.now)
     assert proof.slot in {slot.name for slot in vector.slots} | {ADDRESS_ONLY}
     if vector.scheme.name in SIGNING:
         assert raw.body == vector.raw.body
         assert proof.timestamp == true.timestamp
         assert proof.id == true.id or not proof.id_signed
     elif vector.scheme.keyed:
-        sent = b"\n".join((*raw.heads.values(), unquote_to_bytes(raw.query)))
+        sent = b"\n".join((*raw.headers.values(), unquote_to_bytes(raw.query)))
         assert any(part in sent for part in secrets_sent(vector))
 
 
 def secrets_sent(vector: Vector) -> list[bytes]:
     """Return the credentials of the vector as they were sent."""
-    heads = [value.rpartition(b" ")[2] for value in vector.raw.heads.values()]
+    heads = [value.rpartition(b" ")[2] for value in vector.raw.headers.values()]
     return [*heads, *(unquote_to_bytes(pair.partition(b"=")[2]) for pair in vector.raw.query.split(b"&") if pair)]
 
 
 def distorted(choices: Choices, vector: Vector, names: list[bytes]) -> Raw:
-    heads = dict(vector.raw.heads)
+    heads = dict(vector.raw.headers)
     for _ in range(choices.below(4)):
         name = choices.one(sorted(heads)) if heads and choices.truth() else choices.one(names)
         heads[name] = spoilt(choices, heads.get(name, b""))

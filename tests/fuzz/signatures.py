@@ -11,7 +11,7 @@ from typing import TypeVar
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from bridge.errors import DeliveryRefusedError
-from bridge.ingress.headers import check_content, head_rules, read_heads, safe_headers, trace_of
+from bridge.ingress.headers import check_content, header_rules, read_headers, safe_headers, trace_of
 from bridge.proof.scheme import PUBLIC_ELEMENTS_MAX, HmacKey, KeySlot, PublicKey, Raw
 from bridge.proof.schemes.standard_webhooks import StandardWebhooks
 from tests.fuzz.choices import Choices
@@ -23,7 +23,7 @@ Answer = TypeVar("Answer")
 NOW = 1_789_000_000.25
 TOLERANCE_S = 300
 SCHEME = StandardWebhooks(TOLERANCE_S)
-HEAD_RULES = head_rules([SCHEME])
+HEADER_RULES = header_rules([SCHEME])
 SIZE_MAX = 1000
 SHARED = {"current": b"c" * 32, "next": b"n" * 24, "former": b"f" * 64}
 PRIVATE = Ed25519PrivateKey.from_private_bytes(b"p" * 32)
@@ -62,12 +62,12 @@ def check(content: bytes) -> None:
             del raw[choices.below(len(raw))]
     names = [name.lower() for name, _ in raw]
     is_doubtful = any(names.count(name) > 1 for name in NAMES)
-    heads = attempted(lambda: read_heads(raw, HEAD_RULES))
+    heads = attempted(lambda: read_headers(raw, HEADER_RULES))
     if is_doubtful or isinstance(heads, str):
         assert is_doubtful
         assert heads == "header_duplicated"
         return
-    verified = attempted(lambda: SCHEME.prove(Raw(heads, body), SLOTS, NOW))
+    verified = attempted(lambda: SCHEME.verify(Raw(heads, body), SLOTS, NOW))
     if isinstance(verified, str):
         assert verified == expected(heads, body)
         return

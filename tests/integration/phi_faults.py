@@ -26,14 +26,14 @@ PLACES = (
     *_of("bridge.runtime.http:StrictParser.", "feed_data"),
     *_of("bridge.runtime.http:ClientConnection.", "data_received parsed"),
     *_of("bridge.runtime.http:", "Request.respond Response.prepare"),
-    *_of("bridge.ingress.webhooks:", "read_heads check_content"),
-    *_of("bridge.proof.schemes.standard_webhooks:StandardWebhooks.", "prove"),
+    *_of("bridge.ingress.webhooks:", "read_headers check_content"),
+    *_of("bridge.proof.schemes.standard_webhooks:StandardWebhooks.", "verify"),
     *_of("bridge.ingress.webhooks:", "trace_of read_body safe_headers"),
-    *_of("bridge.ingress.webhooks:Webhooks.", "take _route _admit _prove _map _publish _accept_taken _finish"),
+    *_of("bridge.ingress.webhooks:Webhooks.", "take _route _admit _verify _map _publish _accept_taken _finish"),
     *_of("bridge.ingress.webhooks:Webhooks.", "_take_or_park"),
     *_of("bridge.ingress.responses:Responses.", "accepted parked refused"),
     *_of("bridge.ingress.limits:Admission.", "enter leave"),
-    *_of("bridge.ingress.responses:Observations.", "verified taken parked unproved answered"),
+    *_of("bridge.ingress.responses:Observations.", "verified taken parked unverified answered"),
     *_of("bridge.mapping.drx_standard:", "_read_envelope _compare_id"),
     *_of("bridge.ingress.deduplicator:Deduplicator.", "take_new take park _publish"),
     *_of("bridge.known.known_ids:KnownIds.", "begin_new begin"),
@@ -49,7 +49,7 @@ PLACES = (
 # What the dialect of a vendor adds, by the profile that meets it.
 VENDOR_PLACES: Mapping[str, Sequence[str]] = {
     "digitalrx_pharmacy": (
-        *_of("bridge.proof.schemes.shared:SecretHeader.", "prove"),
+        *_of("bridge.proof.schemes.shared:SecretHeader.", "verify"),
         *_of("bridge.mapping.mapped:Run.", "choose _read_data"),
         *_of("bridge.mapping.elements:Elements.", "read_pointers"),
         *_of("bridge.mapping.mapped:", "compose"),
@@ -62,7 +62,7 @@ VENDOR_PLACES: Mapping[str, Sequence[str]] = {
         *_of("bridge.mapping.assemble:", "_read_field _end unsaid"),
     ),
     "photon_cloudevents": (
-        *_of("bridge.proof.schemes.signed_text:SignedHeader.", "prove"),
+        *_of("bridge.proof.schemes.signed_text:SignedHeader.", "verify"),
         *_of("bridge.proof.schemes.body_hmac:BodyHmac.", "prover"),
         *_of("bridge.mapping.mapped:Run.", "_time"),
         *_of("bridge.mapping.elements:Elements.", "find _below _note"),

@@ -89,7 +89,7 @@ async def test_init_says_where_to_begin_in_both_places_but_in_a_dry_run(desk: De
     await fill(cluster, desk.topic, {0: 3, 1: 1})
 
     code, out, err = await desk("init", "--from", "latest", "--dry-run")
-    assert (code, f"{desk.topic}/0: 3" in out, "tables to make or upgrade: drx_consumer 1" in err) == (0, True, True)
+    assert (code, f"{desk.topic}/0: 3" in out, "tables to create or upgrade: drx_consumer 1" in err) == (0, True, True)
     assert execute(desk.dsn, "select from pg_namespace where nspname = 'drx_consumer'") == [[]]
 
     placed = await desk.lines("init", "--from", "latest")
@@ -174,7 +174,7 @@ async def test_one_partition_is_moved_as_the_hint_says_or_to_an_offset(desk: Des
 
     assert [(line["partition"], line["before"], line["next_offset"]) for line in moved] == [(1, 0, 2)]
     assert [offset for _, offset, _, _ in desk.progress()] == [3, 2]
-    assert (beyond[0], f"{desk.topic}/1 holds the offsets 0 to 3, and not 4" in beyond[2]) == (2, True)
+    assert (beyond[0], f"{desk.topic}/1 has the offsets 0 to 3, not 4" in beyond[2]) == (2, True)
     assert (elsewhere[0], f"there is no partition {desk.topic}/7" in elsewhere[2]) == (2, True)
     assert (everywhere[0], "--from OFFSET needs --partition" in everywhere[2]) == (2, True)
 

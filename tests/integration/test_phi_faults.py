@@ -140,8 +140,8 @@ key = "QueueID"
 
 # Before the proof there is nothing to keep, so the vendor comes again.
 UNPROVED = (
-    "bridge.proof.schemes.shared:SecretHeader.prove",
-    "bridge.proof.schemes.signed_text:SignedHeader.prove",
+    "bridge.proof.schemes.shared:SecretHeader.verify",
+    "bridge.proof.schemes.signed_text:SignedHeader.verify",
     "bridge.proof.schemes.body_hmac:BodyHmac.prover",
     "bridge.known.delivery_ids:NewestBodies.new_id",
 )

@@ -128,7 +128,7 @@ async def every_event_of_a_prescription_has_its_state(scene: Scene) -> None:
     assert behind in {each["desk"] for each in others}
     assert (await scene.states(GIVEN_UP))[0]["desk"] == ("skipped", "refused")
     assert {state for each in await scene.states(LATE) for state in each.values()} == {("waiting", None)}
-    nothing = "nothing is known of that id; if it was refused, see `drx-bridge log --failed`\n"
+    nothing = "nothing has that id; if it was refused, see `drx-bridge log --failed`\n"
     assert await scene("evt_of_nobody") == (1, {}, nothing)
 
 

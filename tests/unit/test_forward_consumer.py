@@ -186,7 +186,7 @@ def proved_by(signature: str, secret: str, *, now: datetime = NOW) -> str:
         b"webhook-signature": signature.encode(),
     }
     key = KeySlot("current", parse_secret(secret))
-    return StandardWebhooks().prove(Raw(heads, BODY), [key], now.timestamp()).slot
+    return StandardWebhooks().verify(Raw(heads, BODY), [key], now.timestamp()).slot
 
 
 def test_every_secret_that_counts_signs(tmp_path: Path) -> None:

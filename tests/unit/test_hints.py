@@ -152,7 +152,7 @@ def test_a_form_is_named_where_the_secret_is_another() -> None:
     says = nearest(asked, raw, lambda each: slots_of(each.scheme, [{"name": "x", "line": SECRET}]), NOW)
 
     assert says.startswith("its headers have the form of SCHEME_FORMAT=pairs and SCHEME_SIGNATURE_NAME=s and ")
-    assert nearest(asked, raw._replace(heads={b"x-s": b"no signature"}), lambda _: (), NOW) == ""
+    assert nearest(asked, raw._replace(headers={b"x-s": b"no signature"}), lambda _: (), NOW) == ""
 
 
 def test_no_vector_breaks_it_and_what_is_accepted_has_no_hint() -> None:

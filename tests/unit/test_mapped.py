@@ -569,7 +569,7 @@ BROKEN = [
     (DATA, "queue_id = '`null`'", "event.1.data.queue_id: the constant does not fit"),
     (DATA, f'{DATA}\n"a\\nb" = "7"', "event.1.data.a?b: unknown field"),
     (DATA, f"{DATA}\n{'a.' * 1500}b = 'x'", "event.1.data.a.a.a"),
-    (DATA, f"{DATA}\nlot_number = '`\"\\ud800\"`'", "event.1.data.lot_number: a text with half of a surrogate pair"),
+    (DATA, f"{DATA}\nlot_number = '`\"\\ud800\"`'", "event.1.data.lot_number: a string with half of a surrogate pair"),
     (DATA, f"{DATA}\npatient_pay = '`1e400`'", "event.1.data.patient_pay: a number that is not finite"),
 ]
 

@@ -118,7 +118,7 @@ def test_a_source_of_xml_has_a_mapping_file(tmp_path: Path) -> None:
     assert event.key == "acme:7"
     assert parked(profile, b"{}") == ParkReason("malformed_xml", "syntax")
     assert profile.CONTENT_TYPES == ("application/xml", "text/xml", "+xml")
-    with pytest.raises(ConfigError, match=r"^sources\.drx\.body: the profile reads JSON alone"):
+    with pytest.raises(ConfigError, match=r"^sources\.drx\.body: the profile reads JSON only"):
         open_profiles({"drx": SimpleNamespace(profile="drx_standard", options={}, ignored=frozenset(), body="xml")})
 
 

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
 from bridge.ingress.heartbeat import SOURCE
-from bridge.ingress.responses import OTHER, POST, ROUTE, SERVICE, SLOT_WORDS
+from bridge.ingress.responses import OTHER, POST, ROUTE, SERVICE, SLOT_LABELS
 from bridge.kafka.producer import ProducerState
 from bridge.mapping.profile import FLAGS
 from bridge.response_codes import UNAVAILABLE
@@ -51,7 +51,7 @@ def test_a_consumer_registers_what_is_promised_and_nothing_else(name: str) -> No
     [
         ("route", {ROUTE, OTHER}),
         ("method", {POST, OTHER}),
-        ("key_slot", set(SLOT_WORDS)),
+        ("key_slot", set(SLOT_LABELS)),
         ("reload", set(get_args(Reload))),
         ("flag", set(FLAGS)),
         ("ingress_service", {SERVICE}),

@@ -85,7 +85,7 @@ def test_a_lock_edited_by_hand_is_refused(edit: Any) -> None:
     document = json.loads(format_lock(bundled()))
     edit(document)
 
-    with pytest.raises(ConfigError, match="take it from version control"):
+    with pytest.raises(ConfigError, match="restore it from version control"):
         parse_lock(document)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bridge.errors import ConfigError
-from bridge.ingress.headers import head_rules
+from bridge.ingress.headers import header_rules
 from bridge.proof.origin import HEADERS as ORIGIN_HEADERS
 from bridge.proof.scheme import SIGNATURE_MAX_BYTES, HmacKey, KeySlot, ProofKey, PublicKey, Raw, SharedSecret
 from bridge.proof.schemes.parameters import ParameterError
@@ -39,7 +39,7 @@ def test_each_vector_is_decided_as_it_says(vector: Vector) -> None:
 
 @pytest.mark.parametrize("vector", GOOD, ids=named)
 def test_what_is_proved_is_what_the_vector_says(vector: Vector) -> None:
-    proof = vector.scheme.prove(vector.raw, vector.slots, vector.now)
+    proof = vector.scheme.verify(vector.raw, vector.slots, vector.now)
 
     given = vector.given
     assert (proof.id, proof.timestamp, proof.slot) == (given.get("id"), given.get("timestamp"), given["slot"])
@@ -50,8 +50,8 @@ def test_no_change_of_a_bit_proves_another_delivery(vector: Vector) -> None:
     """One that does not count may change, such as in a second signature or in the id of a scheme that signs none."""
     raw = vector.raw
     changed = [raw._replace(body=body) for body in flipped(raw.body)]
-    for name, value in raw.heads.items():
-        changed += [raw._replace(heads={**raw.heads, name: other}) for other in flipped(value)]
+    for name, value in raw.headers.items():
+        changed += [raw._replace(headers={**raw.headers, name: other}) for other in flipped(value)]
 
     for each in changed:
         if verdict(vector.scheme, each, vector.slots, vector.now) == VERIFIED:
@@ -126,9 +126,9 @@ def readings(template: str, text: bytes) -> Iterator[dict[str, bytes]]:
 
 @pytest.mark.parametrize("vector", [each for each in GOOD if each.scheme.name in SIGNING], ids=named)
 def test_a_header_longer_than_http_carries_is_refused(vector: Vector) -> None:
-    heads = {name: value + b" " * (SIGNATURE_MAX_BYTES + 1) for name, value in vector.raw.heads.items()}
+    heads = {name: value + b" " * (SIGNATURE_MAX_BYTES + 1) for name, value in vector.raw.headers.items()}
 
-    assert verdict(vector.scheme, vector.raw._replace(heads=heads), vector.slots, vector.now) in REFUSED
+    assert verdict(vector.scheme, vector.raw._replace(headers=heads), vector.slots, vector.now) in REFUSED
 
 
 @pytest.fixture
@@ -155,8 +155,8 @@ _OTHERS = bytes.maketrans(b"01abefst", b"10bafets")
 def wrong(vector: Vector) -> Raw:
     """Return the delivery with a credential of the right form that proves nothing."""
     raw = vector.raw
-    heads = {name: _wrong_value(value) for name, value in raw.heads.items()}
-    unsigned = {name: raw.heads[name] for name in vector.scheme.safe if name in raw.heads}
+    heads = {name: _wrong_value(value) for name, value in raw.headers.items()}
+    unsigned = {name: raw.headers[name] for name in vector.scheme.safe if name in raw.headers}
     return Raw({**heads, **unsigned}, raw.body, _wrong_value(raw.query), raw.peer)
 
 
@@ -302,7 +302,7 @@ def test_a_preset_is_its_kind_with_parameters_that_a_source_may_set_otherwise() 
 
 def test_headers_of_all_schemes_are_single_but_what_proxies_add_to() -> None:
     proxied = {"networks": "192.0.2.0/24", "trusted_proxies": "10.0.0.0/8"}
-    rules = head_rules([configure("secret_header", {}, tolerance_s=1), configure("cidr", proxied, tolerance_s=1)])
+    rules = header_rules([configure("secret_header", {}, tolerance_s=1), configure("cidr", proxied, tolerance_s=1)])
 
     assert rules.single == {b"x-webhook-secret", *ORIGIN_HEADERS}
     assert {b"x-webhook-secret", b"x-forwarded-for", b"content-type"} <= rules.wanted

@@ -149,7 +149,7 @@ def test_two_sources_with_one_key_are_refused_until_both_accept_it() -> None:
 
     line = complaint_of_keys(keys, a_source(), a_source())
 
-    assert line.startswith("BRIDGE_SOURCES__OTHER__SECRETS_DIR: has a key that drx has too")
+    assert line.startswith("BRIDGE_SOURCES__OTHER__SECRETS_DIR: has a key that drx also has")
     accepted = a_source(accept="shared_key")
     assert complaint_of_keys(keys, accepted, a_source())
     assert complaint_of_keys(keys, accepted, accepted) == ""
@@ -230,7 +230,7 @@ def test_a_guessable_key_is_not_taken_over_while_running() -> None:
     [
         (
             {"kafka": {"routes": {"*": "a", "?*": "b"}}},
-            "no event type matches '*', or a longer pattern has all that do",
+            "no event type matches '*', or longer patterns match all of them",
         ),
         ({"http": {"trusted_proxies": "::ffff:10.0.0.0/104"}}, "HTTP__TRUSTED_PROXIES: is a list of networks"),
         ({"http": {"trusted_proxies": "224.0.0.0/4"}}, "HTTP__TRUSTED_PROXIES: is a list of networks"),

@@ -31,7 +31,7 @@ def check(*, keys: Sequence[KeySlot] = (SLOT,), now: float = NOW, **changed: byt
     """Verify the good delivery with what a test changes about it: its id, timestamp or signature."""
     values = {"id": ID.encode(), "timestamp": str(NOW).encode(), "signature": GOOD, **changed}
     heads = {f"webhook-{name}".encode(): value for name, value in values.items()}
-    return StandardWebhooks().prove(Raw(heads, BODY), keys, now)
+    return StandardWebhooks().verify(Raw(heads, BODY), keys, now)
 
 
 def refusal(**changed: Any) -> tuple[str, str]:
@@ -48,7 +48,7 @@ def test_each_vector_is_decided_as_the_contract_says(vector: dict[str, Any]) -> 
     slots = [KeySlot("any", parse_secret(text)) for text in vector["secrets"]]
 
     try:
-        StandardWebhooks().prove(Raw(heads, body), slots, vector["now"])
+        StandardWebhooks().verify(Raw(heads, body), slots, vector["now"])
         accepted = True
     except DeliveryRefusedError:
         accepted = False

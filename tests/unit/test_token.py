@@ -225,7 +225,7 @@ def test_what_is_proved() -> None:
     slot = KeySlot("google.jwks.json", scheme.parse_key(JWKS))
     raw = Raw({b"x-token": token(jti="evt_7", request_body_sha256=BODY_HASH)}, BODY)
 
-    proof = scheme.prove(raw, [slot], NOW)
+    proof = scheme.verify(raw, [slot], NOW)
 
     assert (proof.id, proof.timestamp, proof.slot, proof.id_signed) == ("evt_7", NOW, "google.jwks.json", True)
     assert scheme.headers == {b"x-token"}  # of which two are refused
@@ -235,7 +235,7 @@ def test_what_is_proved() -> None:
     assert scheme.describe() == (
         f"jwt in x-token, with the body's hash in request_body_sha256, of {ISSUER} for {AUDIENCE}"
     )
-    assert built().prove(Raw({b"authorization": b"Bearer " + token(jti="x")}, b""), [slot], NOW).id is None
+    assert built().verify(Raw({b"authorization": b"Bearer " + token(jti="x")}, b""), [slot], NOW).id is None
 
 
 JSON = st.recursive(
@@ -354,7 +354,7 @@ def test_sign_makes_what_is_accepted(tmp_path: Path, key: Any, algorithms: str) 
 
     slot = KeySlot("current", scheme.parse_key(key if is_text else pem(key).strip().replace("\n", "\t")))
     raw = Raw({name.encode(): value.encode() for name, value in heads.items()}, BODY)
-    assert scheme.prove(raw, [slot], NOW).id == "evt_1"
+    assert scheme.verify(raw, [slot], NOW).id == "evt_1"
     (tmp_path / "public").write_text("no key")
     with pytest.raises(ConfigError, match="holds no private key"):
         read_signer(built(), tmp_path / "public")

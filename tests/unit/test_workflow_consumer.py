@@ -37,9 +37,9 @@ def test_doctor_is_told_where_health_information_goes(tmp_path: Path) -> None:
 
     of = "histories of Temporal at temporal.example:7233, namespace default"
     assert ids == f"ids of prescriptions, requests, messages and accounts: {of}"
-    assert table == "ids of what waits too long: table workflow.started of this database"
+    assert table == "ids of overdue waits: table workflow.started of this database"
     assert plain == f"ids of prescriptions, requests, messages and accounts, in clear: {of}"
-    assert whole == f"whole events, sealed with the key 2026-09 of {tmp_path}: {of}"
+    assert whole == f"whole events, encrypted with the key 2026-09 of {tmp_path}: {of}"
 
 
 class Recorder:
@@ -168,7 +168,7 @@ def test_a_condition_without_a_result_parks_and_shows_no_value() -> None:
         ('["renewal.requested"]', '["renewal.asked"]', "rule 1 types: no event type is 'renewal.asked'"),
         ('["renewal.requested"]', '[\n  "renewal.*",\n  "nil"\n]', "rule 1 types: no event type is 'nil'"),
         ("{request_id}", "{patient}", "rule 1 id: has no {patient}"),
-        ("{request_id}", "{request_id", "rule 1 id: has a brace without the other"),
+        ("{request_id}", "{request_id", "rule 1 id: has an unmatched brace"),
         ("{request_id}", "{alert_id}", "rule 1: renewal.requested has no alert_id"),
         ('signal = "asked"\n', "", "rule 1: signal_or_start needs signal"),
         ('workflow = "Renewal"\n', "", "rule 1: signal_or_start needs workflow"),
@@ -277,7 +277,7 @@ async def test_what_was_changed_or_has_another_key_does_not_open() -> None:
     changed = Payload(metadata=dict(sealed.metadata), data=sealed.data[:-1] + bytes([sealed.data[-1] ^ 1]))
 
     for key, other in ((KEY, changed), (OTHER, sealed)):
-        with pytest.raises(ValueError, match=r"^sealed with another key, or changed since$"):
+        with pytest.raises(ValueError, match=r"^encrypted with another key, or changed since$"):
             await SealedPayloads({"a": key}).decode([other])
 
 

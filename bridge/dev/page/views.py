@@ -67,7 +67,7 @@ def section(title: str, head: Sequence[str], rows: Sequence[Sequence[object]], *
 
 
 class Views:
-    """Queries the running parts; one that does not answer is shown as away."""
+    """Queries the running parts; a part that does not respond is shown as away."""
 
     def __init__(self, directory: DataDirectory, feed: Feed, decoder: EventDecoder, *, show_phi: bool) -> None:
         self._directory, self._feed, self._decoder, self._phi = directory, feed, decoder, show_phi
@@ -117,7 +117,7 @@ class Views:
             return []
 
     async def delivery(self, number: str) -> list[Json]:
-        """Return a delivery: its answer, and each of its records with the outcome in each consumer."""
+        """Return a delivery: its response, and each of its records with the outcome in each consumer."""
         row = self._feed.rows.get(int(number)) if number.isdecimal() else None
         if row is None:
             return [section("Delivery", (), [], note="It is not among the latest any more.")]

@@ -1,1 +1,1 @@
-"""How deliveries prove that they came from their source: one module per scheme, all pure."""
+"""How deliveries are authenticated: one module per scheme, all pure."""

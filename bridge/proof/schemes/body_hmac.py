@@ -48,15 +48,15 @@ class BodyHmac(SignedHeader):
     def prover(self, claim: UnprovedClaim) -> Callable[[ProofKey], bool]:
         """Return a function that compares the signatures with that of a key."""
 
-        def proves(key: ProofKey) -> bool:
+        def verifies(key: ProofKey) -> bool:
             if not isinstance(key, HmacKey):
                 return False
             digest = key.digest(claim.signed)
-            # Encoded texts are compared, so that only the strict encoding of the digest matches.
+            # Encoded forms are compared, so that only the strict encoding of the digest matches.
             expected = hexlify(digest) if self._is_hex else b2a_base64(digest, newline=False)
             hit = False
             for candidate in claim.signatures:
                 hit |= compare_digest(expected, candidate)
             return hit
 
-        return proves
+        return verifies

@@ -43,13 +43,13 @@ class Combined(Scheme):
         """Decode a key for each part that has keys."""
         return tuple(part.parse_key(text) for part, text in zip(self._keyed, texts, strict=True))
 
-    def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
+    def verify(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
         """Check every part, even after a failure, so that the time taken does not depend on the outcome."""
         failed: DeliveryRefusedError | None = None
         proofs: list[Proof] = []
         for part in self.parts:
             try:
-                proofs.append(part.prove(raw, self.keys_of(part, keys), now))
+                proofs.append(part.verify(raw, self.keys_of(part, keys), now))
             except DeliveryRefusedError as exc:
                 failed = failed or exc
         if failed is not None:

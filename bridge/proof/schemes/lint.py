@@ -26,12 +26,12 @@ def weaknesses(
     without an id as a new delivery; 0: never.
     """
     parts = scheme.parts
-    # Networks that may contain any address prove nothing.
-    proving = [part for part in parts if not (isinstance(part, Cidr) and part.allows_everyone)]
-    if all(isinstance(part, Cidr) for part in proving):
-        yield Risk("cidr_alone", "an address alone proves no origin", "combine it, as in body_hmac+cidr")
-    elif all(part.name == "url_token" for part in proving):
-        yield Risk("url_token_alone", "URLs are logged on the way", "combine it, as in url_token+cidr")
+    # Networks that may contain any address authenticate nobody.
+    authenticating = [part for part in parts if not (isinstance(part, Cidr) and part.allows_everyone)]
+    if all(isinstance(part, Cidr) for part in authenticating):
+        yield Risk("cidr_alone", "an address alone does not authenticate a sender", "combine it, as in body_hmac+cidr")
+    elif all(part.name == "url_token" for part in authenticating):
+        yield Risk("url_token_alone", "proxies on the way log URLs", "combine it, as in url_token+cidr")
     bearers = [part.name for part in parts if part.name == "jwt" and not part.dated]
     bare = [part.name for part in parts if part.name in ("secret_header", "basic", "url_token")] + bearers
     if bare and not tls_in_front:

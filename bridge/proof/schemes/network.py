@@ -1,4 +1,4 @@
-"""The networks that a source sends from; an address alone proves little, so combine it with another scheme."""
+"""The networks that a source sends from; an address alone is weak evidence, so combine it with another scheme."""
 
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_address, ip_network
@@ -36,10 +36,10 @@ class Cidr(Scheme):
         self.proxies = _read(parameters, "trusted_proxies", "")
         self.joined = frozenset({FORWARDED}) if self.proxies else frozenset()
 
-    def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
+    def verify(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
         """Check that the sender's address is in one of the networks."""
         del keys, now
-        address = client_address(raw.peer, raw.heads.get(FORWARDED, b""), self.proxies)
+        address = client_address(raw.peer, raw.headers.get(FORWARDED, b""), self.proxies)
         if address is None or not any(address in network for network in self._networks):
             refuse("signature_mismatch")
         return Proof(None, None, NAME)

@@ -46,7 +46,7 @@ class Ed25519(SignedHeader):
         decode = unhexlify if self.encoding == "hex" else strict_base64
         signatures = [decode(each) for each in claim.signatures]
 
-        def proves(key: ProofKey) -> bool:
+        def verifies(key: ProofKey) -> bool:
             if not isinstance(key, PublicKey):
                 return False
             hit = False
@@ -54,4 +54,4 @@ class Ed25519(SignedHeader):
                 hit |= key.signed_by(signature, claim.signed)
             return hit
 
-        return proves
+        return verifies

@@ -35,7 +35,7 @@ _is_param = re.compile(r"[A-Za-z0-9._~-]{1,100}").fullmatch
 
 
 class SecretHeader(Scheme):
-    """Verifies deliveries by a secret in a header, optionally after a word, as in `Authorization: Secret …`."""
+    """Verifies deliveries by a secret in a header, optionally after a scheme name, as in `Authorization: Secret …`."""
 
     name = SECRET_HEADER
     form = re.compile(rb"(?s).+")
@@ -49,17 +49,17 @@ class SecretHeader(Scheme):
         self.headers = frozenset({self.header})
 
     def parse_key(self, text: str) -> SharedSecret:
-        """Use the text as the secret."""
+        """Use the line as the secret."""
         if len(text) < HEADER_MIN_CHARS or not _is_header_text(text):
             raise ConfigError(f"a secret of {SECRET_HEADER} has at least {HEADER_MIN_CHARS} printable ASCII characters")
         return SharedSecret(text.encode())
 
-    def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
+    def verify(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
         """Compare the header with each secret."""
         return _matching(credential(raw, self.header, self.word, self.form), keys, now)
 
     def describe(self) -> str:
-        """Name the header and the word."""
+        """Name the header and the scheme name."""
         return f"{SECRET_HEADER} {self.header.decode()} {self.word.decode()}".rstrip()
 
 
@@ -79,7 +79,7 @@ class Basic(SecretHeader):
         if not (user and colon and len(password) >= PASSWORD_MIN_CHARS and text.isprintable()):
             msg = f"a secret of {BASIC} is user:password, the password of at least {PASSWORD_MIN_CHARS} characters"
             raise ConfigError(msg)
-        # Encoded texts are compared, so that only the strict encoding of the bytes matches.
+        # Encoded forms are compared, so that only the strict encoding of the bytes matches.
         return SharedSecret(b2a_base64(text.encode(), newline=False))
 
     def describe(self) -> str:
@@ -100,13 +100,13 @@ class UrlToken(Scheme):
         self._param = param.encode()
 
     def parse_key(self, text: str) -> SharedSecret:
-        """Use the text as the secret."""
+        """Use the line as the secret."""
         if len(text) < TOKEN_MIN_CHARS or not _is_token(text):
             msg = f"a secret of {URL_TOKEN} has at least {TOKEN_MIN_CHARS} printable ASCII characters without space"
             raise ConfigError(msg)
         return SharedSecret(text.encode())
 
-    def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
+    def verify(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
         """Compare the token with that of each slot."""
         tokens = self._tokens(raw.query)
         if not tokens:
@@ -127,8 +127,8 @@ class UrlToken(Scheme):
 
 
 def credential(raw: Raw, header: bytes, word: bytes, form: re.Pattern[bytes]) -> bytes:
-    """Return a header's value, after the word if one is set, in any letter case (RFC 9110 11.1)."""
-    sent = raw.heads.get(header)
+    """Return a header's value, after the scheme name if one is set, in any letter case (RFC 9110 11.1)."""
+    sent = raw.headers.get(header)
     if sent is None:
         refuse("signature_missing")
     if word:

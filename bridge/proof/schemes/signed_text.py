@@ -78,7 +78,7 @@ class UnprovedClaim(NamedTuple):
     id: bytes | None  # id of the delivery, if it has one
     timestamp: int | None  # Unix seconds, if the delivery has a timestamp
     signed: bytes  # the text that must have been signed
-    ambiguous: bool  # the text could be split in another way, so it proves nothing
+    ambiguous: bool  # the text could be split in another way, so the delivery is refused
 
 
 class Template:
@@ -213,7 +213,7 @@ class SignedHeader(Scheme):
             padding = -bytes_of_signature % 3
             form = rb"[A-Za-z0-9+/]{%d}={%d}" % (-(-bytes_of_signature * 8 // 6), padding)
         self._has_form = re.compile(form).fullmatch
-        # An ignored id proves nothing and is only kept with a parked delivery, so it may be repeated.
+        # An ignored id is not used and only kept with a parked delivery, so it may be repeated.
         self.joined = frozenset({self.id_header} if unsigned == "ignore" else ())
         self.headers = frozenset({self.header, self.timestamp_header, self.id_header} - {b""}) - self.joined
         self.safe = (self.headers | self.joined) - {self.header}
@@ -222,7 +222,7 @@ class SignedHeader(Scheme):
     def prover(self, claim: UnprovedClaim) -> Callable[[ProofKey], bool]:
         """Return a predicate whether a key made one of the signatures of a claim."""
 
-    def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
+    def verify(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
         """Try each key on each signature."""
         claim = self._read(raw)
         matched = matching_slot(keys, now, self.prover(claim))
@@ -242,14 +242,14 @@ class SignedHeader(Scheme):
         return f"{self._title} {signs}{unsigned}, {age}"
 
     def _read(self, raw: Raw) -> UnprovedClaim:
-        heads = raw.heads
-        value = heads.get(self.header)
+        headers = raw.headers
+        value = headers.get(self.header)
         if value is None:
             refuse("signature_missing")
         if len(value) > SIGNATURE_MAX_BYTES:
             refuse("signature_malformed")
-        timestamp = heads.get(self.timestamp_header) if self.timestamp_header else None
-        webhook_id = heads.get(self.id_header) if self.ids != "none" else None
+        timestamp = headers.get(self.timestamp_header) if self.timestamp_header else None
+        webhook_id = headers.get(self.id_header) if self.ids != "none" else None
         if (self.timestamp_header and timestamp is None) or (self.signs_id and webhook_id is None):
             refuse("signature_missing")
         if self.format == "pairs":

@@ -73,14 +73,14 @@ class StandardWebhooks(Scheme):
         """Decode `whsec_…` or `whpk_…`."""
         return parse_secret(text)
 
-    def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
+    def verify(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
         """Verify as in "Verifying webhook authenticity" of Standard Webhooks 1.0.0."""
-        heads, body = raw.heads, raw.body
-        webhook_id = heads.get(b"webhook-id")
-        sent_at = heads.get(b"webhook-timestamp")
-        signature = heads.get(b"webhook-signature")
+        headers, body = raw.headers, raw.body
+        webhook_id = headers.get(b"webhook-id")
+        sent_at = headers.get(b"webhook-timestamp")
+        signature = headers.get(b"webhook-signature")
         if webhook_id is None or sent_at is None or signature is None:
-            webhook_id, sent_at, signature = _svix(heads)
+            webhook_id, sent_at, signature = _svix(headers)
         if not _is_id(webhook_id):
             refuse("id_malformed")
         if not _is_timestamp(sent_at):
@@ -113,10 +113,10 @@ def parse_secret(text: str) -> HmacKey | PublicKey:
     raise ConfigError("a secret is whsec_ and the base64 of 24 to 64 bytes, or whpk_ and the base64 of 32 bytes")
 
 
-def _svix(heads: Mapping[bytes, bytes]) -> tuple[bytes, bytes, bytes]:
-    webhook_id = heads.get(b"svix-id")
-    sent_at = heads.get(b"svix-timestamp")
-    signature = heads.get(b"svix-signature")
+def _svix(headers: Mapping[bytes, bytes]) -> tuple[bytes, bytes, bytes]:
+    webhook_id = headers.get(b"svix-id")
+    sent_at = headers.get(b"svix-timestamp")
+    signature = headers.get(b"svix-signature")
     if webhook_id is None or sent_at is None or signature is None:
         refuse("signature_missing")
     return webhook_id, sent_at, signature
@@ -132,10 +132,10 @@ def _matching_slot(signature: bytes, signed: bytes, *, keys: Sequence[KeySlot], 
         if len(public) > PUBLIC_ELEMENTS_MAX:
             refuse("signature_malformed")
 
-    def proves(key: ProofKey) -> bool:
+    def verifies(key: ProofKey) -> bool:
         hit = False  # all elements are compared, so that the time taken does not depend on the match
         if isinstance(key, HmacKey):
-            # The texts are compared, not the decoded bytes: only the one strict encoding of the digest is equal.
+            # The encoded forms are compared, not the bytes: only the one strict encoding of the digest is equal.
             expected = b"v1," + b2a_base64(key.digest(signed), newline=False)
             for element in shared:
                 hit |= compare_digest(expected, element)
@@ -144,7 +144,7 @@ def _matching_slot(signature: bytes, signed: bytes, *, keys: Sequence[KeySlot], 
                 hit |= key.signed_by(candidate, signed)
         return hit
 
-    return matching_slot(keys, now, proves)
+    return matching_slot(keys, now, verifies)
 
 
 def _public_signature(element: bytes) -> bytes | None:

@@ -96,7 +96,7 @@ class Jwt(Scheme):
         secret = f"if scheme_algorithms names HS256, a text of {SECRET_MIN_BYTES} bytes"
         raise ConfigError(f"keys of {NAME} are public ones ({kinds}), as a JWKS document or one in PEM; or, {secret}")
 
-    def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
+    def verify(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
         """Check the token's signature, then its claims."""
         claims, slot = self._signed(raw, keys, now)
         if not slot or self._differing(claims, raw.body):
@@ -118,13 +118,13 @@ class Jwt(Scheme):
         if algorithm not in self.algorithms or "crit" in head or not claims or not (digest := _decoded(signature)):
             refuse("signature_malformed")
 
-        def proves(key: ProofKey) -> bool:
+        def verifies(key: ProofKey) -> bool:
             if isinstance(key, HmacKey):
                 return algorithm == "HS256" and compare_digest(key.digest(signed), digest)
             fitting = key.keys if isinstance(key, KeySet) else ()
             return any(_signs(each, algorithm, head.get("kid"), signed, digest) for each in fitting)
 
-        matched = matching_slot(keys, now, proves)
+        matched = matching_slot(keys, now, verifies)
         return claims, matched.name if matched else ""
 
     def describe(self) -> str:

@@ -95,7 +95,7 @@ def test_people_are_told_the_same_and_nothing_of_a_payload(directory: Path, caps
     told = capsys.readouterr()
     assert "events" in told.out
     assert "missing" in told.out
-    assert told.err.endswith("5 records whose key is not there\n")
+    assert told.err.endswith("5 records whose key is missing\n")
     assert MARKER.decode() not in told.out + told.err
 
 

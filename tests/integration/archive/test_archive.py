@@ -287,7 +287,7 @@ async def test_a_lake_belongs_to_the_tables_that_it_was_begun_with(tmp_path: Pat
         async with running(open_archive, options=options(tmp_path)):
             pass
     (tmp_path / "owner").unlink()
-    with pytest.raises(ConfigError, match="holds files of no archive"):
+    with pytest.raises(ConfigError, match="has files of no archive"):
         async with running(open_archive, options=options(tmp_path, schema="next")):
             pass
     shutil.rmtree(tmp_path / "events")
@@ -307,7 +307,7 @@ async def test_an_archive_that_has_files_does_not_begin_again_in_an_empty_place(
         await start()
         await archive.feed(an_event("prescription.sent"))
         lake.rename(aside)
-        with pytest.raises(ConfigError, match="is empty, and this archive has files elsewhere"):
+        with pytest.raises(ConfigError, match="is empty, and this archive has files in another root"):
             await start()
         shutil.rmtree(lake)
         aside.rename(lake)

@@ -171,7 +171,7 @@ async def test_a_push_says_what_is_incompatible_and_records_nothing(
     code, _, err = await push("--url", url, "--ids-file", str(ids_file))
 
     assert (code, len(spoken(err).splitlines())) == (1, 1)
-    assert spoken(err).startswith(f"refused: {SUBJECT}: the registry answered 409 (error_code 40901)")
+    assert spoken(err).startswith(f"refused: {SUBJECT}: the registry responded 409 (error_code 40901)")
     assert read_ids(ids_file, url) == {}
 
 
