@@ -93,5 +93,5 @@ def _word(code: str) -> str:
     Raises `AttributeError` if it is not a string, `ValueError` if it has characters that are not printable.
     """
     if not code.isprintable():
-        raise ValueError("a code is a constant word")
+        raise ValueError("a code must be constant and printable")
     return code

@@ -107,7 +107,7 @@ class Event(NamedTuple):
 
 
 def identity_in(delivery: Delivery, event: Event) -> Identity:
-    """Return the identity of an event that came in a delivery."""
+    """Return the identity of an event of a delivery."""
     return Identity(event.source, event.id, event.sha256 or delivery.body_sha256)
 
 

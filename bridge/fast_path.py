@@ -10,7 +10,7 @@ reference decides from the start. So the reference stays the only definition of 
 - `type` is a type of the contract, `version` the contract's, `environment` the source's; `id` is absent, null or that
   of the delivery; `timestamp` is an instant, not later than `AHEAD_MAX` after the receipt.
 - Every other member, in the body or in `data`, belongs to a field of the type. Its value has the usual form: a string
-  for a decimal, a day or an instant, a known word for an enum. A null is the same as an absent member.
+  for a decimal, a day or an instant, a known symbol for an enum. A null is the same as an absent member.
 - The record key is the first value found along the key's paths, and conforms.
 
 A function is straight-line code over the fields of its type's model and schema, in their order: look the member up,
@@ -345,7 +345,7 @@ class _Function:
                 continue
             info = model.model_fields[name]
             absent = None if info.is_required() else compile_encoder(field["type"])(blank[name])
-            if name in kept:  # filled only for an unknown enum word, which defers
+            if name in kept:  # filled only for an unknown enum value, which defers
                 parts.append(absent or b"")
             elif given and name in _ENVELOPE:
                 parts.append(

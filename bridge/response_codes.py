@@ -46,15 +46,15 @@ REFUSED: Mapping[str, Refusal] = {
     ),
     "signature_mismatch": Refusal(
         401,
-        "nothing is a signature of these bytes with a valid secret, or the text is ambiguous, or the secret or network "
-        "is another",
+        "no signature is of these bytes with a valid secret, or the signed text is ambiguous, or the secret or network "
+        "is wrong",
         "mismatch",
     ),
     "timestamp_stale": Refusal(401, "genuine, but the timestamp is older than the tolerance", "stale"),
     "timestamp_future": Refusal(
         401, "genuine, but the timestamp is ahead of ours by more than the tolerance", "future"
     ),
-    "not_found": Refusal(404, "there is nothing at this path"),
+    "not_found": Refusal(404, "this path does not exist"),
     "unknown_source": Refusal(404, "no source has this name"),
     "method_not_allowed": Refusal(405, "only POST is allowed"),
     "body_too_large": Refusal(413, "the body is over the limit"),
@@ -62,7 +62,7 @@ REFUSED: Mapping[str, Refusal] = {
         415, "the content type is neither application/json (with or without charset=utf-8) nor one of the source's"
     ),
     "content_encoding": Refusal(415, "the body is compressed; the signed bytes must be the received bytes"),
-    "rate_limited": Refusal(429, "the source or the address sends too much; send it again after `Retry-After`"),
+    "rate_limited": Refusal(429, "the source or the address sends too much; retry after `Retry-After`"),
 }
 # Metric label of a signature mismatch when the source has no valid key.
 UNKNOWN_KEY = "unknown_key"
@@ -70,10 +70,10 @@ UNKNOWN_KEY = "unknown_key"
 PARKED: Mapping[str, str] = {
     "malformed_json": "not one JSON object in strict form (a duplicate key, for example)",
     "malformed_xml": "not one XML document without a document type, in UTF-8 or UTF-16",
-    "unknown_type": "the type has not the form of a word, or the body names neither a prescription nor an account",
+    "unknown_type": "the type does not look like a type name, or the body names neither a prescription nor an account",
     "environment_mismatch": "not the environment of the source",
     "unusable": "a required field is missing, a field has the wrong type, or there is no usable key",
-    "id_conflict": "the id was used before with another body; the first one stands",
+    "id_conflict": "the id was used before with another body; the first one is kept",
     "unexpected": "a bug in the bridge",
 }
 # Reasons why a delivery could not be made durable; the sender keeps it and retries.

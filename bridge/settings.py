@@ -34,7 +34,7 @@ SOURCE_RISKS = (
 
 
 def _comma_list(value: object) -> object:
-    """Convert a TOML list to the text that a variable would have."""
+    """Convert a TOML list to the string that a variable would have."""
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
         return ",".join(value)
     return value

@@ -17,7 +17,7 @@ from bridge.runtime.configuration import place_of
 from bridge.runtime.slots import SecretsError
 from bridge.settings import HttpSettings, Settings, SourceSettings, named
 
-# Schemes whose secret is text, so that a vendor can also send it as a token.
+# Schemes whose secret is a string, so that a vendor can also send it as a token.
 TEXT_SECRETS = ("secret_header", "url_token", "body_hmac")
 
 
@@ -76,7 +76,7 @@ def check_new_keys(settings: Settings, directories: Mapping[str, Secrets], name:
 
 
 def rate_limit(per_s: float | None) -> RateLimit | None:
-    """Return the rate limit of a setting; the deliveries of one second may come as a burst."""
+    """Return the rate limit of a setting; the deliveries of one second may arrive as a burst."""
     return None if per_s is None else RateLimit(per_s=per_s, burst=max(1, math.ceil(per_s)))
 
 

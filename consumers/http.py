@@ -73,7 +73,7 @@ class RequestMetrics:
         counted: str = "HTTP requests by outcome",
         timed: str = "Time to the response",
     ) -> None:
-        """Register both; `name` is a constant, `service` the consumer's group, the others are help texts."""
+        """Register both; `name` is a constant, `service` the consumer's group, the others are help strings."""
         own: dict[str, Any] = {"namespace": NAMESPACE, "registry": registry}
         self._requests = Counter(f"{name}_requests", counted, ("service", "code"), **own)
         duration = Histogram(f"{name}_request_duration_seconds", timed, ("service",), buckets=DURATION_BUCKETS, **own)

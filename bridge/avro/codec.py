@@ -9,7 +9,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
-import fastavro  # noqa: TID251 -- this is the door
+import fastavro  # noqa: TID251 -- this module wraps it
 from fastavro.read import LOGICAL_READERS, SchemaResolutionError  # noqa: TID251 -- as above
 from fastavro.schema import SchemaParseException  # noqa: TID251 -- as above
 

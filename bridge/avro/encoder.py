@@ -132,7 +132,7 @@ def _map(schema: Mapping[str, Any], path: str, named: Named) -> Encode:
 
 
 def fail(path: str) -> Never:
-    """Raise for the value at `path`, without the text of the library's exception."""
+    """Raise for the value at `path`, without the library's message."""
     raise EncodeError(path) from None
 
 

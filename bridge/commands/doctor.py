@@ -82,7 +82,7 @@ async def _examine(settings: Settings, *, add: Callable[[Finding], None]) -> Non
 
 
 def check_running(management: Management) -> Iterator[Finding]:
-    """Query the health of the running process: some disk faults are seen only there."""
+    """Query the health of the running process: some disk faults show only there."""
     address = f"{management.host}:{management.port}"
     try:
         with closing(HTTPConnection(management.host, management.port, timeout=_ASK_S)) as connection:

@@ -49,7 +49,7 @@ def push(
 ) -> int:
     """Post each line of FILE as a historical delivery; exit 1 if one was not accepted.
 
-    FILE is NDJSON, one JSON array, or CSV (`.csv`) with a header line; each CSV line becomes an object of text members.
+    FILE is NDJSON, one JSON array, or CSV (`.csv`) with a header line; each CSV line becomes an object of strings.
     Deliveries of one key keep their order. Lines that cannot be mapped to an event are skipped, as are
     lines without a time unless --time names one. Lines at or after --until are skipped too: the sender delivers those
     itself. Standard output has an NDJSON line for each line that was not accepted, with number, reason and field but no

@@ -32,7 +32,7 @@ def serve(*, host: str, port: int) -> int:
 
 
 async def serve_app(app: web.Application, host: str, port: int, *, name: str) -> list[signal.Signals]:
-    """Serve `app` until SIGTERM or SIGINT; return the signals that came."""
+    """Serve `app` until SIGTERM or SIGINT; return the signals received."""
     stop = asyncio.Event()
     came = stop_on_signals(stop)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=DRAIN_S)

@@ -11,7 +11,7 @@ from pydantic_core import CoreSchema, core_schema
 
 T = TypeVar("T")
 
-# Enum value for an unknown word; the word itself is kept in `raw_<field>`.
+# Enum symbol for an unknown value; the value itself is kept in `raw_<field>`.
 UNKNOWN = "UNKNOWN"
 
 # PHI classes (docs/contract.md §7); a field without one holds provider data, or no personal data.
@@ -83,17 +83,17 @@ def plain(field: FieldInfo) -> object:
 
 
 def raw_name(name: str) -> str:
-    """Return the name of the field that keeps the source's word if the enum `name` does not have it."""
+    """Return the name of the field that keeps the source's value if the enum `name` does not have it."""
     return f"raw_{name}"
 
 
 def kept_words(model: type[ContractRecord]) -> frozenset[str]:
-    """Return the fields of a record that keep unknown words of its enums."""
+    """Return the fields of a record that keep unknown values of its enums."""
     return frozenset(raw_name(name) for name, info in model.model_fields.items() if words_of(plain(info)))
 
 
 def words_of(plain: object) -> tuple[str, ...]:
-    """Return the words of an enum, or of an array of enums."""
+    """Return the symbols of an enum, or of an array of enums."""
     if get_origin(plain) is list:
         return words_of(get_args(plain)[0])
     return get_args(plain) if get_origin(plain) is Literal else ()

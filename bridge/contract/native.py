@@ -1,6 +1,6 @@
 """Convert a record of the contract to a native body: the inverse of `drx_standard.map`.
 
-For an event of a native source, mapping the body gives the same record again. Unknown words of enums are put back into
+For an event of a native source, mapping the body gives the same record again. Unknown values of enums are put back into
 their fields, and members that the contract does not define are put back to where the sender had them. The `extensions`
 of a vendor's event have pointers into the vendor's body. They are put back only if all of them point to unused members
 of a native body. Otherwise the whole map becomes the member `extensions` of the body, so that a vendor's member is not
@@ -39,7 +39,7 @@ _ENVELOPE: Mapping[str, str] = MappingProxyType(
 
 
 class _Field(NamedTuple):
-    words: bool  # an enum, or an array of enums, with unknown words in the field `raw_name`
+    words: bool  # an enum, or an array of enums, with unknown values in the field `raw_name`
     inner: "_Shape | None"  # shape of the record in it, or of each record of its array
     phi: bool  # directly identifying or health information (classes D and L)
 
@@ -62,7 +62,7 @@ def native(record: Mapping[str, object], *, phi: bool = True) -> dict[str, Any]:
     body = {_ENVELOPE[name]: _plain(record[name]) for name in names}
     content = body["data"] = _members(record, shape, phi=phi)
     if event_type == OTHER_REPORTED:
-        # A vendor's word that equals one of our types would promise fields that the body lacks.
+        # A vendor's type that equals one of ours would require fields that the body lacks.
         holder, name = (content, "reported_type") if record["reported_type"] in EVENT_MODELS else (body, "type")
         holder[name] = record["reported_type"]
     if phi:
@@ -127,7 +127,7 @@ def _members(record: Mapping[str, Any], shape: _Shape, *, phi: bool) -> dict[str
 
 
 def _words(value: str | list[str], raw: str | list[str] | None) -> object:
-    """Return the source's words: `UNKNOWN` replaced by the words of its raw field, in order for an array."""
+    """Return the source's values: `UNKNOWN` replaced by the value of its raw field, in order for an array."""
     if isinstance(value, str):
         return value if value != UNKNOWN or raw is None else raw
     unlisted = iter(raw or ())

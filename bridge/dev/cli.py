@@ -59,7 +59,7 @@ def dev(
 ) -> int:
     """Run Kafka, PostgreSQL, registry, ingress and consumers on this machine until SIGINT or SIGTERM.
 
-    Everything lives under the data directory and survives a restart; endpoints.json in it has the address of each part.
+    All data is in the data directory and survives a restart; endpoints.json in it has the address of each part.
     """
     raise_on_signals()
     silence_kafka_client()

@@ -15,7 +15,7 @@ from typing import Any
 
 from bridge.errors import ConfigError
 
-# The kernel's parent-death signal follows the *thread* that forked. This thread lives as long as the process.
+# The kernel's parent-death signal follows the *thread* that forked. This thread ends with the process.
 _SPAWNER = ThreadPoolExecutor(1, thread_name_prefix="spawn")
 # Bytes; a larger log is rotated at the next start, and one older log is kept.
 LOG_MAX_BYTES = 10_000_000
@@ -145,7 +145,7 @@ class Child:
         self._signal(signal.SIGTERM)
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait for its end; return whether it came in time."""
+        """Wait for its end; return whether it ended in time."""
         if self._process is None:
             return True
         try:

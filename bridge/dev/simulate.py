@@ -40,7 +40,7 @@ DEFAULT_COUNT = 100
 CONCURRENCY = 64
 # Fewer deliveries finish before a progress bar is useful.
 BAR_FROM = 20
-# A repeat comes up to this many deliveries after the first, since a retry is rarely the next delivery.
+# A repeat is sent up to this many deliveries after the first, since a retry is rarely the next delivery.
 REPEAT_WITHIN = 10
 PERCENTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))
 

@@ -367,7 +367,7 @@ class Tour:
 
     async def _unforeseen(self, event: BodyJson) -> None:
         screen, word = self.screen, "prescription.kept_cold"
-        text = f"DRx begins to push {word}, a type that this bridge does not know. Consumers get it all the same."
+        text = f"DRx begins to push {word}, a type that this bridge does not know. Consumers still get it."
         screen.part("An unknown event type", text)
         data = {"prescription_id": event["data"]["prescription_id"], "degrees": 4}
         await self._accepted({**event, "type": word, "data": data})

@@ -26,7 +26,7 @@ ROUTE = "/webhooks/{source}"
 OTHER = "other"
 POST = "POST"
 SERVICE = "ingress"
-# Most label values of one metric that come from senders: unknown types and members. A sender has a dozen of each; a
+# Most label values of one metric taken from senders: unknown types and members. A sender has a dozen of each; a
 # wrong mapping could create any number.
 LABEL_VALUES_MAX = 50
 # Why the fast path deferred a delivery: it does not conform plainly, or the fast path failed.

@@ -380,5 +380,5 @@ class Webhooks:
 
 
 def log_bug(reason: str, call: Call, exc: Exception) -> None:
-    """Log the location of a bug of ours, without the exception's text, which may contain values."""
+    """Log the location of a bug of ours, without the exception's message, which may contain values."""
     log.error("worker.failed", reason=reason, source=call.source, event_id=call.event_id, where=trail(exc))

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from aiokafka import errors as kafka_errors  # noqa: TID251 - this is the door
+from aiokafka import errors as kafka_errors  # noqa: TID251 - this module wraps it
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # noqa: TID251 - as above
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType  # noqa: TID251 - as above
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from aiokafka import TopicPartition  # noqa: TID251 - this is the door
+from aiokafka import TopicPartition  # noqa: TID251 - this module wraps it
 from aiokafka import errors as kafka_errors  # noqa: TID251 - as above
 
 from bridge.errors import CodedError, ConfigError, NotDurableError, RecordRefusedError

@@ -8,7 +8,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from aiokafka import TopicPartition as ClientPartition  # noqa: TID251 - this is the door
+from aiokafka import TopicPartition as ClientPartition  # noqa: TID251 - this module wraps it
 from aiokafka.errors import KafkaError  # noqa: TID251 - as above
 
 from bridge.errors import CodedError

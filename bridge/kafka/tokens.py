@@ -52,7 +52,7 @@ async def ask_endpoint(grant: Grant) -> tuple[str, float]:
                 raise TokenError
             return granted(await response.content.read(_RESPONSE_MAX_BYTES))
     except (OSError, aiohttp.ClientError, ValueError):
-        # Its text may contain the secret.
+        # Its message may contain the secret.
         raise TokenError from None
 
 
@@ -85,14 +85,14 @@ def by_client_credentials(grant: Grant) -> Tokens:
     return Tokens(AccessToken(partial(ask_endpoint, grant), now=time.monotonic))
 
 
-def load_provider(place: str) -> AbstractTokenProvider:
+def load_provider(path: str) -> AbstractTokenProvider:
     """Call the function at `module:function` for an `AbstractTokenProvider`; `ConfigError` if it returns none."""
-    module, _, name = place.partition(":")
+    module, _, name = path.partition(":")
     try:
         provider = getattr(import_module(module), name)()
     except Exception as exc:  # third-party code, which may raise anything
-        msg = f"kafka.sasl_token_provider: {place!r} returned no token provider: {type(exc).__name__}"
+        msg = f"kafka.sasl_token_provider: {path!r} returned no token provider: {type(exc).__name__}"
         raise ConfigError(msg) from exc
     if not isinstance(provider, AbstractTokenProvider):
-        raise ConfigError(f"kafka.sasl_token_provider: {place!r} returned no aiokafka.abc.AbstractTokenProvider")
+        raise ConfigError(f"kafka.sasl_token_provider: {path!r} returned no aiokafka.abc.AbstractTokenProvider")
     return provider

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import cramjam
-from aiokafka import codec  # noqa: TID251 - part of the door
+from aiokafka import codec  # noqa: TID251 - this module wraps it
 from aiokafka.record.default_records import DefaultRecordBatch  # noqa: TID251 - as above
 from aiokafka.record.legacy_records import LegacyRecordBatch  # noqa: TID251 - as above
 

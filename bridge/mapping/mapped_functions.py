@@ -134,7 +134,7 @@ def compile_expression(
     if len(text) > LENGTH_MAX:
         raise ExpressionError(f"longer than {LENGTH_MAX} characters")
     try:
-        # A copy, since the library caches the tree of a string, and tables of words are inserted into it.
+        # A copy, since the library caches the tree of a string, and lookup tables are inserted into it.
         tree: Node = copy.deepcopy(jmespath.compile(text).parsed)
         tree = _with_lets(tree, lets) if lets else tree
         nodes = list(_nodes(tree))

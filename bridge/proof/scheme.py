@@ -1,4 +1,4 @@
-"""The interface of schemes, which verify that a delivery came from its source: input, result and keys.
+"""The interface of schemes, which verify that a delivery is from its source: input, result and keys.
 
 A scheme checks raw bytes before anything is parsed: headers, then signature, then time. Since the signature comes
 first, `timestamp_stale` and `timestamp_future` report the clock of a genuine sender; a forger only gets a mismatch.

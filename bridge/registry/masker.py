@@ -24,7 +24,7 @@ class Masker:
     def mask(self, record: str, value: Mapping[str, Any]) -> dict[str, Any]:
         """Return the value with every non-empty D or L field replaced by `mask`.
 
-        Enum words of class L are shown, such as `dispensed`, since the output is useless without them.
+        Enum values of class L are shown, such as `dispensed`, since the output is useless without them.
         """
         schema = self._schemas.get(record)
         return dict.fromkeys(value, self._mask) if schema is None else self._record(schema, value)

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
-from fastavro.schema import (  # noqa: TID251 -- a door
+from fastavro.schema import (  # noqa: TID251 -- this module wraps it
     SchemaParseException,
     expand_schema,
     parse_schema,
     to_parsing_canonical_form,
 )
-from fastavro.schema import fingerprint as avro_fingerprint  # noqa: TID251 -- a door
+from fastavro.schema import fingerprint as avro_fingerprint  # noqa: TID251 -- this module wraps it
 
 from bridge.errors import BridgeError, ConfigError
 

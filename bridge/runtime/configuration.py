@@ -30,7 +30,7 @@ _Settings = TypeVar("_Settings", bound="FileSettings")
 
 
 class Section(BaseModel):
-    """A group of settings: immutable, closed, and without values in error texts."""
+    """A group of settings: immutable, closed, and without values in error messages."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -93,13 +93,13 @@ def read_settings(model: type[_Settings]) -> _Settings:
     except ValidationError as exc:
         raise ConfigError("; ".join(_complaints(exc, model))) from None
     except tomllib.TOMLDecodeError as exc:
-        found = _TOML_PLACE.search(str(exc))  # only the position: the rest of the text may contain values
+        found = _TOML_PLACE.search(str(exc))  # only the position: the rest of the message may contain values
         where = f"{path}:{found[1]}:{found[2]}" if found else f"{path}, at its end"
         raise ConfigError(f"{where}: is not valid TOML ({variable})") from None
     except (OSError, UnicodeDecodeError):
         raise ConfigError(f"{variable}: cannot read {path}") from None
     except ValueError:
-        # pydantic-settings raises its own SettingsError when a whole section is given as text that is not JSON.
+        # pydantic-settings raises its own SettingsError when a whole section is given as a string that is not JSON.
         msg = f"a {prefix}<SECTION> variable is set as a whole and is not JSON; use {prefix}<SECTION>__<NAME>"
         raise ConfigError(msg) from None
 

@@ -20,7 +20,7 @@ class FailpointError(Exception):
 
 
 def armed(environment: Mapping[str, str]) -> dict[str, tuple[str, int]]:
-    """Return the action and visit number of each point; `ValueError` for a malformed text."""
+    """Return the action and visit number of each point; `ValueError` for a malformed value."""
     points = {}
     for text in filter(None, environment.get(VARIABLE, "").split(",")):
         form = _form(text)

@@ -264,7 +264,7 @@ class ClientConnection(web_protocol.RequestHandler):
         return MALFORMED
 
     def log_exception(self, *_: Any, exc_info: Any = None, **__: Any) -> None:
-        """Log only code locations, since texts contain values."""
+        """Log only code locations, since messages contain values."""
         log.error("worker.http_failed", code=type(exc_info).__name__, where=trail(exc_info))
 
     def hold(self, size: int) -> None:

@@ -200,7 +200,7 @@ def _log_uncaught(exc: BaseException | None) -> None:
 async def _run_until_stopped(
     parts: AbstractAsyncContextManager[Sequence[Worker]], *, drain_timeout_s: float, overdue_s: float
 ) -> list[signal.Signals]:
-    """Open and run the parts; return the signals that came."""
+    """Open and run the parts; return the signals received."""
     stop = asyncio.Event()
     signals = stop_on_signals(stop)
     overdue = asyncio.create_task(_watch_stop(stop, signals, overdue_s))

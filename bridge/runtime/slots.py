@@ -176,7 +176,7 @@ def _named_lines(lines: list[str], *, names: Sequence[str], where: Path) -> dict
         word, equals, text = (part.strip() for part in line.partition("="))
         if not equals or word not in names or word in named:
             known = " and ".join(f"`{name} = …`" for name in names)
-            raise SecretsError("secret_line", f"{where}: after the secret come only {known}, once each")
+            raise SecretsError("secret_line", f"{where}: after the secret, only {known} are allowed, once each")
         named[word] = text
     return named
 

@@ -109,7 +109,7 @@ class Tracing:
                 "messaging.destination.name": topic,
                 "messaging.destination.partition.id": str(partition),
             },
-            record_exception=False,  # its text may contain values
+            record_exception=False,  # its message may contain values
             set_status_on_exception=False,
         )
         with span as current:

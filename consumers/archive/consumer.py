@@ -14,7 +14,7 @@ from consumers.archive.writer import ArchiveMetrics, Archiver
 from consumers.options import read_options
 
 MIGRATIONS = files("consumers.archive") / "migrations"
-# Records read and not settled, some 3 KB each; batches in progress come on top.
+# Records read and not settled, some 3 KB each; batches in progress are additional.
 WINDOW_BYTES = 64 * 1024 * 1024
 PUBLISH_S, TIDY_S = 5.0, 600.0
 # Seconds; a batch takes one on a normal disk.

@@ -24,7 +24,7 @@ from itertools import chain
 from typing import NamedTuple
 from uuid import uuid4
 
-import pyarrow as pa  # noqa: TID251 - this is a door
+import pyarrow as pa  # noqa: TID251 - this module wraps it
 from pyarrow import parquet  # noqa: TID251 - as above
 
 from bridge.errors import ConfigError, TransientError

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 from uuid import uuid4
 
-from pyarrow import fs  # noqa: TID251 - this is a door
+from pyarrow import fs  # noqa: TID251 - this module wraps it
 
 from bridge.errors import ConfigError, TransientError
 

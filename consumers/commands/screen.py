@@ -29,5 +29,5 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> No
     for row in rows:
         cells = ["-" if cell is None else str(cell) for cell in row]
         justified = ["right" if isinstance(cell, int | float) else "left" for cell in row]
-        table.add_row(*(Text(cell, justify=side) for cell, side in zip(cells, justified, strict=True)))  # type: ignore[arg-type]  # one of the two words
+        table.add_row(*(Text(cell, justify=side) for cell, side in zip(cells, justified, strict=True)))  # type: ignore[arg-type]  # one of two literals
     screen.print_table(table, whole=True)  # a key that is cut cannot be given to the next command

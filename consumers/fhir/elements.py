@@ -139,7 +139,7 @@ def count(value: int | None) -> int | None:
 
 
 def quantity(value: str | None, unit: str | None) -> Element:
-    """Return an amount; a unit that is not an NCI Thesaurus code is given as text."""
+    """Return an amount; a unit that is not an NCI Thesaurus code is given in `unit`."""
     if value is None:
         return {}
     named = " ".join((unit or "").split())

@@ -2,7 +2,7 @@
 
 A dispensed fill is RDS^O13; every other event is OMP^O09, with its kind as the control code in ORC-1. Old engines get
 ORM^O01 instead, which lacks RXR. RDE is not used, since it requires the amount of one dose (RXE-3), which events lack.
-An `UNKNOWN` word sends nothing, since it has no code.
+An `UNKNOWN` value sends nothing, since it has no code.
 
 A message never reactivates a cancelled order, since events may arrive late. After an approved cancellation, events
 about writing, signing and transmission of the order are not sent. Other messages have the status of the cancellation.
@@ -75,8 +75,8 @@ class News:
 class Input:
     """All inputs of the mapping of an event."""
 
-    value: Mapping[str, Any]  # the event's record; unknown enum words are `UNKNOWN`
-    data: Fields  # `data` of the event's native body; days, instants and decimals are text
+    value: Mapping[str, Any]  # the event's record; unknown enum values are `UNKNOWN`
+    data: Fields  # `data` of the event's native body; days, instants and decimals are strings
     order: Order  # known facts of its prescription
     options: Hl7Options
     ordered: bool  # the receiver knows the order
@@ -219,7 +219,7 @@ def _renewal_asked(given: Input) -> News:
 
 
 def _known(given: Input, field: str, control: str, status: str = "") -> News | None:
-    """Return the news of one order with the word of a field as its reason; None if that is unknown."""
+    """Return the news of one order with the value of a field as its reason; None if that is unknown."""
     return None if given.value[field] == UNKNOWN else _one(given, control, status, given.value[field])
 
 

@@ -16,9 +16,9 @@ connection is sent after its acknowledgement:
 
 A receiver with an outage may return AR for every message, so such a record waits and is not parked.
 
-After any other acknowledgement the connection is closed: a late acknowledgement would be matched to the next message. Codes come
-from the closed list of table 0357. The text of an acknowledgement may quote the message, so it is never logged or
-stored.
+After any other acknowledgement the connection is closed: a late acknowledgement would be matched to the next message.
+Codes are from the closed list of table 0357. The text of an acknowledgement may quote the message, so it is never
+logged or stored.
 """  # noqa: E501 - a table
 
 import asyncio

@@ -2,8 +2,8 @@
 
 A segment is given as its name and a mapping from the number of a field to its value:
 
-- text: one value, escaped; `Formatted` keeps line breaks;
-- a tuple: components, each a text or a tuple of subcomponents;
+- a string: one value, escaped; `Formatted` keeps line breaks;
+- a tuple: components, each a string or a tuple of subcomponents;
 - a list: repetitions of the field, each as above;
 - `NULL`: a required field without a known value.
 
@@ -35,7 +35,7 @@ class _Null(str):
 
 
 NULL = _Null('""')
-"""HL7's null: deletes the receiver's value. A text of two quotes is not null."""
+"""HL7's null: deletes the receiver's value. A string of two quotes is not null."""
 
 
 class MessageSegment(NamedTuple):
@@ -53,8 +53,8 @@ def write(segments: Iterable[MessageSegment]) -> str:
 def escape(text: str) -> str:
     """Escape delimiters and remove control characters.
 
-    Line ends become spaces, or in `Formatted` the escape for a line break. A text of two quotes becomes empty, since it
-    would be read as null.
+    Line ends become spaces, or in `Formatted` the escape for a line break. A string of two quotes becomes empty, since
+    it would be read as null.
     """
     if isinstance(text, _Null):
         return text

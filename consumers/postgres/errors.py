@@ -72,7 +72,7 @@ class NoLockError(TransientError):
 def translated(failure: BaseException, *, broken: bool) -> BridgeError | None:
     """Translate a failure inside a transaction; None if it is not from the database.
 
-    A timeout or an OS error may come from another service that a handler calls. It counts as the database's if
+    A timeout or an OS error may be from another service that a handler calls. It counts as the database's if
     `broken`: the connection is closed or cannot roll back, or no other service is called.
     """
     if isinstance(failure, BridgeError):

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Protocol
 
-import asyncpg  # noqa: TID251 - this is the door
+import asyncpg  # noqa: TID251 - this module wraps it
 
 from bridge.errors import TransientError
 from consumers.postgres.errors import NoLockError, translated, translated_connect
@@ -81,7 +81,7 @@ class Database:
         """Open a transaction: committed at the end of the block, rolled back if the block raises.
 
         A connection that broke, or failed for a `systemic` reason, is closed. If the block also `calls_services`, as
-        handlers do, a timeout or an OS error may come from those.
+        handlers do, a timeout or an OS error may be from those.
 
         Raises:
             TransientError: The database is away (`systemic`), or the same statements may succeed later. If the

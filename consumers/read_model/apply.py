@@ -60,7 +60,7 @@ class Applier:
     async def __call__(self, batch: Sequence[Placed], connection: Any) -> None:
         """Apply any number of new events, of any number of prescriptions.
 
-        Raises `TransientError` if another transaction wrote one of the rows, since a prescription's events come through
+        Raises `TransientError` if another transaction wrote one of the rows, since a prescription's events are in
         several partitions or a former owner is still active. An immediate retry may succeed.
         """
         fresh, added = await self._write_history(batch, connection)

@@ -7,7 +7,7 @@ import orjson
 from consumers.lifecycle.facts import Document
 from consumers.lifecycle.roll_up import roll_up
 
-# Columns in the order of the type `prescription_row`, and casts of columns sent as text.
+# Columns in the order of the type `prescription_row`, and casts of columns sent as strings.
 COLUMNS = (
     "prescription_id", "source", "environment", "account_id", "transmission", "order_status", "dispense", "fulfillment",
     "shipment", "display", "open_requests", "safety", "anomalies", "stub", "replaced_by", "prescriber_order_number",

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NamedTuple, TypeVar
 
-from aiokafka import AIOKafkaConsumer  # noqa: TID251 - this is the door
+from aiokafka import AIOKafkaConsumer  # noqa: TID251 - this module wraps it
 from aiokafka import TopicPartition as ClientPartition  # noqa: TID251 - as above
 from aiokafka.admin import AIOKafkaAdminClient  # noqa: TID251 - as above
 from aiokafka.errors import GroupIdNotFound, KafkaError, NonEmptyGroup, for_code  # noqa: TID251 - as above

@@ -84,7 +84,7 @@ class KeyQueues:
         self._queue(partition, key_text(record)).records.append(record)
 
     def release(self, partition: Partition, key: str) -> None:
-        """Handle a key's parked records first; a pending request is found again, and only its start is progress."""
+        """Handle a key's parked records first; a pending request is queried again, and only its start is progress."""
         queue = self._queue(partition, key)
         if not queue.releasing:
             queue.releasing = True

@@ -7,7 +7,7 @@ Records go to the `Processor`. A partition passes through these states:
                     └────────────┴───────────┴──▶ stopped, until an operator acts
 
 - Assigned: the rebalance listener gives the partition a new generation. It does nothing else, because the client
-  returns records before the listener has ended: a seek in `on_partitions_assigned` came after 40 of 74 records.
+  returns records before the listener has ended: a seek in `on_partitions_assigned` ran after 40 of 74 records.
 - Claimed: a task claims the partition in PostgreSQL, which fences its former owner, and decides by progress and the
   bounds of the log where reading starts (`decide_start`). The start of a new partition is stored as progress.
 - Compared: the record before that offset is read first. If its event id is not the one settled last, the topic was

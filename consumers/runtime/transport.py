@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener  # noqa: TID251 - this is the door
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener  # noqa: TID251 - this module wraps it
 from aiokafka import TopicPartition as ClientPartition  # noqa: TID251 - as above
 from aiokafka import errors as kafka_errors  # noqa: TID251 - as above
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import (  # noqa: TID251 - as above

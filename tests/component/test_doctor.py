@@ -214,7 +214,7 @@ async def test_events_whose_key_is_gone_are_a_failure(settings: SpoolSettings, t
     finding = in_spool(settings)["spool"]
 
     assert finding.verdict == "failed"
-    assert "3 events cannot be opened" in finding.text
+    assert "3 events cannot be decrypted" in finding.text
     assert str(tmp_path / "keys") in finding.advice
 
 

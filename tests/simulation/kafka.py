@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from aiokafka import TopicPartition as ClientPartition  # noqa: TID251 - the fake stands in the door
+from aiokafka import TopicPartition as ClientPartition  # noqa: TID251 - the fake of its wrapper
 from aiokafka import errors as kafka_errors  # noqa: TID251 - as above
 
 from bridge.kafka.connection import KafkaConnection

@@ -14,7 +14,7 @@ from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aiokafka import errors as kafka_errors  # noqa: TID251 - the fake stands in the door
+from aiokafka import errors as kafka_errors  # noqa: TID251 - the fake of its wrapper
 
 from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC
 from tests.simulation import commands

@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import asyncpg  # noqa: TID251 - stands in the door
+import asyncpg  # noqa: TID251 - the fake of its wrapper
 
 from consumers.postgres import pool
 from consumers.postgres.pool import Database

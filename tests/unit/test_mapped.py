@@ -537,14 +537,14 @@ BROKEN = [
     (
         TYPE,
         'park = {reason = "unusable", detail = "x"}',
-        "event.1.park.detail: Value error, is none of bad_id, bad_key,",
+        "event.1.park.detail: Value error, is not one of bad_id, bad_key,",
     ),
     (TYPE, 'park = {reason = "unusable"}', "event.1.park: Value error, unusable has a detail, and unknown_type none"),
-    ("in_progress", "in_progres", "event.1.data.fulfillment_status: 'in_progres' is not a word of"),
+    ("in_progress", "in_progres", "event.1.data.fulfillment_status: 'in_progres' is not a value of"),
     (
         DATA,
         f"{DATA}\nbilling_status = \"state && 'gratis' || note\"",
-        "event.1.data.billing_status: 'gratis' is not a word",
+        "event.1.data.billing_status: 'gratis' is not a value",
     ),
     ('key = "rx.id"', "", "event.1.key: is missing"),
     ('key = "rx.id"', 'key = ["shop", "rx."]', "event.1.key: invalid JMESPath"),
@@ -584,7 +584,7 @@ def test_a_word_of_a_named_table_is_looked_at_where_the_table_is_used() -> None:
     named = ACME.replace(PREFIX, f'{PREFIX}\ntables = {{ steps = {{ DONE = "packd", OFF = "UNKNOWN" }} }}')
     text = "".join([*named.splitlines(keepends=True)[:-1], "fulfillment_status = \"words(state, 'steps')\"\n"])
 
-    assert complaint(text).startswith("acme.toml: event.1.data.fulfillment_status: 'packd' is not a word")
+    assert complaint(text).startswith("acme.toml: event.1.data.fulfillment_status: 'packd' is not a value")
     assert compiled(text.replace("packd", "packed"))
 
 

@@ -4,7 +4,7 @@ import ssl
 from typing import Any
 
 import pytest
-from asyncpg import exceptions  # noqa: TID251 - what the door translates
+from asyncpg import exceptions  # noqa: TID251 - what the wrapper translates
 
 from bridge.errors import PermanentError, TransientError
 from consumers.postgres.errors import NoConnectionError, translated, translated_connect

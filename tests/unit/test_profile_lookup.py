@@ -32,7 +32,7 @@ OF_A_SITE = EntryPoint("site", "bridge.mapping.drx_standard", GROUP)
         (
             "photon_cloudevents",
             {"states": "SHIPPED=flown"},
-            "options.states: 'flown' is not a word of 'fulfillment_status'",
+            "options.states: 'flown' is not a value of 'fulfillment_status'",
         ),
         ("photon_cloudevents", {"states": "SHIPPED"}, "options.states: 'SHIPPED' is not WORD=MEANING"),
     ],

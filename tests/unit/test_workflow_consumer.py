@@ -8,7 +8,7 @@ import orjson
 import pytest
 from google.protobuf.any_pb2 import Any as Detail
 from prometheus_client import CollectorRegistry
-from temporalio.api.common.v1 import GrpcStatus, Payload  # noqa: TID251 - what the door takes and gives
+from temporalio.api.common.v1 import GrpcStatus, Payload  # noqa: TID251 - what the wrapper converts
 from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure  # noqa: TID251 - as above
 from temporalio.service import RPCError, RPCStatusCode  # noqa: TID251 - as above
 

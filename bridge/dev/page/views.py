@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import Any
 from xml.etree import ElementTree as ET
 
-import asyncpg  # noqa: TID251 - reads as anybody would, apart from the door that the consumers write through
+import asyncpg  # noqa: TID251 - reads independently of the pool of consumers
 import orjson
 
 from bridge.avro.event_decoder import EventDecoder
