@@ -142,7 +142,9 @@ class IngressMetrics(Metrics):
     """The metrics of `drx-bridge serve`."""
 
     http_requests = counter("Requests by response", "route", "method", "outcome", "code", kind=LoopCounter)
-    http_request_duration = histogram("Time from the headers to the response", DURATION_BUCKETS, "route", "outcome")
+    http_request_duration = histogram(
+        "Time from the request headers to the response", DURATION_BUCKETS, "route", "outcome"
+    )
     http_inflight_requests = gauge("Deliveries in progress")
     http_open_connections = gauge("Open client connections")
     http_connections_ended = counter("Connections that the bridge has ended", "reason")
@@ -169,10 +171,10 @@ class IngressMetrics(Metrics):
 
     dedupe_ready = gauge("1 while the ids at the end of the bridge's topics are known")
     dedupe_follow_lag_seconds = gauge(
-        "For how long ids written by other replicas may be unknown; NaN before the first time"
+        "Maximum time for which ids written by other replicas may be unknown; NaN before the first read"
     )
     dedupe_ids = gauge("Remembered ids of committed and spooled events")
-    dedupe_evicted_early = counter("Ids removed for lack of capacity before their window ended")
+    dedupe_evicted_early = counter("Ids removed before the end of their window because the capacity was reached")
     id_conflicts = counter("Events whose id was known with another body", "source")
 
     produce_duration = histogram("Time for Kafka to acknowledge a batch", DURATION_BUCKETS, "topic")
@@ -188,7 +190,9 @@ class IngressMetrics(Metrics):
     spool_events = gauge("Events that are spooled and not acknowledged by Kafka")
     spool_bytes = gauge("Bytes of the segments on disk")
     spool_capacity_bytes = gauge("Most bytes of segments")
-    spool_free_bytes = gauge("Bytes that the spool may still write: what its capacity and its disk both leave")
+    spool_free_bytes = gauge(
+        "Bytes that the spool may still write: the smaller of what its capacity and its disk leave"
+    )
     spool_oldest_event = gauge(
         "When the oldest spooled event was accepted; 0 if there is none", suffix="_timestamp_seconds"
     )

@@ -36,7 +36,7 @@ class ConsumerMetrics(Metrics):
     freshness = histogram("Age of an event when it reached a stage", FRESHNESS_BUCKETS, "segment")
     freshness_negative = counter("Events whose time is in the future", "segment")
     consumer_bugs = counter("Exceptions of handlers that are not a BridgeError")
-    id_conflicts = counter("Events whose id is known with another body", "source")
+    id_conflicts = counter("Events whose id was used before with another body", "source")
     circuit_state = gauge("1 for the current state of the circuit breaker", "state")
     consumer_sink_failures = counter("Calls that failed because the sink is unavailable")
 
@@ -52,7 +52,7 @@ class ConsumerMetrics(Metrics):
         "Transactions rejected because another member had claimed the partition, or the database had lost commits"
     )
     client_rebuilds = counter("Kafka clients that failed and were replaced")
-    consumer_start = gauge("When the process began, in Unix time", suffix="_timestamp_seconds")
+    consumer_start = gauge("Start of the process, in Unix time", suffix="_timestamp_seconds")
 
     inflight_records = gauge("Records read and not settled")
     oldest_inflight_age = gauge("Age of the oldest record that was read and not settled", suffix="_seconds")
