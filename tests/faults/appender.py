@@ -1,4 +1,4 @@
-"""Consumers whose effects are not idempotent: applied twice, or out of order, an event can be told apart for ever."""
+"""Consumers whose effects are not idempotent: repeated or misordered applications stay visible."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -12,7 +12,7 @@ from consumers.api import Batches, Consumer, Context, Lanes, Placed, Setup
 from consumers.postgres.pool import Connection
 
 NAME = "appender"
-# Without any constraint that would hide a second time.
+# Without a constraint that would hide a second application.
 TABLES = ("create table appended (number bigserial, prescription_id text, event_id text)", "create table healed ()")
 APPEND = "insert into appended (prescription_id, event_id) values ($1, $2)"
 # Small, so that there are many transactions to be killed in.
@@ -60,7 +60,7 @@ def appender(setup: Setup) -> Consumer:
 
 
 class _Service:
-    """Calls a service as a team would: nothing is translated; without a URL there is none."""
+    """Calls a service as a team would, without translating errors; without a URL it does nothing."""
 
     def __init__(self, url: str, group: str) -> None:
         self._url = url

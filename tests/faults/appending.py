@@ -1,4 +1,4 @@
-"""Scenes of the appender: effects that are not idempotent, and one prescription that is refused until it is healed."""
+"""Scenes of the appender: effects that are not idempotent, and one prescription that is refused until `healed`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,7 +61,7 @@ def appending(
 
 
 def ask_release(scene: Scene) -> None:
-    """Heal what was refused, and ask for the release of every parked key as the operator's verb does."""
+    """Heal the refused key, and request the release of every parked key as the operator's command does."""
     execute(
         scene.dsn,
         "insert into healed default values",
@@ -70,7 +70,7 @@ def ask_release(scene: Scene) -> None:
 
 
 def check(scene: Scene) -> None:
-    """Each event had its effect once, and those of a prescription had theirs in order; of the refused one too."""
+    """Check that each event had its effect once, in order per prescription, also of the refused one."""
     lives = scene.lives
     parked = {key for (key,) in scene.ask("select key from drx_consumer.parked_key")}
     assert parked <= {lives.prescription_id(REFUSED)}

@@ -1,4 +1,4 @@
-"""Scenes of `archive`: groups with a lake each, which has every event of the log once, whatever happens to them."""
+"""Scenes of `archive`: groups with a lake each, which must have every event of the log once."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def archiving(ground: Ground, lives: Lives, *, partitions: int = PARTITIONS) -> 
 
 @contextmanager
 def without_staging(lake: Path) -> Iterator[None]:
-    """Hold a file in the place of the directory that files are staged in, as a volume that was lost would leave it."""
+    """Replace the staging directory by a file, like a lost volume."""
     staging = lake / "staging"
     until(lambda: not list(staging.iterdir()), what="an empty directory")
     staging.rename(lake / "gone")
@@ -41,7 +41,7 @@ def without_staging(lake: Path) -> Iterator[None]:
 
 
 def check(lake: Path, schema: str, scene: Scene) -> None:
-    """Every offset of the log is one row, in the one visible file that has it; nothing is parked."""
+    """Check that every offset of the log is one row in one visible file, and no record is parked."""
     assert scene.parked() == 0
     unpublished = f'select count(*) from "{schema}".file where published_at is null'  # noqa: S608 - ours
     until(lambda: scene.ask(unpublished) == [(0,)], what="every committed file to be published")

@@ -1,4 +1,4 @@
-"""A server of this process that may be away: what it keeps stays."""
+"""A server in this process that can be down; its data is kept."""
 
 import socket
 import threading
@@ -38,7 +38,7 @@ class AwayServer(ABC):
         self._thread.start()
 
     def close(self) -> None:
-        """Go away: who connects now is refused."""
+        """Close: new connections are refused."""
         if self._server is not None and self._thread is not None:
             self._server.shutdown()
             self._thread.join()

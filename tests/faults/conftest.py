@@ -8,9 +8,9 @@ from tests.cluster import Cluster
 from tests.faults.scene import Ground
 from tests.faults.seed import SEED_VARIABLE
 
-# Each case is a process or two, on a machine that may have two cores: more of them only wait for each other.
+# Each case is a process or two; on a machine with two cores, more cases only wait for each other.
 TOGETHER = 6
-# Begun first, so that the others fit beside them.
+# Started first, so that the others run next to them.
 LONGEST = ("test_kills_in_outages", "test_postgres_outages", "test_rebalances")
 
 
@@ -18,7 +18,7 @@ LONGEST = ("test_kills_in_outages", "test_postgres_outages", "test_rebalances")
 def ground(
     make_cluster: Callable[[int], Cluster], postgres_server: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Ground:
-    """Give a broker that no other test uses, and the database server that all use; neither is stopped."""
+    """Return a broker that no other test uses, and the shared database server; neither is stopped."""
     return Ground(make_cluster(1).bootstrap_servers, postgres_server, tmp_path_factory.mktemp("faults"))
 
 
@@ -29,7 +29,7 @@ def seed() -> int:
 
 @pytest.fixture(scope="session")
 def playing(request: pytest.FixtureRequest, ground: Ground, seed: int) -> Iterator[Mapping[str, Future[None]]]:
-    """Play all cases at the same time, since they wait for most of theirs: for joins, pauses and sessions.
+    """Run all cases at the same time, since they mostly wait: for joins, pauses and sessions.
 
     A module has a function `play(ground, case, seed)`, and its tests are parametrized by `case`.
     """

@@ -1,4 +1,4 @@
-"""Scenes of `forward`: its endpoint gets every event, in order per prescription, and repeats with equal bytes."""
+"""Scenes of `forward`: its endpoint must get every event, in order per prescription, and repeats with equal bytes."""
 
 import base64
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 def forwarding(
     ground: Ground, lives: Lives, *, partitions: int = PARTITIONS, pause_s: float = 0.0, sink: Sink | None = None
 ) -> Iterator[Scene]:
-    """Set a scene; the `sink`, its own one unless given, takes `pause_s` to answer."""
+    """Set a scene; the `sink`, by default a new one, responds after `pause_s`."""
     instance = f"desk-{uuid4().hex[:12]}"
     group = f"{NAME}.{instance}"
     secrets = ground.directory / group / "secrets"

@@ -23,7 +23,7 @@ async def registry() -> AsyncIterator[TestClient[Any, Any]]:
 
 @pytest.fixture
 def pauses() -> list[float]:
-    """The pauses between tries, which take no time."""
+    """The pauses between tries, without waiting."""
     return []
 
 

@@ -12,7 +12,7 @@ from bridge.registry.client import RegistryClient
 Answer = tuple[int, object]
 Connect = Callable[[web.Application], Awaitable[RegistryClient]]
 
-# A schema that is none of ours.
+# A foreign schema.
 ORDER: dict[str, Any] = {
     "type": "record",
     "name": "Order",
@@ -22,7 +22,7 @@ ORDER: dict[str, Any] = {
 
 
 class FakeRegistry:
-    """Gives the answers set for a path in turn, the last one for ever, and Apicurio's 404 for any other path."""
+    """Returns the responses set for a path in turn, then the last one again; Apicurio's 404 for other paths."""
 
     def __init__(self) -> None:
         self.answers: dict[str, list[Answer]] = {}

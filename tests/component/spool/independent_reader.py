@@ -1,4 +1,4 @@
-"""A reader written from `docs/spool.md` alone: it shares no code with the spool, so the page must say everything."""
+"""A reader written only from `docs/spool.md`: it shares no code with the spool, so the page must be complete."""
 
 import base64
 import hashlib
@@ -41,13 +41,13 @@ def intact(raw: bytes, at: int, segment: int, seen: set[int]) -> dict[str, Any] 
 
 
 def proof(secret: bytes, clear: bytes) -> bytes:
-    """Section Reading the files: the keyed hash of what stands in the clear."""
+    """Section Reading the files: the MAC of the plaintext bytes."""
     key = hashlib.blake2b(secret, digest_size=32, person=b"drx-spool-hash").digest()
     return hashlib.blake2b(clear, key=key, digest_size=16).digest()
 
 
 def records_in(raw: bytes, segment: int, keys: dict[bytes, bytes]) -> tuple[list[dict[str, Any]], int | None, int]:
-    """Return the intact records, what the end mark says, and how many bytes are none of it."""
+    """Return the intact records, the count of the end mark, and the number of other bytes."""
     records: dict[int, dict[str, Any]] = {}
     count, at, damage = None, 0, 0
     while at < len(raw):
@@ -68,7 +68,7 @@ def records_in(raw: bytes, segment: int, keys: dict[bytes, bytes]) -> tuple[list
 
 
 def is_proved(mark: dict[str, Any], keys: dict[bytes, bytes]) -> bool:
-    """Return whether an end mark is one of ours; True where its key is missing."""
+    """Return whether the MAC of an end mark is valid; True if its key is missing."""
     secret = keys.get(mark["key"])
     return secret is None or proof(secret, mark["clear"][:48])[:12] == mark["nonce"]
 
@@ -104,7 +104,7 @@ def record_in(payload: bytes) -> dict[str, Any]:
 
 
 def read(directory: Path, key_dir: Path) -> Iterator[dict[str, Any]]:
-    """Yield what waits, in order, then a summary."""
+    """Yield the waiting records in order, then a summary."""
     keys = keys_in(key_dir)
     missing = damage = 0
     paths = sorted(directory.glob("*.segment"))

@@ -8,7 +8,7 @@ from tests.component.subscriber.group import Group
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a test see in milliseconds what production sees in seconds."""
+    """Shorten intervals from seconds to milliseconds."""
     monkeypatch.setattr(member, "CLAIM_RETRY_FIRST_S", 0.01)
     monkeypatch.setattr(member, "BEYOND_END_S", 0.001)
     monkeypatch.setattr(member, "COMMIT_PERIOD_S", 0.01)

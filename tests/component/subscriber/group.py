@@ -1,4 +1,4 @@
-"""A subscriber on a group in memory, and waits for what its tasks do."""
+"""A subscriber on a group in memory, and waits for its tasks."""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection
@@ -75,6 +75,6 @@ class Group:
 
 
 async def turns(group: Group, count: int = 3) -> None:
-    """Return after some more polls: what would have happened has happened."""
+    """Return after some more polls, when any effect would have happened."""
     polls = len(group.transport.polled)
     await until(lambda: len(group.transport.polled) >= polls + count)

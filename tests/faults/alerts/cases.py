@@ -9,9 +9,8 @@ from tests.faults.alerts import faults
 class Case:
     """One alert of one urgency, and its fault.
 
-    Attributes:
-        title: What is done, in words for the table.
-        consequences: Pages that may come too, each with the reason why it is right to.
+    Attributes: title: The fault, as in the table of results. consequences: Further pages that may fire, each with its
+    reason.
     """
 
     alert: str

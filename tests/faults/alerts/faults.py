@@ -1,4 +1,4 @@
-"""What is done to an installation so that an alert fires, and how it is undone; each for a block."""
+"""Context managers that inject faults which fire alerts, and end them."""
 
 import asyncio
 import random
@@ -28,10 +28,10 @@ from tests.kafka import limit_messages
 # Brokers' default for the largest batch.
 BATCH_MAX_BYTES = 1_048_588
 SOME, MANY = 5, 20
-# The story of an order that is cancelled in time.
+# The plot of an order that is cancelled in time.
 CANCELLED = 6
 ANSWER_S = 30.0
-# More than the second by which the loop may be late.
+# More than the allowed loop delay of one second.
 STILL_S = 2.5
 INTRUDERS_KEY = b"whoever forges knows another key"
 
@@ -54,7 +54,7 @@ def held(do: Callable[[Site], object], undo: Callable[[Site], object]) -> Fault:
 kafka_frozen = held(lambda site: site.cluster.pause_broker(1), lambda site: site.cluster.resume_broker(1))
 ingress_down = held(lambda site: site.ingress.kill(), lambda site: site.ingress.start().ready())
 database_killed = held(lambda site: site.postgres.kill(), lambda site: site.postgres.start())
-# Heartbeats go on, so there is something to apply.
+# Heartbeats continue, so there are events to apply.
 database_frozen = held(lambda site: site.postgres.pause(), lambda site: site.postgres.resume())
 consumer_frozen = held(lambda site: site.desk.freeze(), lambda site: site.desk.thaw())
 bad_secret = held(
@@ -64,7 +64,7 @@ bad_secret = held(
 
 
 def ending_secret(hours: int) -> Fault:
-    """Have a secret end in `hours`; the rules under test take three hours for a week."""
+    """Let a secret expire in `hours`; in the scaled rules three hours are a week."""
     return held(
         lambda site: site.keep_secret(until=datetime.now(UTC) + timedelta(hours=hours)), lambda site: site.keep_secret()
     )
@@ -105,7 +105,7 @@ def two_bodies(site: Site) -> Iterator[None]:
 
 @contextmanager
 def parked(site: Site) -> Iterator[str]:
-    """Somebody else writes to the topic what is no record of ours, under the given key; an operator gives it up."""
+    """A foreign producer writes an invalid record under the given key; an operator skips it."""
     key, readers = f"rx_{uuid4().hex}", {"read_model": site.reader, "desk": site.desk}
     producer = Producer({"bootstrap.servers": site.cluster.bootstrap_servers})
     producer.produce(EVENTS, key=key, value=b"no record")
@@ -207,7 +207,7 @@ def ingress_alone(site: Site) -> Iterator[None]:
 
 @contextmanager
 def records_deleted(site: Site) -> Iterator[None]:
-    """Kafka deletes what a frozen consumer has not read; an operator has it go on with what is left."""
+    """Kafka deletes records that a frozen consumer has not read; an operator moves it to the first remaining one."""
     key, read = f"rx_{uuid4().hex}", partial(site.reader.metric, "drxbridge_consumer_records_total", outcome="applied")
     before = read(topic=EVENTS)
     with consumer_frozen(site):
@@ -238,6 +238,6 @@ def _spool(site: Site, count: int, *, size: int = 1) -> None:
 
 
 def _until_noticed(site: Site) -> None:
-    """Wait until nothing is tried any more that would make its sender wait."""
+    """Wait until the ingress no longer tries Kafka first, which would delay senders."""
     state = partial(site.ingress.metric, "drxbridge_producer_state", state="ready")
     until(lambda: state() == 0, what="a producer that is not ready")

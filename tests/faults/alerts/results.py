@@ -9,14 +9,11 @@ RESULTS = ROWS.with_name("alerts.ndjson")
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One alert that has been fired by its fault.
+    """One alert fired by its fault.
 
-    Attributes:
-        fault: What was done.
-        factor: By which the windows of the rules were divided.
-        fired_s: From the beginning of the fault until Alertmanager delivered the alert.
-        cleared_s: From the end of the fault until it delivered that all is well.
-        others: Further alerts that were delivered meanwhile.
+    Attributes: fault: The injected fault. factor: Divisor of the windows of the rules. fired_s: From the beginning of
+        the fault until Alertmanager delivered the alert. cleared_s: From the end of the fault until it delivered the
+        resolution. others: Further alerts that were delivered in that time.
     """
 
     alert: str

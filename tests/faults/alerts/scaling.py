@@ -1,4 +1,4 @@
-"""The shipped rules with every span of time divided by one factor: what takes an hour then takes a minute.
+"""The shipped rules with every duration divided by one factor: an hour then becomes a minute.
 
 Divided are `for` and `keep_firing_for`; every duration of PromQL (`[5m]`, `offset 1h`); and the numbers of seconds that
 are spans too, which only their place tells: what an age by the clock (an expression with `time()`) or that of a record
@@ -44,7 +44,7 @@ def scaled_duration(text: str, factor: int) -> str:
     """Return a duration as Prometheus writes it, the same.
 
     Raises:
-        ValueError: It would be no whole number of milliseconds, which is the finest that there is.
+        ValueError: It is not a whole number of milliseconds, the finest unit.
     """
     whole, rest = divmod(sum(int(number) * _MILLISECONDS[unit] for number, unit in _PART.findall(text)), factor)
     if rest or not whole:

@@ -20,19 +20,19 @@ from tests.faults.alerts.scaling import scaled, scaled_duration
 from tests.integration.service_process import PROBE_S, until
 from tests.monitoring.queries import ROOT, RULES
 
-# A minute becomes a second. What the system itself takes is not divided: more would let a slow answer look like hours.
+# A minute becomes a second. The system's own delays are not divided: with more, a slow response would look like hours.
 FACTOR = 60
-# As the chart's monitors ask, `monitoring.intervalS`; rules are evaluated as often.
+# The scrape interval of the chart, `monitoring.intervalS`; also the evaluation interval.
 SCRAPE = scaled_duration("30s", FACTOR)
 # Prometheus's defaults.
 _LOOKBACK, _RESEND = (scaled_duration(each, FACTOR) for each in ("5m", "1m"))
-# Each alert by itself, at once; Alertmanager's usual waits are there to spare people.
+# Each alert separately and at once, without Alertmanager's usual grouping delays.
 _ROUTE = {"receiver": "test", "group_by": ["..."], "group_wait": "0s", "group_interval": "1s", "repeat_interval": "1h"}
 SAMPLE = yaml.safe_load((ROOT / "docs" / "alertmanager.yaml").read_text())
 
 
 def need() -> None:
-    """Find or fetch both; a test without them is skipped, saying where they come from."""
+    """Find or download both; without them the test is skipped with a hint how to get them."""
     absent = [lacking(name) for name in ("prometheus", "alertmanager") if fetch(name) is None]
     if absent:
         pytest.skip("; ".join(absent))

@@ -1,4 +1,4 @@
-"""A whole installation and those who watch it: broker, database, ingress, two consumers, Prometheus, Alertmanager."""
+"""A complete monitored installation: broker, database, ingress, two consumers, Prometheus, Alertmanager."""
 
 import threading
 import time
@@ -31,11 +31,9 @@ from tests.postgres import EmbeddedPostgres
 
 
 class Notice(NamedTuple):
-    """That an alert fires, or does no more.
+    """A notification that an alert fires or is resolved.
 
-    Attributes:
-        labels: What tells it from others of its name.
-        at: By `time.monotonic`.
+    Attributes: labels: Labels that distinguish it from others of its name. at: By `time.monotonic`.
     """
 
     name: str
@@ -127,13 +125,10 @@ _SCRAPES_MIN = 8
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What faults are done to.
+    """The installation for faults.
 
-    Attributes:
-        began: Unix time from which on Prometheus knows something.
-        desk: A consumer beside the read model.
-        sample: The Alertmanager that inhibits.
-        played: Titles of the faults that have been seen.
+    Attributes: began: Unix time of Prometheus's first data. desk: A consumer next to the read model. sample: The
+        Alertmanager that inhibits. played: Titles of the faults that have run.
     """
 
     cluster: Cluster
@@ -163,7 +158,7 @@ class Site:
         write_text(self.ingress.secrets_dir / "current", lines)
 
     def well(self) -> None:
-        """Wait until every target answers and has for a while, nothing waits on disk, and hearts beat."""
+        """Wait until every target has been up for a while, the spool is empty, and heartbeats arrive."""
         until(self._is_well, what="a healthy installation")
 
     def calm(self) -> None:
@@ -178,7 +173,7 @@ class Site:
         until(lambda: self.now(f"min(timestamp(up)) > {now}"), what="a scrape of every target")
 
     def now(self, query: str) -> float | None:
-        """Return the one number that a query, scaled as the rules, says now."""
+        """Return the current number of a query, scaled like the rules."""
         return self.prometheus.value(scaled_query(query, FACTOR))
 
     def pages(self) -> set[str]:

@@ -1,6 +1,6 @@
-"""Clients without a secret, in a process of their own: `python -m tests.faults.ingress.attackers KIND PORT COUNT`.
+"""Clients without a secret, in a separate process: `python -m tests.faults.ingress.attackers KIND PORT COUNT`.
 
-Each goes on until it is ended, and begins anew where it is cut off.
+Each runs until it is stopped, and reconnects when it is disconnected.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ def _once(sent: bytes) -> Attack:
 
 
 def _together(sent: bytes) -> Attack:
-    """Send it at the same moment as all others, once a second."""
+    """Send it at the same time as all others, once a second."""
 
     async def attack(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -111,7 +111,7 @@ async def _attack(attack: Attack, port: int) -> None:
 
 
 async def _connected(port: int) -> socket.socket:
-    """Connect with the least room for answers, so that not reading them is soon noticed."""
+    """Connect with the smallest receive buffer, so that unread responses have an effect soon."""
     one = socket.socket()
     try:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED_BYTES)

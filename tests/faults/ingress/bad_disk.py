@@ -1,8 +1,8 @@
 """The ingress on a disk that is small, read-only, or fails its fsync: `python -m tests.faults.ingress.bad_disk serve`.
 
-Runs in a mount namespace of its own, so that what it mounts ends with it. An fsync fails while the file that
-`FSYNC` names is there, only once if it says so, and hangs instead while it says that: what the kernel would answer is
-raised in its place, which needs neither a privilege nor a tracer.
+Runs in a separate mount namespace, so that its mounts end with it. An fsync fails while the file that `FSYNC` names
+exists. The file's content can limit that to one failure, or make the fsync hang. The kernel's error is raised in
+Python, which needs neither privileges nor a tracer.
 """
 
 import errno
@@ -17,7 +17,7 @@ MOUNT = "FAULTS_MOUNT"
 """Options of a file system in memory that takes the place of the spool's directory."""
 FSYNC = "FAULTS_FSYNC"
 ONCE, HANG = "once", "hang"
-# Between two looks whether a disk that hangs goes on.
+# Interval of checks for the end of a hang.
 _LOOK_S = 0.05
 
 

@@ -31,7 +31,7 @@ backend bridge
 {servers}
 """
 ROUND_ROBIN = "    balance roundrobin"
-# What docs/operations.md recommends, but for its servers.
+# The configuration of docs/operations.md, with other servers.
 BY_SOURCE = snippets.haproxy().partition("\n")[2].partition("    server ")[0].rstrip()
 # Column of the statistics: requests that a server was given.
 _TAKEN = "stot"
@@ -60,7 +60,7 @@ class Balancer:
             yield
 
     async def replace(self, number: int) -> None:
-        """Take one replica out of the rotation, end it in order, start it again, and bring it in when it is ready."""
+        """Remove one replica from the rotation, stop and start it, and add it when it is ready."""
         replica = self._replicas[number]
         self._say(f"set server bridge/s{number} state drain")
         await asyncio.sleep(PRE_STOP_S)

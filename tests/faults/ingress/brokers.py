@@ -1,4 +1,4 @@
-"""Three brokers of this machine, and what a fault must know of them: who leads, and who controls."""
+"""Three local brokers, with their leaders and controller."""
 
 from collections import Counter
 from contextlib import suppress
@@ -21,7 +21,7 @@ _STOP_S = 60.0
 
 
 class Brokers(EmbeddedCluster):
-    """The cluster of the fault matrix, with a place for a proxy before each broker."""
+    """The cluster of the fault matrix, with ports for a proxy in front of each broker."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory, brokers=BROKERS)
@@ -29,7 +29,7 @@ class Brokers(EmbeddedCluster):
         self.detours = {number: (free_port(), free_port()) for number in self.brokers}
 
     def _prepare(self) -> None:
-        """Have each broker listen behind its proxy too, and direct those who come that way to the proxies."""
+        """Let each broker also listen behind its proxy, and advertise the proxies to clients that use them."""
         super()._prepare()
         for number, (proxy, port) in self.detours.items():
             path = self._home(number) / "server.properties"
@@ -56,7 +56,7 @@ class Brokers(EmbeddedCluster):
         return dict(self.admin.list_topics(topic, timeout=_ANSWER_S).topics[topic].partitions)
 
     def controller(self) -> int:
-        """The broker that controls: whom the voter with the newest epoch has voted for or heard of."""
+        """The active controller, from the voter with the newest epoch."""
         states = []
         for number in self.brokers:
             with suppress(FileNotFoundError):
@@ -78,7 +78,7 @@ class Brokers(EmbeddedCluster):
         limit_messages(self.bootstrap_servers, topic, bytes_max)
 
     def delete(self, topic: str) -> None:
-        """Delete a topic; return when no broker knows it any more."""
+        """Delete a topic; return when no broker has it any more."""
         admin = self.admin
         admin.delete_topics([topic])[topic].result(_ANSWER_S)
         until(lambda: not self.has(topic), what="the end of a topic")
@@ -87,7 +87,7 @@ class Brokers(EmbeddedCluster):
         return topic in self.admin.list_topics(timeout=_ANSWER_S).topics
 
     def stop_broker(self, number: int) -> None:
-        """SIGTERM, and wait: it hands its partitions over before it ends."""
+        """SIGTERM, and wait: the broker moves its leaders before it ends."""
         self.brokers[number].grace_s = _STOP_S
         self.brokers[number].stop()
 

@@ -1,4 +1,4 @@
-"""A wall clock that can be stepped under a running process, by libfaketime; what counts durations stays as it is."""
+"""A wall clock that can be stepped under a running process, by libfaketime; monotonic clocks do not change."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,12 +12,11 @@ SEEN_S = 2.5
 class Clock:
     """The clock of one process.
 
-    Attributes:
-        environment: What the process must be started with.
+    Attributes: environment: Environment variables of the process.
     """
 
     def __init__(self, path: Path) -> None:
-        """Keep how far it is off in a file at `path`; it begins right."""
+        """Store its offset in a file at `path`; it starts with the right time."""
         self._path = path
         self.step(0)
         self.environment = {
@@ -33,16 +32,16 @@ class Clock:
         }
 
     def step(self, seconds: float) -> None:
-        """Have it run `seconds` ahead of ours (behind, if negative) from now on."""
+        """Let it run `seconds` ahead of the real clock (behind, if negative) from now on."""
         write_text(self._path, f"{seconds:+.6f}\n")
 
     def hold(self, at: int) -> None:
-        """Have it stand still at a unix time, until it is stepped."""
+        """Stop it at a unix time, until it is stepped."""
         write_text(self._path, f"{at}\n")
 
 
 def _library() -> Path:
-    """The library itself; the package around it is of no use for another process."""
+    """The library file; the Python package works only in its own process."""
     spec = find_spec("libfaketime")
     assert spec is not None
     assert spec.origin is not None

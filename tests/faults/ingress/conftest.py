@@ -8,7 +8,7 @@ _STAGES: list[Stage] = []
 
 @pytest.fixture
 def stage(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> Stage:
-    """Give brokers that no other test uses, all running; a test that stops one starts it again."""
+    """Return brokers that no other test uses, all running; a test that stops one starts it again."""
     if not _STAGES:
         directory = tmp_path_factory.mktemp("matrix")
         brokers = Brokers(directory)
@@ -19,6 +19,6 @@ def stage(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> Sta
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
-    """End them before a test that does without: three idle ones would take an eighth of a processor from it."""
+    """Stop them before a test without brokers: three idle ones take an eighth of a core."""
     if _STAGES and "stage" not in getattr(nextitem, "fixturenames", ()):
         _STAGES.pop().brokers.stop()

@@ -20,7 +20,7 @@ class Keys:
 
     @staticmethod
     def forge(webhook_id: str, at: int, body: bytes) -> dict[str, str]:
-        """As somebody does who knows everything but the secret."""
+        """Sign as an attacker who knows everything except the secret."""
         return signed_headers(body, webhook_id=webhook_id, timestamp=at, key=FORGER_KEY)
 
     @property
@@ -28,7 +28,7 @@ class Keys:
         return self._key
 
     def add(self) -> list[str]:
-        """Give the bridge one more slot; return the names of those before it."""
+        """Add a slot; return the names of the earlier ones."""
         before = list(self._slots)
         name = f"slot-{secrets.token_hex(4)}"
         self._slots[name] = secrets.token_bytes(_KEY_BYTES)

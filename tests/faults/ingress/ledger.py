@@ -1,4 +1,4 @@
-"""What was sent, when, and what was answered: the sender's side of every promise."""
+"""All sent deliveries, with times and responses: the sender's records."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 # has another key's signature, `stale` a good one that is too old.
 Kind = Literal["genuine", "duplicate", "replayed", "conflict", "rival", "unusable", "forged", "stale"]
 HOSTILE: frozenset[Kind] = frozenset({"forged", "stale"})
-# So long before we hear of a death its connections may have ended.
+# A process's connections may end this long before its death is noticed.
 DEATH_S = 1.0
 
 
@@ -36,12 +36,10 @@ class Delivery(NamedTuple):
 class Attempt:
     """One request.
 
-    Attributes:
-        sent_at: Seconds of a clock that never goes back, as `answered_at`, which is for ever where nobody answered.
-        ended_at: When the request was over, with an answer or without.
-        status: 0 where nobody answered.
-        outcome: What the answer called itself, and `reason` why, or what the sender ran into instead of an answer.
-        stepped: Whether clocks were stepped meanwhile, so that it may have become too old or too new.
+    Attributes: sent_at: Seconds of a monotonic clock, like `answered_at`, which is infinite without a response.
+        ended_at: End of the request, with or without a response. status: 0 without a response. outcome: Outcome of the
+        response, with its `reason`, or the sender's error. stepped: Whether clocks were stepped during the request, so
+        that it may be too old or too new.
     """
 
     delivery: Delivery
@@ -63,8 +61,7 @@ class Attempt:
 class Ledger:
     """Every attempt of a run, in the order of sending.
 
-    Attributes:
-        leaks: Answers that held what they must not.
+    Attributes: leaks: Responses with health information.
     """
 
     attempts: list[Attempt] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Senders that keep the order of each prescription, some of them stubborn, and a few who should not be there at all."""
+"""Senders that keep the order of each prescription, some of which retry, and a few illegitimate ones."""
 
 import asyncio
 import random
@@ -17,22 +17,22 @@ from tests.faults.ingress.keys import Keys
 from tests.faults.ingress.ledger import Attempt, Delivery, Kind, Ledger
 from tests.faults.ingress.traffic import Prescription, Prescriptions
 
-# A request without any answer for so long has none; no bridge is meant to be so slow.
+# Timeout of a request, far above the bridge's deadline.
 SILENT_S = 30.0
 # Between two attempts, doubling up to the most; shorter than `Retry-After` asks for, so that more of them fall into a
 # fault.
 RETRY_FIRST_S, RETRY_MAX_S = 0.5, 4.0
-# What a balancer says for a replica that did not answer; the bridge itself says neither.
+# Statuses of a balancer for a replica that did not respond; the bridge uses neither.
 GATEWAY = {502, 504}
-# Answers after which a sender may try again.
+# Responses after which a sender may retry.
 AGAIN = {0, 429, 503}
-# So long after the end of the load every stubborn sender has been served, or there is something wrong.
+# Time limit for the last retries after the end of the load.
 PATIENCE_S = 180.0
 # How old a stale delivery is: beyond any tolerance that a source can be given in earnest.
 STALE_S = 3_600
 # Share of the deliveries that are followed by a copy, a replay, one that is no event, and one that is forged or stale.
 MISCHIEF: Mapping[Kind, float] = {"duplicate": 0.02, "replayed": 0.01, "unusable": 0.01, "forged": 0.01, "stale": 0.01}
-# So long a signature may wait for its request.
+# Maximum age of a signature before its request.
 SIGNED_S = 1.0
 # Most deliveries under way, below the bound of connections of the ingress (2,048); beyond it none is begun.
 # Without a bound each outage ends in a storm of retries that keeps the sender itself busy.
@@ -56,7 +56,7 @@ class Load:
         self._ahead_s, self._stepped_at = 0.0, -inf
 
     def step(self, ahead_s: float) -> None:
-        """Have every sender's clock run `ahead_s` seconds ahead of ours (behind, if negative) from now on."""
+        """Let every sender's clock run `ahead_s` seconds ahead (behind, if negative) from now on."""
         self._ahead_s, self._stepped_at = ahead_s, time.monotonic()
 
     @property
@@ -83,7 +83,7 @@ class Load:
 
     @contextmanager
     def going_to(self, address: str) -> Iterator[None]:
-        """Deliver to another address for the block, by senders who never hang up: each failure is the bridge's."""
+        """Deliver to another address for the block, without hang-ups: each failure is the bridge's."""
         url, hang_ups = self._url, self._hang_ups
         self._url = address + urlsplit(url).path
         self._hang_ups = 0.0
@@ -94,7 +94,7 @@ class Load:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Have connections for the block, and none after it; within another such block, have those."""
+        """Open connections for the block; inside another such block, use its connections."""
         if self._session is not None:
             yield
             return
@@ -111,7 +111,7 @@ class Load:
     async def deliver(
         self, delivery: Delivery, *, stubborn: bool, kind: Kind = "genuine", headers: Mapping[str, str] | None = None
     ) -> None:
-        """Make a delivery, a stubborn sender until it is taken; only the first attempt has the given `headers`."""
+        """Make a delivery, retrying for a stubborn sender; only the first attempt has the given `headers`."""
         delay_s = RETRY_FIRST_S
         while True:
             attempt = await self.attempt(delivery, kind, headers)
@@ -123,7 +123,7 @@ class Load:
     async def attempt(
         self, delivery: Delivery, kind: Kind, headers: Mapping[str, str] | None = None, *, within_s: float = SILENT_S
     ) -> Attempt:
-        """Make one request, signed now unless `headers` are given; hang up when there is no answer in time."""
+        """Make one request, signed now unless `headers` are given; hang up without a response in time."""
         sign = self._keys.forge if kind == "forged" else self._keys.sign
         at = self.now - (STALE_S if kind == "stale" else 0)
         sent = sign(delivery.id, at, delivery.body) if headers is None else headers
@@ -167,7 +167,7 @@ class Load:
                 await asyncio.sleep(due - loop.time())
 
     async def _next(self, prescription: Prescription) -> None:
-        """Make the next delivery of a prescription; whatever becomes of it, another may follow only then."""
+        """Make the next delivery of a prescription; another may follow only after its end."""
         delivery = prescription.deliveries.popleft()
         headers = self._keys.sign(delivery.id, self.now, delivery.body)
         if self._rng.random() < self._hang_ups:
@@ -189,7 +189,7 @@ class Load:
 
 
 def _words(body: bytes) -> tuple[str, str]:
-    """Take `outcome` and `reason` (or `code`) from an answer; empty for anybody else's."""
+    """Return `outcome` and `reason` (or `code`) of a response; empty for responses of other programs."""
     try:
         answer: Any = orjson.loads(body)
     except orjson.JSONDecodeError:

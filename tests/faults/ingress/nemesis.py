@@ -1,4 +1,4 @@
-"""Row X1: whatever may happen, at random, alone or two at a time, for as long as one likes."""
+"""Row X1: random faults, one or two at a time, for a chosen time."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ from tests.faults.ingress.scene import Scene
 Fault = Callable[[Scene], Awaitable[None]]
 
 LENGTH_VARIABLE = "DRX_FAULTS_NEMESIS_S"
-# In the short tier; everything else is in proportion.
+# In the short tier; all other times are in proportion.
 LENGTH_S = 20.0
 HELD_S = (0.5, 6.0)
 CALM_S = (0.0, 3.0)
@@ -56,7 +56,7 @@ FAULTS: Mapping[str, Fault] = {
 
 
 async def nemesis(scene: Scene) -> None:
-    """Do one or two of them, hold them for a while, heal, and again; between two, the keys may be rotated."""
+    """Inject one or two faults for a while, heal, and repeat; the keys may be rotated in between."""
     length_s = float(os.environ.get(LENGTH_VARIABLE) or LENGTH_S * scene.tier.factor)
     clock = await give_clock(scene)
     faults: dict[str, Fault] = {**FAULTS, "T1": partial(jump, clock=clock)}

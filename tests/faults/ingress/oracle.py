@@ -1,8 +1,7 @@
-"""Judges a run by what was promised: pure, from the ledger of the senders, the log, and what the log has brought about.
+"""Checks the promises of a run: a pure function of the senders' ledger, the log, and its effects.
 
-Every answer 2xx is an obligation. A delivery that was answered otherwise, or not at all, may have an effect or none.
-A repeated record (the same event id again) is counted and is no fault, wherever it stands: order is the order of first
-occurrences.
+Every 2xx is a promise. A delivery with another response, or none, may have an effect or not. A repeated record (with
+the same event id) is counted but is not a fault, at any position: order is that of first occurrences.
 """
 
 from collections import Counter
@@ -17,23 +16,23 @@ import orjson
 from tests.faults.ingress.ledger import HOSTILE, Attempt, Kind
 from tests.oracle.states import expected_state
 
-# What a sender of genuine deliveries may be answered, and an intruder.
+# Allowed responses to genuine deliveries, and to intruders.
 _ANSWERS = {0, 200, 202, 503}
 _REFUSALS = {0, 401, 503}
-# Why a delivery is set aside that cannot be an event.
+# Expected reasons of parked deliveries.
 PARKED: Mapping[Kind, str] = {"conflict": "id_conflict", "unusable": "unknown_type"}
 
 Identity = tuple[str, str]
 
 
 class Logged(NamedTuple):
-    """One record of the log, as far as promises go.
+    """One record of the log, with the fields that promises concern.
 
     Attributes:
         place: Topic and partition.
         body_sha256: Lower-case hex, of the body as it was sent.
-        parked: True in the topic of deliveries that are no events.
-        clear: Everything of it that is not sealed off as its value is: here no health information may stand.
+        parked: True in the topic of parked deliveries.
+        clear: Everything except its value: it must not contain health information.
     """
 
     place: tuple[str, int]
@@ -47,11 +46,11 @@ class Logged(NamedTuple):
 
 @dataclass(slots=True)
 class Effects:
-    """What a consumer has made of the log.
+    """The effects of a consumer.
 
     Attributes:
         states: Prescription to its columns, by the names of the model.
-        counts: Prescription to how many effects there were, by the consumer's own count.
+        counts: Prescription to the number of effects, as counted by the consumer.
         events: Ids of the events that had an effect, by prescription.
     """
 
@@ -62,16 +61,13 @@ class Effects:
 
 @dataclass(slots=True)
 class Verdict:
-    """Every broken promise, by its kind, each with the ids that tell where; empty lists are what a bridge must show.
+    """Broken promises by kind, with the ids of their events; all lists must be empty.
 
-    Attributes:
-        lost: Promised, and not in the log, or in the log and without effect.
-        foreign: In the log or among the effects, and sent by nobody with that body; forged and stale ones are.
-        misordered: Accepted before a later delivery of the same prescription was sent, and logged after it.
-        answers: What the contract does not allow to be said.
-        states: Prescriptions whose state is not what the model says.
-        repeated: Records that repeat an event; no fault.
-        unexplained: Events that are repeated although the row was to bring that about for others only.
+    Attributes: lost: Promised, but not in the log, or without effect. foreign: In the log or among the effects, but
+        never sent with that body; forged and stale ones count. misordered: Accepted before a later delivery of the same
+        prescription was sent, and logged after it. answers: Responses that the contract does not allow. states:
+        Prescriptions whose state differs from the model. repeated: Records that repeat an event; not a fault.
+        unexplained: Repeated events that the row's fault does not explain.
         repeated_effects: Effects beyond one for each event.
     """
 
@@ -88,10 +84,10 @@ class Verdict:
 def judge_log(
     attempts: Sequence[Attempt], log: Sequence[Logged], *, replicas: int = 1, may_repeat: AbstractSet[str] | None = None
 ) -> Verdict:
-    """Compare the log with what was sent and answered.
+    """Compare the log with the senders' ledger.
 
-    Between several replicas order is promised for what none of them has spooled. With `may_repeat`, no other ids may
-    stand in the log twice.
+    Between several replicas order is promised only for events that were not spooled. With `may_repeat`, no other ids
+    may be in the log twice.
     """
     times = Counter((each.event_id, each.parked) for each in log)
     events = {(each.event_id, each.body_sha256) for each in log if not each.parked}
@@ -125,7 +121,7 @@ def judge_effects(verdict: Verdict, attempts: Sequence[Attempt], log: Sequence[L
     logged: dict[str, dict[str, bytes]] = {}
     for record in log:
         if not record.parked:
-            # Of two bodies under one id the first stands.
+            # Of two bodies under one id the first is valid.
             logged.setdefault(record.key, {}).setdefault(
                 record.event_id, bodies.get((record.event_id, record.body_sha256), b"")
             )
@@ -150,15 +146,16 @@ def _allowed(attempt: Attempt) -> bool:
         return attempt.status in _REFUSALS
     if attempt.promised and attempt.kind in PARKED:
         return (attempt.outcome, attempt.reason) == ("parked", PARKED[attempt.kind])
-    # Meanwhile its signature may have become too old.
+    # Its signature may have become too old by then.
     aged = attempt.stepped or attempt.kind == "replayed"
     return attempt.status in _ANSWERS or (aged and attempt.status in _REFUSALS)
 
 
 def _misordered(owed: Iterable[Attempt], attempts: Iterable[Attempt], log: Sequence[Logged]) -> list[str]:
-    """Find the events that stand after one that was sent when they had already been promised.
+    """Find the events that are after one that was sent when they had already been promised.
 
-    Or in another partition than those of the same prescription before them: nobody keeps order between two.
+    Also those in another partition than earlier events of the same prescription, since there is no order between
+    partitions.
     """
     sent_at: dict[str, float] = {}
     for each in attempts:

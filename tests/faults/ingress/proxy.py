@@ -1,4 +1,4 @@
-"""TCP proxies before brokers that can be made slow, narrow, deaf on one side, or to break what goes through them."""
+"""TCP proxies in front of brokers that can delay, throttle, block one direction, or corrupt bytes."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ from typing import Any
 from bridge.dev.ports import HOST
 
 _CHUNK_BYTES = 65_536
-# Length and correlation id of an answer (Kafka protocol guide, "Response Header").
+# Length and correlation id of a response (Kafka protocol guide, "Response Header").
 _KEPT_BYTES = 8
 # Zero seconds to linger: a close is a reset.
 _RESET = struct.pack("ii", 1, 0)
@@ -20,15 +20,13 @@ _RESET = struct.pack("ii", 1, 0)
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """What happens to the bytes of one direction.
+    """The faults of one direction.
 
-    Attributes:
-        delay_s: Until each piece goes on; pieces keep their order.
-        rate_bytes_s: Most bytes a second of one connection.
-        slice_bytes: Largest piece that goes on at once.
-        reset_after_bytes: The connection is reset, both ways, when it has carried so much since it was made.
-        garbled: All ones instead of each piece but its first bytes, which are the length and the number of an answer.
-        deaf: Nothing goes on; what comes is held back and goes on when the trouble ends.
+    Attributes: delay_s: Delay of each piece; pieces keep their order. rate_bytes_s: Most bytes a second of one
+        connection. slice_bytes: Largest piece that is forwarded at once. reset_after_bytes: The connection is reset,
+        both ways, when it has carried so much since it was made. garbled: Replace each piece by ones, except its first
+        bytes, the length and correlation id of a response. deaf: Forward nothing; received bytes are forwarded when the
+        trouble ends.
     """
 
     delay_s: float = 0.0
@@ -43,7 +41,7 @@ NONE = Trouble()
 
 
 class Proxy:
-    """One listening port that leads to another.
+    """One listening port that forwards to another.
 
     Attributes:
         to_broker: Trouble of what clients send; may be changed at any time, as `to_client`.

@@ -23,7 +23,7 @@ class Reader:
     schema: str
 
     def wait_settled(self, log: Sequence[Logged]) -> None:
-        """Return when every record of its topic is settled; it may take long, but must not stand still."""
+        """Return when every record of its topic is settled; fail if there is no progress."""
         ends: dict[int, int] = {}
         for record in log:
             if not record.parked:

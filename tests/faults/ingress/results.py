@@ -14,20 +14,15 @@ RESULTS = ROOT / "build" / "faults" / "rows.ndjson"
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One run of one row; the faults among the figures must be 0, the others are what it costs.
+    """One run of one row; violations must be 0, the other figures are costs.
 
-    Attributes:
-        row: Its name in the matrix, and `title` what is done to the bridge.
-        requests: Attempts of all kinds: `promised` were answered 2xx, `unavailable` 503, `unanswered` not at all.
-        lost: Promised and not kept.
-        foreign: In the log or among the effects without having been sent like that: forged, stale, changed.
-        repeated: Records that repeat an event.
-        repeated_effects: Effects beyond one for each event.
-        misordered: Events that were overtaken within their prescription.
-        worst_answer_s: The longest wait for an answer, and `sender_late_s` the longest that the senders' own loop stood
-            still.
-        p99_calm_s: The wait of 99 of 100 deliveries before an attack, and `p99_s` beside it; 0 in other rows.
-        recovery_s: From the end of the fault until all was durable in Kafka and a new delivery was answered 200.
+    Attributes: row: Its name in the matrix, and `title` its fault. requests: Attempts of all kinds: `promised` got a
+        2xx, `unavailable` a 503, `unanswered` no response. lost: Promised and not kept. foreign: In the log or among
+        the effects, but not sent in that form: forged, stale, changed. repeated: Records that repeat an event.
+        repeated_effects: Effects beyond one for each event. misordered: Events that were overtaken within their
+            prescription. worst_answer_s: The longest wait for a response, and `sender_late_s` the longest pause of the
+            senders' loop. p99_calm_s: The p99 latency before an attack, and `p99_s` during it; 0 in other rows.
+            recovery_s: From the end of the fault until all was durable in Kafka and a new delivery got a 200.
     """
 
     row: str
