@@ -109,6 +109,7 @@ def test_the_notes_sign_a_test_call_for_a_sandbox_source_only() -> None:
     both = changed(only, "ingress.sources.try", {**real, "environment": "sandbox", "existingSecret": "drx-try"})
     production, sandbox = notes(only), notes(both)
 
+    assert "/webhooks/drx  (inside the cluster only)" in production
     assert "simulate" not in production
     assert "get secret" not in production
     assert "get secret drx-try " in sandbox

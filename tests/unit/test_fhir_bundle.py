@@ -14,12 +14,13 @@ from consumers.fhir.bundle import (
     id_in,
     outcomes,
     parsed,
+    patched,
     refusal,
     transaction,
     version_in,
     version_of,
 )
-from consumers.fhir.elements import Naming
+from consumers.fhir.elements import OUR_ITEM, Naming
 from consumers.fhir.mapping import Resource
 from tests.fhir.told import NAMING
 
@@ -42,8 +43,17 @@ def test_an_identifier_of_others_that_begins_as_ours_stays() -> None:
     theirs = [{"system": f"https://ehr.example/{name}", "value": "1"} for name in ("order-number", "prescription/old")]
     ours = naming.identifier("prescription", "rx_1")
     current = {"resourceType": "MedicationRequest", "id": "drx-1", "identifier": [*theirs, *ours, {"value": "2"}]}
+    notes = [{"id": f"{OUR_ITEM}-1", "text": "ours"}, {"id": "1", "text": "theirs"}]
 
-    assert foreign(current, naming) == {"identifier": [*theirs, {"value": "2"}]}
+    assert foreign(current | {"note": notes}, naming) == {"identifier": [*theirs, {"value": "2"}], "note": notes[1:]}
+
+
+def test_a_partial_update_changes_its_elements_and_keeps_what_others_may_write() -> None:
+    meta = {"tag": [{"code": "x"}], "source": SOURCE}
+    current = {"id": "drx-1", "intent": "order", "status": "draft", "meta": {**meta, "versionId": "3"}}
+
+    assert patched(an_order(), current) == {**current, "identifier": [OURS], "status": "active", "meta": meta}
+    assert "id" not in composed(an_order()._replace(id=""), {}, source=SOURCE)
 
 
 def test_a_reference_to_another_patient_is_another_person() -> None:
@@ -51,6 +61,11 @@ def test_a_reference_to_another_patient_is_another_person() -> None:
 
     assert not another_person(order, {"subject": {"reference": "Patient/1", "display": "Quintero"}})
     assert another_person(order, {"subject": {"reference": "Patient/2"}})
+    identified = an_order(subject={"identifier": {"system": "urn:mrn", "value": "1"}})
+    subjects = [
+        {"identifier": {"system": f"urn:{of}", "value": no}} for of, no in (("mrn", "1"), ("mrn", "2"), ("", "2"))
+    ]
+    assert [another_person(identified, {"subject": each}) for each in subjects] == [False, True, False]
 
 
 @pytest.mark.parametrize(

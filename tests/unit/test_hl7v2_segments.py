@@ -21,6 +21,7 @@ def line(**fields: object) -> str:
 
 def test_components_repetitions_and_subcomponents_have_their_delimiters() -> None:
     assert line(f1="1", f3=[("a", "", ("b", "c")), "d"], f5=NULL, f6=("", None)) == 'ZZZ|1||a^^b&c~d||""'
+    assert line(f1="", f2="X", f3="") == "ZZZ||X"
 
 
 def test_characters_that_no_field_holds_are_counted() -> None:

@@ -192,12 +192,14 @@ def test_the_work_does_not_depend_on_the_outcome(vector: Vector, work: list[str]
 def test_a_slot_file_of_a_combination_has_a_line_for_each_secret(tmp_path: Path) -> None:
     scheme = configure("github+basic", {}, tolerance_s=300)
     where = tmp_path / "current"
-    where.write_text("a-secret-of-many-characters\naccept_until = 2030-01-01T00:00:00Z\nbasic = drx:a-long-password\n")
+    where.write_text("sixteen-letters!\naccept_until = 2030-01-01T00:00:00Z\nbasic = drx:a-long-password\n")
 
     (slot,) = load(tmp_path, scheme)
 
     assert isinstance(slot.key, tuple)
     assert [type(key) for key in slot.key] == [HmacKey, SharedSecret]
+    token = {"issuer": "https://a.example", "audience": "https://b.example", "algorithms": "HS256,"}
+    assert [configure(name, token, tolerance_s=300).multiline for name in ("jwt+basic", "basic+jwt")] == [True, False]
 
     where.write_text("a-secret-of-many-characters")
     with pytest.raises(SecretsError, match="has no line `basic"):
@@ -235,6 +237,7 @@ PAIRS = {"header": "X-S", "format": "pairs", "template": "{timestamp}.{body}"}
         ("", {}, "scheme"),
         ("body_hmac", {}, "scheme_header"),
         ("cidr", {}, "scheme_networks"),
+        ("cidr", {"networks": ","}, "scheme_networks"),
         ("cidr", {"networks": "192.0.2.1/24"}, "scheme_networks"),
         ("cidr", {"networks": "10.0.0.0/8", "trusted_proxies": "x"}, "scheme_trusted_proxies"),
         ("photon", {}, "scheme_template"),
