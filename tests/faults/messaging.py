@@ -1,4 +1,4 @@
-"""Scenes of `hl7v2`: groups with a receiver each, which keeps every message that it acknowledges."""
+"""Scenes of `hl7v2`: groups with a receiver each, which stores every acknowledged message."""
 
 import socket
 import socketserver
@@ -21,8 +21,7 @@ NAME = "hl7v2"
 class Receiver(AwayServer):
     """An MLLP server that acknowledges every message.
 
-    Attributes:
-        taken: Every message that it acknowledged, in order; a repeat once more.
+    Attributes: taken: Every acknowledged message in order, repeats included.
     """
 
     def __init__(self) -> None:
@@ -98,7 +97,7 @@ def check(receiver: Receiver, scene: Scene) -> None:
 
 
 def _messages(lives: Lives, number: int) -> list[str]:
-    """Return what control ids say of the events that are due of one prescription; all once its patient is known."""
+    """Return the control ids of a prescription's events whose messages are due: all once its patient is known."""
     document: Document = {}
     told = Hl7Options(host=HOST, port=1)
     due = []

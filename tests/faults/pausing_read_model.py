@@ -1,4 +1,4 @@
-"""The read model with a pause at each event: few records then keep it busy for as long as a fault needs."""
+"""The read model with a pause at each event, so that few records keep it busy during a fault."""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Scenes of the read model: every prescription is what the oracle says, and every event is there once."""
+"""Scenes of the read model: every prescription must match the oracle, and every event must exist once."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

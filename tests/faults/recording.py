@@ -1,4 +1,4 @@
-"""Scenes of `fhir`: groups write to one FHIR server, each under identifiers of its own."""
+"""Scenes of `fhir`: groups write to one FHIR server, each under separate identifiers."""
 
 import asyncio
 import threading
@@ -26,7 +26,7 @@ NAME = "fhir"
 
 
 class Server:
-    """The fake FHIR server in a thread of its own, which may be away; what it keeps stays."""
+    """The fake FHIR server in a thread, which may be down; its data is kept."""
 
     def __init__(self) -> None:
         self._port = free_port()
@@ -111,7 +111,7 @@ def check(server: Server, base: str, scene: Scene) -> None:
                     wrong.append(place)
     assert wrong == []
     origins = {place for place in found if place.startswith("Provenance/")}
-    # A signal that stood for a while only leaves a flag that is inactive.
+    # A resolved signal leaves an inactive flag.
     assert {found[place].get("status") for place in found.keys() - origins} <= {"inactive"}
     assert {target["reference"] for each in origins for target in found[each]["target"]} >= told
     # A repeat of what was written already is no new version: none has more than its key has events.
@@ -119,7 +119,7 @@ def check(server: Server, base: str, scene: Scene) -> None:
 
 
 def _by_our_ids(kept: Iterable[dict[str, Any]], base: str) -> dict[str, dict[str, Any]]:
-    """Return a group's resources as if we had chosen all ids; no identifier says which we would have."""
+    """Return a group's resources with the ids that the consumer would have chosen."""
     own = [each for each in kept if each["meta"].get("source", "").startswith(base)]
     names = {
         f"{each['resourceType']}/{each['id']}": f"{each['resourceType']}/{had['value']}"

@@ -1,4 +1,4 @@
-"""Renders what faults came to into docs/reliability.md: `python -m tests.faults.report`."""
+"""Renders the results of fault runs into docs/reliability.md: `python -m tests.faults.report`."""
 
 import sys
 from collections.abc import Sequence

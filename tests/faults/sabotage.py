@@ -1,7 +1,7 @@
 """The bridge with one promise broken on purpose: `python -m tests.faults.sabotage NAME serve`.
 
-A harness that has never failed proves nothing; this is what it must find. The code of the bridge has no switch for any
-of it: one function is replaced before the command runs.
+The harness must detect each of these. The bridge's code has no switches for them: a function is replaced before the
+command runs.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from bridge.spool.store import Spool
 
 
 def ack_before_write() -> None:
-    """Answer 200 when a record is handed over, whatever becomes of it."""
+    """Respond 200 when a record is handed over, before its outcome."""
     enqueue = PartitionWriters.enqueue
 
     def hasty(self: PartitionWriters, accepted: Sequence[Accepted]) -> asyncio.Future[Durable]:
@@ -35,7 +35,7 @@ def ack_before_write() -> None:
 
 
 def drop_on_rebuild() -> None:
-    """Take what was in memory when the circuit opened for written, and forget it."""
+    """Treat records in memory as written when the circuit opens, and drop them."""
     switch = PartitionWriter._switch_to_spool
 
     def forgetful(self: PartitionWriter, front: Sequence[Pending] = ()) -> bool:
@@ -47,9 +47,9 @@ def drop_on_rebuild() -> None:
 
 
 def redrive_past_the_spool() -> None:
-    """Send what was in memory when the circuit opened behind newer events of its partition that come out of the spool.
+    """Send the records in memory after newer events of their partition from the spool.
 
-    Not only what was in flight: brokers that were frozen may write that when they thaw, and then it is first after all.
+    Not only records in flight: brokers that thaw may still write those first.
     """
     switch, put = PartitionWriter._switch_to_spool, PartitionWriter._put
     held: defaultdict[PartitionWriter, list[Record]] = defaultdict(list)
@@ -75,7 +75,7 @@ def redrive_past_the_spool() -> None:
 
 
 def reorder_on_drain() -> None:
-    """Take what is spooled from its end."""
+    """Drain the spool from its end."""
     peek = Spool.peek
 
     async def reversed_peek(self: Spool, partition: tuple[str, int], *, most: int, most_bytes: int) -> list[Entry]:
@@ -85,7 +85,7 @@ def reorder_on_drain() -> None:
 
 
 def unsealed_spool() -> None:
-    """Write the spool in clear."""
+    """Write the spool in plaintext."""
 
     class Clear:
         def __init__(self, _: bytes) -> None:
@@ -101,7 +101,7 @@ def unsealed_spool() -> None:
 
 
 def dedupe_on_seen() -> None:
-    """Take whatever was seen for committed."""
+    """Treat every seen id as committed."""
     settled = KnownIds.settled
 
     def credulous(self: KnownIds, identity: Identity, state: Settled) -> None:
@@ -111,10 +111,10 @@ def dedupe_on_seen() -> None:
 
 
 def forget_the_log() -> None:
-    """Take nothing of what the topics hold for known."""
+    """Ignore the ids in the topics."""
 
     def oblivious(self: KnownIds, identity: Identity, at_s: float, record_key: bytes = b"") -> None:
-        """Remember nothing."""
+        """Remember no ids."""
 
     KnownIds.recalled = oblivious  # type: ignore[method-assign]
 

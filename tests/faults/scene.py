@@ -1,4 +1,4 @@
-"""One topic of lives, one database, one group, and the processes that a fault is done to."""
+"""One topic of histories, one database, one group, and the processes under fault."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ from tests.topic_filler import Lives, fill
 PARTITIONS = 4
 # The least that brokers allow: where several share a group, it waits this long for one that was killed.
 SESSION_S = "6"
-# Between two looks at what is settled: several scenes look at the same time.
+# Interval of queries for settled records; several scenes query at the same time.
 LOOK_S = 0.2
 
 
@@ -36,14 +36,14 @@ class Ground:
 
 
 class Subject(NamedTuple):
-    """The consumer that a fault is done to.
+    """The consumer under fault.
 
     Attributes:
         name: Entry point.
-        options: Its own settings, without their prefix, and `unpaused` those with which a process takes no pauses.
-        check: Compares what it has brought about with the lives, once all is settled.
+        options: Its settings without prefix, and `unpaused` those of a process without pauses.
+        check: Compares its effects with the histories, once all records are settled.
         environment: Further variables of its processes.
-        tables: Statements that make what it needs in its database.
+        tables: Statements that create its tables.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Subject(NamedTuple):
 
 
 class Questions:
-    """One connection to a database for all questions, since a connect costs more than an answer; of one thread only."""
+    """One database connection for all queries of a thread, since connecting costs more than a query."""
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
@@ -91,11 +91,9 @@ class Questions:
 
 @dataclass
 class Scene:
-    """What a test does its faults to.
+    """The environment of a fault test.
 
-    Attributes:
-        stack: Ends what the scene has started.
-        records: What is still to be written.
+    Attributes: stack: Ends everything that the scene has started. records: Records still to be written.
     """
 
     ground: Ground
@@ -137,7 +135,7 @@ class Scene:
         return process
 
     def forget_members(self) -> None:
-        """Have the group forget its members, which are dead or frozen, and not wait for their sessions to run out."""
+        """Remove dead or frozen members from the group, without waiting for their sessions to expire."""
         forget_members(self.ground.bootstrap_servers, self.group)
 
     def ask(self, query: str) -> list[Any]:

@@ -1,3 +1,3 @@
-"""The seed of all that is left to chance in the faults: given in the environment, or drawn when the run begins."""
+"""The seed of all random choices in the faults: from the environment, or drawn at the start."""
 
 SEED_VARIABLE = "DRX_FAULTS_SEED"

@@ -1,4 +1,4 @@
-"""A service that handlers call: it may be away, or fail some calls; it keeps what it was told, in order."""
+"""A service that handlers call: it may be down, or fail some calls; it stores events in order."""
 
 import random
 import threading
@@ -13,13 +13,13 @@ from tests.faults.away import HOST, AwayServer
 
 
 class Sink(AwayServer):
-    """An HTTP server of this process; the same event is the same effect, however often it is told.
+    """An HTTP server in this process; repeats of an event have no further effect.
 
     Attributes:
         told: For each group and key the ids of its events, in the order of their first calls that passed.
-        posted: For each group the id of each event that `forward` has posted to it, to the bodies that it had.
-        failed: Calls that it failed on purpose.
-        takes: Whether it takes events; it answers pings all the same.
+        posted: For each group, event id to the bodies that `forward` has posted.
+        failed: Number of calls that it failed on purpose.
+        takes: Whether it accepts events; it always responds to pings.
     """
 
     def __init__(self, seed: int) -> None:
@@ -37,11 +37,11 @@ class Sink(AwayServer):
         return f"http://{HOST}:{self.port}/"
 
     def fail(self, percent: int) -> None:
-        """Fail `percent` of the calls from now on: half of them with 503, half without any answer."""
+        """Fail `percent` of the calls from now on: half of them with 503, half without a response."""
         self._percent = percent
 
     def endpoint(self, group: str, *, pause_s: float = 0.0) -> str:
-        """Return where `forward` posts the events of a group; `pause_s` pass between an effect and its answer."""
+        """Return the URL for the events of a group in `forward`; `pause_s` pass between an effect and its response."""
         return f"{self.url}{group}/{pause_s:g}"
 
     def bound(self) -> ThreadingHTTPServer:
@@ -90,4 +90,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""

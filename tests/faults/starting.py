@@ -1,4 +1,4 @@
-"""Scenes of `workflow`: groups call one Temporal server, each in a namespace of its own."""
+"""Scenes of `workflow`: groups call one Temporal server, each in a separate namespace."""
 
 import asyncio
 from collections.abc import Iterator
@@ -16,11 +16,11 @@ from tests.temporal.histories import Told, a_client, told
 from tests.temporal.server import TemporalServer
 from tests.topic_filler import Lives
 
-# What waits too long all the while, and what does so until a test says that it is over.
+# Items that stay overdue, and those that a test resolves.
 WAITING, OVER = 40, 10
-# A life that is a copy of another has the ids of its requests.
+# A copied history has the request ids of the original.
 RULES = SHIPPED_RULES.read_text(encoding="utf-8").replace("{source}", "{source}:{key}")
-# In the place of the read model's views, with what `workflow` asks of them.
+# A substitute for the read model's views, with the columns that `workflow` queries.
 _VIEWS = (
     "create schema read_model",
     """
@@ -82,9 +82,9 @@ def expected(lives: Lives) -> dict[str, list[tuple[str, str]]]:
 
 
 def check(server: TemporalServer, namespace: str, scene: Scene) -> None:
-    """Every workflow was started by its first event and told all others, in order; nothing is parked.
+    """Check that every workflow was started by its first event and got all others, in order; no record is parked.
 
-    Workflows for what waits too long are signalled when the wait ends.
+    Workflows for overdue items are signalled at the end of the wait.
     """
     _wait_started(scene, WAITING + OVER)
     execute(scene.dsn, _ENDS)
@@ -98,7 +98,7 @@ def check(server: TemporalServer, namespace: str, scene: Scene) -> None:
         workflow = found[workflow_id]
         assert workflow is not None, workflow_id
         assert workflow.started_with["event_id"] == said[0][1]
-        # This server does not know a repeated signal; one that comes again has the same event.
+        # This server does not recognise repeated signals; a repeat has the same event.
         signals = dict.fromkeys((name, event["event_id"]) for name, event in workflow.signals)
         assert list(signals) == [each for each in said if each[0]]
     assert sorted(over for _, over in rows) == [False] * WAITING + [True] * OVER

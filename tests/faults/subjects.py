@@ -1,4 +1,4 @@
-"""The consumers that chance is let loose on, and how much they do between two faults."""
+"""The consumers of random faults, and their number of records between faults."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -18,7 +18,7 @@ from tests.temporal.server import TemporalServer
 from tests.topic_filler import Lives
 
 Kind = Literal["batches", "lanes", "read_model", "forward"]
-# Those that write to what is no database, and take no pauses.
+# Consumers that write to other systems, without pauses.
 Writer = Literal["fhir", "hl7v2", "workflow", "archive"]
 # More than a process settles in a second, since each event takes a pause: there is work left when it is killed.
 RECORDS_PER_S = 200

@@ -1,4 +1,4 @@
-"""What is done to several groups at once: their processes die or freeze, or what they write to is away."""
+"""Faults of several groups at once: their processes are killed or frozen, or their sinks are down."""
 
 import signal
 import time
@@ -28,23 +28,23 @@ OPEN_TRANSACTION_S = 2 * HANG_S
 
 class Peer(Protocol):
     def open(self) -> None:
-        """Be there again."""
+        """Be available again."""
 
     def close(self) -> None:
-        """Go away."""
+        """Be unavailable."""
 
 
 def kill(
     scenes: Sequence[Scene], kills: int, *, points: Iterable[str] = (AFTER_AN_EFFECT,), records: int = RECORDS_PER_KILL
 ) -> None:
-    """Kill a process of each group so often.
+    """Kill processes of each group repeatedly.
 
     Args:
         scenes: One of each group.
-        kills: How many processes of each.
-        points: The failpoint at which each dies; amid its work, once it has caught up, where that is empty or there is
-            none left.
-        records: How many are written for each kill.
+        kills: Number of processes of each group.
+        points: The failpoints of the kills; if empty or used up, processes are killed during their work after catching
+            up.
+        records: Records written for each kill.
     """
     for point in islice(chain(points, repeat("")), kills):
         dying = [scene.member(point) for scene in scenes]
@@ -79,7 +79,7 @@ def be_away(
     kills: int = 0,
     records: int | None = None,
 ) -> None:
-    """Hold what consumers write to away until each has failed often, and for that long besides.
+    """Keep sinks unavailable until each consumer has failed often, and for the given time.
 
     Meanwhile `records` are written (all that are left if None), and `kills` processes of each group are killed, as a
     liveness probe or a full node would.
@@ -116,7 +116,7 @@ def wait_frozen(process: ConsumerProcess) -> None:
 
 
 def thaw(zombie: ConsumerProcess) -> None:
-    """Let it go on, and wait until it knows that it was away."""
+    """Let it continue, and wait until it has noticed the freeze."""
     kinds = ("revoked", "lost")
     zombie.thaw()
     until(

@@ -1,4 +1,4 @@
-"""Looks at the offsets of a group all the time: neither those in the database nor those in Kafka may go back."""
+"""Watches the offsets of a group: neither those in the database nor those in Kafka may go back."""
 
 import asyncio
 import threading
@@ -20,9 +20,8 @@ _PROGRESS = "select part, next_offset from drx_consumer.progress where grp = $1 
 class Offsets:
     """The latest offset of each partition in both places.
 
-    Attributes:
-        answered: The places that have given an answer.
-        steps_back: What must be empty: where and in which partition an offset was lower than before, and both.
+    Attributes: answered: The places that have returned an offset. steps_back: Must be empty: place and partition of
+    offsets that went back, with both values.
     """
 
     def __init__(self) -> None:
@@ -41,7 +40,7 @@ class Offsets:
 
 @contextmanager
 def watched(scene: Scene) -> Iterator[Offsets]:
-    """Look until the block ends, also before the scene's first process has made its tables."""
+    """Watch until the block ends, also before the scene's first process has created its tables."""
     offsets, stop = Offsets(), threading.Event()
     with ThreadPoolExecutor(1) as pool:
         looking = pool.submit(asyncio.run, _look(scene, offsets, stop))
@@ -55,12 +54,12 @@ def watched(scene: Scene) -> Iterator[Offsets]:
 
 async def _look(scene: Scene, offsets: Offsets, stop: threading.Event) -> None:
     connection = await asyncpg.connect(scene.dsn)
-    # Never joins, so it disturbs nobody.
+    # It never joins the group, so it does not disturb it.
     consumer = Consumer({"bootstrap.servers": scene.ground.bootstrap_servers, "group.id": scene.group})
     places = [TopicPartition(scene.topic, number) for number in range(scene.partitions)]
     try:
         while not stop.wait(LOOK_S):
-            # Neither has an answer all the time: the tables are made by the first process, a coordinator by its group.
+            # Both may fail at first: the first process creates the tables, and the group its coordinator.
             with suppress(asyncpg.UndefinedTableError):
                 offsets.see("postgres", await connection.fetch(_PROGRESS, scene.group))
             with suppress(KafkaException):

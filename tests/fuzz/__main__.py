@@ -1,7 +1,7 @@
-"""Fuzz what takes bytes from outside: `python -m tests.fuzz [--executions N] [--minimise] [TARGET]...`.
+"""Fuzz the code that reads external bytes: `python -m tests.fuzz [--executions N] [--minimise] [TARGET]...`.
 
 Each target starts from the inputs kept in `corpus/` and those of earlier runs in `build/fuzz/`. An input that breaks a
-property is kept there as well; `--minimise` takes into `corpus/` what reaches something that nothing smaller does.
+property is also kept there; `--minimise` moves inputs into `corpus/` that reach code no smaller input reaches.
 """
 
 import argparse
@@ -65,13 +65,13 @@ def fuzz(target: Target, executions: int) -> int:
 
 
 def entry(word: bytes) -> str:
-    """Write a word as libFuzzer's dictionaries do."""
+    """Format a string for libFuzzer's dictionaries."""
     escaped = "".join(f"\\x{byte:02x}" for byte in word)
     return f'"{escaped}"\n'
 
 
 def minimise(target: Target) -> None:
-    """Keep the fewest inputs, and the shortest, that reach all that the inputs of all runs reach."""
+    """Keep the fewest and shortest inputs with the coverage of all inputs of all runs."""
     inputs = unpacked(target)
     with tempfile.TemporaryDirectory() as fewest:
         said = run(target, ["-merge=1", f"-max_len={target.max_bytes}", fewest, str(inputs)])

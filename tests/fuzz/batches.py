@@ -1,4 +1,4 @@
-"""Any body of JSON or XML through a mapping file: each element is an event, ignored or parks all, and is nowhere else.
+"""Any JSON or XML body through a mapping file: each element is an event, ignored, or parks the delivery.
 
 `python -m tests.fuzz.batches N` tries N random bodies, and prints how they ended and how long the slowest one took.
 """
@@ -206,7 +206,7 @@ def check(content: bytes) -> None:
 
 
 def outcome_of(choices: Choices, *, is_thorough: bool = True) -> tuple[str, float]:
-    """Map one body, check that all of it is accounted for, and return how it ended and the seconds that it took."""
+    """Map one body, check that every element is accounted for, and return the outcome and the duration in seconds."""
     shape = choices.one(SHAPES)
     text = a_body(choices, shape)
     began = time.perf_counter()
@@ -292,7 +292,7 @@ def element(choices: Choices) -> Any:
 
 
 def marked(shape: Shape, body: Any) -> None:
-    """Make each text of a body that says `mark` a text of its own that names its place."""
+    """Replace each `mark` in a body by a unique string with its position."""
     owners = [*shape.elements(body), *shape.orders(body)]
     count = 0
     for path, holder, name in leaves(body):
@@ -312,7 +312,7 @@ def leaves(node: Any, *way: str | int) -> Iterator[tuple[Path, Any, Any]]:
 
 
 def assert_accounted(shape: Shape, body: Any, outcome: Mapped) -> None:
-    """Check that each element is in events of its own, and in these alone; one that is ignored is in none."""
+    """Check that each element is only in its events, and ignored elements in none."""
     said = [repr(event.value) for event in outcome.events]
     assert len({event.id for event in outcome.events}) == len(said)
     elements = shape.elements(body)

@@ -1,4 +1,4 @@
-"""Decisions out of bytes: what a target builds is then a function of its input alone, and small changes stay small."""
+"""Choices derived from bytes, so that a target's data is a function of its input, and small changes stay small."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -9,7 +9,7 @@ _BYTE = 256
 
 
 class Choices:
-    """Takes from the front of some bytes; when they are used up, every choice is the first."""
+    """Reads from the front of some bytes; when they are used up, every choice is the first."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content

@@ -1,4 +1,4 @@
-"""Any bytes as a record: refused with a code of the list, or a value that is read again as it was."""
+"""Any bytes as a record: refused with a known code, or a value that survives encoding and decoding."""
 
 from typing import Any
 from uuid import UUID

@@ -1,6 +1,6 @@
 """Fuzz one target, guided by the coverage of `bridge`: `python -m tests.fuzz.engine TARGET [option of libFuzzer]...`.
 
-A process of its own, since libFuzzer ends the one that it runs in.
+A separate process, since libFuzzer ends the process that it runs in.
 """
 
 import importlib

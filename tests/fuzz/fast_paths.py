@@ -1,4 +1,4 @@
-"""Any body, and any edits of a good one, under any head: the fast path answers as the reference does, or not at all."""
+"""Any body or edited valid body, with any headers: the fast path returns the reference's result or defers."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Any edit of a sound delivery: an event that says all of its body and survives its way to Kafka, or a reason."""
+"""Any edit of a valid delivery: an event with all of its body that survives encoding, or a reason."""
 
 import copy
 import io
@@ -71,7 +71,7 @@ def check(content: bytes) -> None:
 
 
 def parked_record(delivery: Delivery, park: ParkReason) -> Record:
-    """Return the record of what is parked, once it was seen to hold the exact body."""
+    """Check that the record of a parked delivery has the exact body, and return it."""
     value = unrecognized_value(delivery, park)
     assert value["body"] == delivery.body
     payload = codec().encode(UNRECOGNIZED_SCHEMA, value)
@@ -80,7 +80,7 @@ def parked_record(delivery: Delivery, park: ParkReason) -> Record:
 
 
 def mapped_record(delivery: Delivery, mapped: Mapped, document: dict[str, object]) -> Record:
-    """Return the record of an event, once it was seen to say all of its body in any Avro reader."""
+    """Check that the record of an event has all of its body in any Avro reader, and return it."""
     (event,) = mapped.events
     assert re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", event.key)
     # A native prescription never shares a key with a vendor's; accounts and prescribers are in a topic of their own.
@@ -94,7 +94,7 @@ def mapped_record(delivery: Delivery, mapped: Mapped, document: dict[str, object
 
 
 def edit(choices: Choices, document: dict[str, Any]) -> None:
-    """Set one member, take it out, add one, give it another spelling, or put one in another's place."""
+    """Set, remove, add, rename or move one member."""
     places = holders(document)
     holder: Any = choices.one(places)
     place: Any = choices.one(list(holder)) if isinstance(holder, dict) else choices.below(len(holder))
@@ -114,7 +114,7 @@ def edit(choices: Choices, document: dict[str, Any]) -> None:
 
 
 def respelt(value: Any) -> Any:
-    """Give a scalar the other type that says the same."""
+    """Convert a scalar to the equivalent other type."""
     match value:
         case bool() | None:
             return str(value).lower()

@@ -1,4 +1,4 @@
-"""Any mapping file and body: events that survive their way to Kafka, a reason, or a line for the file's author."""
+"""Any mapping file and body: events that survive encoding, a reason, or an error line for the file's author."""
 
 import json
 import re

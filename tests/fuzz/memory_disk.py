@@ -1,4 +1,4 @@
-"""A file system in memory, whole and prompt, so that a spool can be opened a thousand times a second."""
+"""A reliable, fast file system in memory, so that a spool can be opened a thousand times a second."""
 
 from itertools import count
 from pathlib import Path
@@ -9,7 +9,7 @@ FREE_BYTES = 1 << 40
 
 
 class MemoryDisk(Disk):
-    """What `Disk` asks for; directories are the prefixes of names."""
+    """Implements `Disk`; directories are prefixes of names."""
 
     def __init__(self, files: dict[Path, bytes]) -> None:
         self.files = files
@@ -17,7 +17,7 @@ class MemoryDisk(Disk):
         self._numbers = count(1)
 
     def make_directory(self, directory: Path) -> None:
-        """There is nothing to make."""
+        """Do nothing: directories are implicit."""
 
     def lock(self, directory: Path) -> int:
         return self._open(directory)

@@ -1,4 +1,4 @@
-"""Any headers, query and body against every scheme: a refusal or a proof, and no proof of what nobody signed."""
+"""Any headers, query and body with every scheme: no unsigned delivery is verified."""
 
 from urllib.parse import unquote_to_bytes
 
@@ -31,7 +31,7 @@ def check(content: bytes) -> None:
 
 
 def check_proved(vector: Vector, raw: Raw) -> None:
-    """Check that what is proved is what the vector's sender signed, or that its secret is there."""
+    """Check that a verified delivery is the one that the vector's sender signed, or contains its secret."""
     proof = vector.scheme.verify(raw, vector.slots, vector.now)
     true = vector.scheme.verify(vector.raw, vector.slots, vector.now)
     assert proof.slot in {slot.name for slot in vector.slots} | {ADDRESS_ONLY}
@@ -64,7 +64,7 @@ def distorted(choices: Choices, vector: Vector, names: list[bytes]) -> Raw:
 
 
 def spoilt(choices: Choices, text: bytes) -> bytes:
-    """Change a text in one place, or choose any."""
+    """Change a string in one position, or choose any."""
     if choices.below(3) == 1:
         return choices.chunk(120)
     at = choices.below(len(text) + 1)

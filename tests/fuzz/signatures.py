@@ -1,4 +1,4 @@
-"""Any three headers and body against the construction itself: nothing is accepted that no key of the source signed."""
+"""Any three headers and body with Standard Webhooks: only deliveries signed by a key of the source are accepted."""
 
 import base64
 import hashlib
@@ -87,7 +87,7 @@ def attempted(work: Callable[[], Answer]) -> Answer | str:
 
 
 def check_rest(heads: dict[bytes, bytes]) -> None:
-    """Check that what else a head says of a verified delivery is taken or refused."""
+    """Check that the other headers of a verified delivery are accepted or refused."""
     assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", trace_of(heads))
     assert "webhook-signature" not in safe_headers(heads, SCHEME)
     if heads.get(b"content-length", b"0").isdigit():  # the HTTP parser refuses all else
@@ -102,7 +102,7 @@ def message(choices: Choices) -> tuple[bytes, bytes, bytes]:
 
 
 def element(choices: Choices, sent: tuple[bytes, bytes, bytes]) -> bytes:
-    """Choose one element of the signature header: a good one, a spoilt one, or anything."""
+    """Choose one element of the signature header: valid, altered, or any."""
     signed = b".".join(sent)
     kind = choices.below(6)
     if kind == 0:
@@ -126,7 +126,7 @@ def shared_element(key: bytes, signed: bytes) -> bytes:
 
 
 def expected(heads: dict[bytes, bytes], body: bytes) -> str:
-    """Return the code that docs/contract.md gives, from the construction; empty when it is to be accepted."""
+    """Return the expected code by docs/contract.md; empty if the delivery must be accepted."""
     if any(name not in heads for name in NAMES):
         return "signature_missing"
     webhook_id, sent_at, signature = (heads[name] for name in NAMES)
@@ -147,7 +147,7 @@ def expected(heads: dict[bytes, bytes], body: bytes) -> str:
 
 
 def is_ambiguous(webhook_id: bytes, body: bytes) -> bool:
-    """Say whether a part between two dots of the signed text may be the timestamp of another split."""
+    """Return whether a part between two dots of the signed string may be the timestamp of another split."""
     *parts, _ = body.split(b".")
     starts = [b".".join(parts[:at]) for at in range(len(parts))]
     ends_of_ids = [
@@ -166,12 +166,12 @@ def is_time(part: bytes) -> bool:
 
 
 def is_true_time(part: bytes) -> bool:
-    """Say whether the digits may be the timestamp of a delivery that was genuine, perhaps with zeros before."""
+    """Return whether the digits may be the timestamp of a genuine delivery, perhaps with leading zeros."""
     return bool(re.fullmatch(rb"[0-9]{10,12}", part))
 
 
 def is_public(each: bytes) -> bool:
-    """Say whether it may be an ed25519 signature: the one strict base64 of 64 bytes."""
+    """Return whether it may be an ed25519 signature: strict base64 of 64 bytes."""
     try:
         raw = base64.b64decode(each[4:], validate=True)
         return each == b"v1a," + base64.b64encode(raw) and len(raw) == 64

@@ -1,4 +1,4 @@
-"""Any damage to the files of a spool: every whole record comes back in order, nothing else does, and it can go on."""
+"""Any damage to the files of a spool: exactly the intact records are recovered, in order, and it remains usable."""
 
 import asyncio
 import struct
@@ -71,7 +71,7 @@ write_key(KEYS, secret=SECRET)
 
 
 def check_recovery(content: bytes) -> None:
-    """Damage files as disks do, and open the spool twice, with one record more in between."""
+    """Damage files like a disk, and open the spool twice, with one more record in between."""
     choices = Choices(content)
     files = dict(WHOLE)
     while not choices.is_used_up:
@@ -88,7 +88,7 @@ def check_recovery(content: bytes) -> None:
 
 
 def expected(files: dict[str, bytes]) -> tuple[set[int], set[int]]:
-    """Return what must come back, and what may come though it was acknowledged: its position is damaged."""
+    """Return the records that must be recovered, and acknowledged ones that may be: their position is damaged."""
     owed, spared = set(), set()
     for (segment, number), record in RECORDS.items():
         if record not in files[f"{segment:016x}.segment"]:
@@ -132,7 +132,7 @@ def damaged(choices: Choices, content: bytes, other: bytes) -> bytes:
 
 
 def check_scan(content: bytes) -> None:
-    """Put forged heads, with check sums that hold, among the records of a segment."""
+    """Insert forged headers with valid checksums between the records of a segment."""
     choices = Choices(content)
     pieces = []
     while not choices.is_used_up:
@@ -180,7 +180,7 @@ def assert_apart(content: bytes, ranges: list[tuple[int, int]]) -> None:
 
 
 def forged(choices: Choices) -> bytes:
-    """Return a head that says anything, and a body that may be shorter than it says; their check sums hold."""
+    """Return any header and a body that may be shorter than declared, with valid checksums."""
     body = choices.chunk(80)
     length = choices.one(LENGTHS) if choices.truth() else len(body)
     segment = 1 + choices.below(2)

@@ -1,4 +1,4 @@
-"""Any body against two other parsers: what is read equals what they read, what is refused has the reason they give."""
+"""Any body compared with two other parsers: equal results, and refusals for the same reasons."""
 
 import json
 import math
@@ -99,7 +99,7 @@ def orjson_reads(content: bytes) -> bool:
 
 
 def faults(value: Any, depth: int) -> Iterator[str]:
-    """Name every rule of the contract that a value breaks."""
+    """Return every rule of the contract that a value breaks."""
     if depth == 0 and not isinstance(value, Pairs):
         yield "not_object"
     if depth >= DEPTH_MAX and isinstance(value, Pairs | list):
@@ -121,14 +121,14 @@ def faults(value: Any, depth: int) -> Iterator[str]:
 
 
 def in_range(lexeme: str) -> bool:
-    """Say whether a number is a long of Avro, or one that a double can hold."""
+    """Return whether a number fits an Avro long or a double."""
     if lexeme.lstrip("-").isdigit():
         return len(lexeme) <= 20 and -(2**63) <= int(lexeme) < 2**63
     return math.isfinite(float(lexeme))
 
 
 def same(ours: object, theirs: Any) -> bool:
-    """Compare a value of ours, type by type, with what the reference read."""
+    """Compare a parsed value, including types, with that of the reference."""
     match theirs:
         case Pairs(members):
             return (

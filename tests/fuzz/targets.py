@@ -1,4 +1,4 @@
-"""What is fuzzed, and the inputs that are kept for it."""
+"""The fuzz targets and their corpus."""
 
 import base64
 from collections.abc import Callable, Iterable, Sequence
@@ -13,8 +13,8 @@ CORPUS = Path(__file__).parent / "corpus"
 class Target(NamedTuple):
     """A property of any bytes.
 
-    Its module has the function that raises where it does not hold, and `WORDS`, pieces that inputs are likely to need.
-    `share` is of all executions; what takes longer gets fewer.
+    Its module has the function that raises if the property fails, and `WORDS`, strings for the fuzzer's dictionary.
+    `share` is its part of all executions; slow targets get fewer.
     """
 
     name: str

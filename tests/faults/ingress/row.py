@@ -25,7 +25,7 @@ from tests.integration.ingress_process import IngressProcess
 
 PARTITIONS = STANDARD_TOPICS[UNRECOGNIZED_TOPIC]
 
-# Broken promises that a failure names; the ledger of a run may have a hundred thousand.
+# Broken promises shown in a failure; a run may have a hundred thousand.
 SHOWN = 10
 
 
@@ -35,13 +35,13 @@ class Row:
 
     Attributes:
         play: Does it, under load; afterwards everything is healed by the harness.
-        detour: Whether there are proxies before the brokers.
+        detour: Whether there are proxies in front of the brokers.
         effects: Whether a read model runs too.
         settings: Of the ingress, without their prefix.
-        replicas: How many processes take deliveries.
-        short: Whether it is played in the short tier too.
+        replicas: Number of ingress processes.
+        short: Whether it also runs in the short tier.
         command: What to run instead of `serve`.
-        once: Whether only what was unsettled at a death may be repeated in the log, as docs/guarantees.md has it.
+        once: Whether only events unsettled at a crash may be repeated in the log (docs/guarantees.md).
     """
 
     name: str
@@ -94,7 +94,7 @@ async def play(row: Row, stage: Stage, *, seed: int, tier: Tier) -> Outcome:
 
 @asynccontextmanager
 async def _scene_of(row: Row, stage: Stage, *, seed: str, tier: Tier) -> AsyncIterator[Scene]:
-    """Set a scene on an empty topic: our bridge and the read model as processes; all that it starts ends with it."""
+    """Set a scene on an empty topic: ingress and read model as processes, which end with it."""
     # The same seed has the same prescriptions in the same partitions; topic and directory are nobody else's.
     run, word = uuid4().hex[:10], sha256(seed.encode()).hexdigest()[:10]
     topic = f"faults.{run}"

@@ -1,4 +1,4 @@
-"""Rows in which clients without a secret attack beside honest senders, none of whom may be refused anything."""
+"""Rows in which clients without a secret attack, while genuine deliveries must not be refused."""
 
 import asyncio
 import subprocess
@@ -31,15 +31,15 @@ Attack = Callable[[Scene], AbstractAsyncContextManager[None]]
 # Shorter than an attack in the short tier lasts.
 SHORT_READS = patched("bridge", "serve", READ_TIMEOUT_S=2)
 CALM_S, ATTACK_S = 2.0, 8.0
-# Answers 503 that say that Kafka and the disk are slow, as on a machine that does too much at once. They are counted.
+# 503 codes for a slow Kafka or disk, as on an overloaded machine. They are counted.
 SLOW_KAFKA = {"deadline", "kafka_unavailable", "outcome_unknown", "spool_unavailable"}
 ENDED = "drxbridge_http_connections_ended_total"
-# Deliveries that are captured, and for each what an intruder makes of it.
+# Captured deliveries, and the altered copies of each.
 CAPTURED = 20
 
 
 def beside(attack: Attack, *ended: str, attack_s: float = ATTACK_S) -> Callable[[Scene], Awaitable[None]]:
-    """Have honest traffic while all is calm, then beside an attack until it has been met for the reasons `ended`.
+    """Run genuine traffic alone, then during an attack until connections were ended for the reasons `ended`.
 
     One that is over when it has begun needs no `attack_s`.
     """
@@ -70,7 +70,7 @@ async def _met(scene: Scene, reason: str) -> None:
 
 
 def by(**kinds: int) -> Attack:
-    """Open `count` connections of each kind at once, and more in a longer tier; fewer than `count` reach no limit."""
+    """Open `count` connections of each kind at once, enough to reach the limit, and more in a longer tier."""
 
     @asynccontextmanager
     async def attack(scene: Scene) -> AsyncIterator[None]:

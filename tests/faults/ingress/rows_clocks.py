@@ -14,10 +14,10 @@ from tests.integration.service_process import until
 # Of the ingress's clock; the tolerance of a source is half of it.
 STEP_S = 600.0
 DRIFT_S = 3_600
-# Brokers refuse what is more than an hour ahead (`message.timestamp.after.max.ms`).
+# Brokers refuse times more than an hour ahead (`message.timestamp.after.max.ms`).
 FAR_S = 7_200.0
 TOLERANCE_S: int = SourceSettings.model_fields["tolerance_s"].default
-# Off by so much, and what is said of it: None where it is taken.
+# Offset of the clock, and the code of the refusal; None if the delivery is accepted.
 EDGES: tuple[tuple[int, str | None], ...] = (
     (-TOLERANCE_S, None),
     (TOLERANCE_S, None),
@@ -36,10 +36,10 @@ REPLAYS = (
 
 
 async def stepped(scene: Scene) -> None:
-    """Step the ingress's clock and the senders' together, with Kafka there, then back and forth while it is away.
+    """Step the clocks of ingress and senders together, with Kafka, then back and forth without it.
 
-    Now and then it is held still, and each edge of the tolerance is tried to the second. In the end the senders' clock
-    alone is an hour off, and nothing of theirs counts.
+    Sometimes the clock is stopped, and each edge of the tolerance is tested to the second. At the end only the senders'
+    clock is an hour off, and all their deliveries are refused.
     """
     clock = await give_clock(scene)
     async with scene.load.poisson(scene.tier.rate):
@@ -101,7 +101,7 @@ async def replayed(scene: Scene) -> None:
 
 
 async def _start_at(scene: Scene, clock: Clock, at: int) -> None:
-    """Start it anew at a time that stands still, which it sees at once then; wait until it has read its topics."""
+    """Restart it with a stopped clock, which takes effect at once; wait until it has read its topics."""
     await scene.kill()
     clock.hold(at)
     scene.ingress.start()

@@ -9,7 +9,7 @@ from tests.faults.ingress.scene import Scene
 from tests.integration.service_process import until
 
 PAGE = 4096
-# Enough for several of each kind of damage to hit records and not only the space between.
+# Enough for several of each kind of damage to hit records.
 SPOOLED = 60
 LIVES = 4
 OUTAGES = 3
@@ -32,7 +32,7 @@ async def damaged(scene: Scene) -> None:
 
 
 async def damaged_under_it(scene: Scene) -> None:
-    """Damage what a running ingress has spooled, then send all of it again: what was lost is delivered late."""
+    """Damage the spool of a running ingress, then send all its deliveries again: lost ones are delivered late."""
     directory = Path(scene.ingress.env["BRIDGE_SPOOL__DIR"])
     for _ in range(scene.tier.times(OUTAGES)):
         first = len(scene.ledger.attempts)
@@ -52,7 +52,7 @@ async def damaged_under_it(scene: Scene) -> None:
 
 
 def _damage(directory: Path, rng: random.Random) -> set[str]:
-    """Damage one segment, and tell the ids of the events that stood there and can be read no more."""
+    """Damage one segment, and return the ids of its events that can no longer be read."""
     before = _readable(directory)
     path = rng.choice(sorted(directory.glob("*.segment")))
     raw = bytearray(path.read_bytes())
@@ -92,7 +92,7 @@ def _damage_in_place(raw: bytearray, rng: random.Random) -> None:
 
 
 def _readable(directory: Path) -> set[str]:
-    """Ids of what waits, as a reader finds it that shares no code with the bridge."""
+    """Ids of the waiting events, found by a reader that shares no code with the bridge."""
     payloads = [each["payload"] for each in read(directory, directory / "keys") if "payload" in each]
     return {record_in(bytes.fromhex(each))["headers"]["ce_id"].decode() for each in payloads}
 

@@ -21,7 +21,7 @@ SMALL, LARGER = "size=1m", "size=64m"
 OTHER_BYTES = 700_000
 # Each takes some seconds, so this is for the long tier.
 DEATHS = 50
-# A point, and the most visits that a short drain is sure to pay it.
+# A kill point, and the number of times that a short drain reaches it at least.
 DRAINING = (("drained_before_drop", 3), ("before_positions", 1), ("after_produce", 6))
 
 
@@ -60,7 +60,7 @@ async def fsync_fails(scene: Scene) -> None:
 
 
 async def hanging(scene: Scene) -> None:
-    """Freeze the brokers for a moment, with a disk that hangs for longer: Kafka alone must do when it is back."""
+    """Freeze the brokers briefly, with a disk that hangs for longer: once Kafka is back it must suffice."""
     order = scene.directory / "fsync"
     async with scene.load.poisson(scene.tier.rate):
         await _another_life(scene, **{FSYNC: str(order)})
@@ -78,7 +78,7 @@ async def hanging(scene: Scene) -> None:
 
 
 async def no_disk(scene: Scene) -> None:
-    """Start on a read-only disk, then without a key: Kafka alone has to do, and says so; then all is well again."""
+    """Start on a read-only disk, then without a key: Kafka alone must suffice; then both work again."""
     async with scene.load.poisson(scene.tier.rate):
         for _ in range(scene.tier.times(1)):
             for code, env in (
@@ -97,9 +97,9 @@ async def no_disk(scene: Scene) -> None:
 
 
 async def key_gone(scene: Scene) -> None:
-    """Lose the key's file in an outage: 503 instead of 202, until it is back; lose it again, and be killed.
+    """Remove the key's file in an outage: 503 instead of 202 until it is back; remove it again, and kill.
 
-    Then it is put back while the process runs that has never seen it.
+    Then it is restored while the new process, which never had it, runs.
     """
     key = Path(_directory(scene)) / "keys" / "current"
     vault = scene.directory / "vault"
@@ -165,7 +165,7 @@ async def _another_life(scene: Scene, **env: str) -> None:
 
 
 async def _until_unready(scene: Scene, code: str) -> None:
-    """Kafka being away is noticed after some seconds, and only then does the disk matter to a probe."""
+    """An outage of Kafka is noticed after some seconds; only then does readiness depend on the disk."""
     wanted = (HTTPStatus.SERVICE_UNAVAILABLE, code)
     await _until(lambda: checks(scene) == wanted, what=f"a probe that says {code}")
 

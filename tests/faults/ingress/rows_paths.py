@@ -37,7 +37,7 @@ async def one_way(scene: Scene) -> None:
 
 
 async def garbled(scene: Scene) -> None:
-    """Have one broker answer garbage, then all; a client that connects anew meanwhile hears nothing else."""
+    """Let one broker send garbage, then all; new connections also receive only garbage."""
     async with scene.load.poisson(scene.tier.rate):
         scene.proxies[await asyncio.to_thread(scene.brokers.busiest, scene.topic)].make_trouble(to_client=GARBLED)
         await scene.lasting(4)

@@ -10,13 +10,13 @@ from bridge.spool.segment import SUFFIX
 from tests.faults.ingress.row import Row
 from tests.faults.ingress.scene import DRAINED_S, Scene
 
-# In the order in which a delivery meets them.
+# In the order in which a delivery reaches them.
 DIRECT = ("before_verify", "after_verify", "after_produce", "before_answer")
 SPOOLING = ("before_fsync", "after_fsync")
 DRAINING = ("drained_before_drop", "before_positions")
-# The first start, before it has made a key for its spool.
+# The first start, before it has generated a spool key.
 STARTING = ("before_key",)
-# Deliveries that are sent again after a death, as by senders whose own notes were lost.
+# Deliveries that are repeated after a crash, as by senders that lost their records.
 RESENT = 30
 POINTS = (*DIRECT, *SPOOLING, *DRAINING, *STARTING)
 
@@ -82,7 +82,7 @@ async def _die(scene: Scene, point: str, *, nth: int, then: Callable[[], None] =
 
 
 async def resend(scene: Scene) -> None:
-    """Start it again, and send once more what its last run has taken, before it has read what that has written."""
+    """Restart it, and repeat the deliveries of its last run before it has read the records of that run."""
     taken = {each.delivery.id: each.delivery for each in scene.ledger.of("genuine") if each.outcome == "accepted"}
     again = [delivery for name, delivery in taken.items() if name not in scene.unsettled][-RESENT:]
     scene.ingress.start()

@@ -22,13 +22,13 @@ REPLICAS = 3
 RATE, REQUESTS = 300.0, 4_000
 # Two rounds of a kill, a cut and three replacements.
 BY_SOURCE_RATE, BY_SOURCE_REQUESTS = 100.0, 2_000
-# Longer than a delivery waits for Kafka before it is spooled.
+# Longer than the wait for Kafka before spooling.
 CUT_OFF_S = 4.0
 LOOK_S = 0.25
 
 
 async def rolling(scene: Scene) -> None:
-    """Replace every replica, one after the other, again and again; no sender sees anything but 2xx."""
+    """Replace all replicas one by one, repeatedly; every sender must get a 2xx."""
     with ExitStack() as stack:
         # A socket's path must be short.
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="drx-lb-")))
@@ -53,7 +53,7 @@ async def rolling(scene: Scene) -> None:
 
 
 async def by_source(scene: Scene) -> None:
-    """Send everything of one source to one replica; kill it, cut it off from Kafka, replace all, again and again."""
+    """Send all deliveries of a source to one replica; repeatedly kill it, cut it off from Kafka, replace all."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="drx-lb-")))
         # Only the first one reaches the brokers through the proxies.
@@ -84,7 +84,7 @@ async def by_source(scene: Scene) -> None:
 
 
 async def _chosen_first(scene: Scene, directory: Path, others: Sequence[IngressProcess]) -> list[IngressProcess]:
-    """Return the replicas so that the first one is where the hash of our one address leads."""
+    """Return the replicas, starting with the one that the hash of the path selects."""
     replicas = [scene.ingress, *others]
     balancer = Balancer(directory, replicas, policy=BY_SOURCE)
     with balancer.running():
@@ -108,7 +108,7 @@ def _is_drained(replica: IngressProcess) -> bool:
 
 
 class Lags:
-    """How far behind the others any replica has said that it is.
+    """The reported lags of all replicas.
 
     Attributes:
         worst_s: The most so far.
@@ -137,9 +137,9 @@ class Lags:
 
 
 def _late_repeats(attempts: Sequence[Attempt], log: Sequence[Logged], *, lag_s: float) -> list[str]:
-    """Find the events that stand twice although every attempt was answered, and the next came later than any lag.
+    """Find the events that are repeated although every attempt got a response, and the next came after any lag.
 
-    What was spooled, or was not answered, may be written at any later time.
+    Spooled events, and those without a response, may be written at any later time.
     """
     written = Counter((each.event_id, each.parked) for each in log)
     twice = {event_id for (event_id, _), times in written.items() if times > 1}

@@ -6,7 +6,7 @@ from tests.faults.ingress.row import Row
 from tests.faults.ingress.scene import Scene
 from tests.integration.service_process import until
 
-# What an editor, a full disk or a template without its value leaves behind.
+# Contents left by an editor, a full disk or an unfilled template.
 BAD_FILES = {"empty": "", "garbage": "not a secret\n", "half": "whsec_dGhpcyBpcyBvbmx5"}
 _RELOADS = "drxbridge_secret_reload_total"
 
@@ -21,7 +21,7 @@ async def rotated(scene: Scene) -> None:
 
 
 async def spoiled(scene: Scene) -> None:
-    """Put a file there that is no key, then one beside it; the last good set stays in force, in the same process."""
+    """Replace a key by an invalid file, then add one; the last valid set stays in use."""
     pid = scene.ingress.pid
     async with scene.load.poisson(scene.tier.rate):
         for name, text in BAD_FILES.items():

@@ -4,12 +4,12 @@ from bridge.dev.kafka import create_topics
 from tests.faults.ingress.row import PARTITIONS, Row
 from tests.faults.ingress.scene import Scene
 
-# Between the smallest and the largest of the records, so that some pass and some do not.
+# Between the smallest and the largest record, so that only some pass.
 NARROW_BYTES, WIDE_BYTES = 1_500, 1_048_588
 
 
 async def widened(scene: Scene) -> None:
-    """Give the topic more partitions: no prescription may move to one of them."""
+    """Add partitions to the topic: no prescription may move to one of them."""
     async with scene.load.poisson(scene.tier.rate):
         await asyncio.to_thread(scene.brokers.widen, scene.topic, PARTITIONS + 3)
         await scene.lasting(6)
@@ -25,7 +25,7 @@ async def narrowed(scene: Scene) -> None:
 
 
 async def deleted(scene: Scene) -> None:
-    """Delete the topic; what comes meanwhile is not lost with it, and nobody but an operator makes it again."""
+    """Delete the topic; later deliveries are not lost, and only an operator creates it again."""
     scene.log_before = await scene.log()
     await asyncio.to_thread(scene.brokers.delete, scene.topic)
     async with scene.load.poisson(scene.tier.rate):
@@ -38,6 +38,6 @@ async def deleted(scene: Scene) -> None:
 ROWS = (
     Row("B11-partitions", "three partitions added to the topic", widened),
     Row("B11-size", "max.message.bytes lowered below some of the records, then raised", narrowed),
-    # No read model: a topic that begins anew stops it, as it should.
+    # No read model: a recreated topic stops it, as intended.
     Row("B11-deleted", "topic deleted, and made again later", deleted, effects=False),
 )

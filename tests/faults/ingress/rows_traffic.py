@@ -61,9 +61,9 @@ async def growing(scene: Scene) -> None:
 
 
 async def returning(scene: Scene) -> None:
-    """Have prescriptions leave a state and return to it within one turn of the loop, at a sender without ids.
+    """Let prescriptions leave a state and return to it within one turn of the loop, for a sender without ids.
 
-    Each of the three comes on a connection of its own while the process stands still.
+    Each of the three arrives on a separate connection while the process is frozen.
     """
     vendor, name, secrets_dir = SOURCES["digitalrx"], f"{scene.ingress.source}-states", scene.directory / "states"
     secrets_dir.mkdir()

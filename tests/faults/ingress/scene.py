@@ -21,11 +21,11 @@ from tests.faults.ingress.readers import Reader
 from tests.integration.ingress_process import IngressProcess, header
 from tests.integration.service_process import until
 
-# Bounds of a hang, no promise: the machine may be busy.
+# Limits for a hang, not promises: the machine may be busy.
 READY_S, DRAINED_S = 180.0, 600.0
 # The second is as on an idle machine, with a few for connections that are about to be closed.
 RSS_MAX_MIB, FDS_FACTOR, FDS_SPARE = 256.0, 1.2, 4
-# Before the fault, deliveries a second and for how long: most prescriptions have a history then.
+# Rate and duration of the load before the fault, so that most prescriptions have a history.
 WARM_UP_RATE, WARM_UP_S = 300.0, 0.2
 LOOK_S = 0.1
 # Of the resident size.
@@ -34,12 +34,10 @@ WATCH_S = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """How much of everything.
+    """Durations and rates of a tier.
 
-    Attributes:
-        factor: How long faults last, and how often they are repeated, as a multiple of what a row says.
-        rate: Deliveries a second.
-        at_once: Prescriptions that are told at one time.
+    Attributes: factor: Multiplier of a row's fault durations and repetitions. rate: Deliveries a second. at_once:
+    Prescriptions in progress at one time.
     """
 
     factor: float
@@ -59,20 +57,15 @@ class Stage:
 
 @dataclass
 class Scene:
-    """One row's bridge and everything around it.
+    """One row's bridge and its environment.
 
-    Attributes:
-        proxies: Before each broker, where the row asked for them.
-        directory: Everything that its processes write is below it.
-        rng: Of what is done to the bridge; the load has its own, whose state depends on answers.
-        log_before: What a topic held that has been deleted since.
-        fds: Open files of the ingress when nobody was connected and no fault had been done.
-        excused: Events whose records a test damaged on the disk.
-        late: Events that were damaged on the disk and sent again: they come after later ones.
-        unsettled: Events of which a process that was killed may have written something without recording that.
-        p99_calm_s: The wait of 99 of 100 deliveries before an attack, and `p99_s` beside it.
-        recovery_s: From the end of the fault until all was as before.
-        sender_late_s: The longest that the senders' own loop stood still; an answer may have waited for it.
+    Attributes: proxies: In front of each broker, if the row requires them. directory: Everything that its processes
+        write is below it. rng: For faults; the load has another one, whose state depends on responses. log_before: The
+        records of a deleted topic. fds: Open files of the ingress without clients and before any fault. excused: Events
+        whose records a test damaged on disk. late: Events that were damaged on disk and sent again: they may come after
+        later ones. unsettled: Events that a killed process may have written without recording it. p99_calm_s: The p99
+        latency before an attack, and `p99_s` during it. recovery_s: From the end of the fault until full recovery.
+        sender_late_s: The longest pause of the senders' loop, which may have delayed a response.
     """
 
     stage: Stage
@@ -107,7 +100,7 @@ class Scene:
         await asyncio.sleep(seconds * self.tier.factor)
 
     async def warm_up(self) -> None:
-        """Deliver a little, and count what the ingress has open when its clients are gone."""
+        """Send some deliveries, and count the open files of the ingress after its clients have disconnected."""
         async with self.load.poisson(WARM_UP_RATE):
             await asyncio.sleep(WARM_UP_S)
         await self.settled(READY_S)
@@ -116,7 +109,7 @@ class Scene:
     async def heal(self) -> None:
         """End every fault, and wait until everything accepted is in Kafka and a new delivery is accepted there.
 
-        How long that takes counts from the moment when brokers and processes run again.
+        The recovery time starts when brokers and processes run again.
         """
         self.look_at_spool()
         self.make_trouble()
@@ -129,7 +122,7 @@ class Scene:
         self.recovery_s = max(self.recovery_s, time.monotonic() - began)
 
     def make_trouble(self, *, to_broker: Trouble = NONE, to_client: Trouble = NONE) -> None:
-        """Make it before every broker, or end it."""
+        """Set the trouble of every proxy, or end it."""
         for proxy in self.proxies.values():
             proxy.make_trouble(to_broker=to_broker, to_client=to_client)
 
@@ -142,7 +135,7 @@ class Scene:
         self._drained_at = looked_at
 
     async def log(self) -> list[Logged]:
-        """Every record that the ingress has written, each partition in order."""
+        """All records of the ingress, each partition in order."""
         source = ("ce_source", self.ingress.source.encode())
         connection = KafkaConnection(self.brokers.bootstrap_servers)
         async with open_reader(connection, [self.topic, UNRECOGNIZED_TOPIC], from_beginning=True) as found:
@@ -161,7 +154,7 @@ class Scene:
             ]
 
     def look_at_spool(self) -> None:
-        """Look into every file of the spool, which is empty again later; nothing may stand there in clear."""
+        """Check every file of the spool before it is drained: none may contain plaintext."""
         for path in self.directory.rglob("spool/*"):
             with suppress(OSError):  # the bridge may be removing it
                 if self.shown_in(path.read_bytes()):

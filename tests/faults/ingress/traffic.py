@@ -1,4 +1,4 @@
-"""Deliveries of whole prescription lives, with marks that must not be seen anywhere but in a record's value."""
+"""Deliveries of complete prescription histories, with marks that may appear only in record values."""
 
 import random
 from collections import deque
@@ -10,9 +10,9 @@ import orjson
 from bridge.dev.traffic import ALPHABET, scenario, scenarios
 from tests.faults.ingress.ledger import Delivery
 
-# The last story is about an account.
+# The last plot is about an account.
 _STORIES = len(scenarios("drx")) - 1
-# Fields of a patient whose text nobody parses.
+# Fields of a patient that are not parsed.
 _MARKED = ("last_name", "mrn", "email")
 # Share of senders.
 STUBBORN = 0.5
@@ -20,10 +20,9 @@ STUBBORN = 0.5
 
 @dataclass(slots=True)
 class Prescription:
-    """What is still to be said about one prescription, oldest first.
+    """The remaining events of one prescription, oldest first.
 
-    Attributes:
-        stubborn: Whether its sender tries again what was not taken; H2H promises nothing of the kind.
+    Attributes: stubborn: Whether its sender retries; H2H does not promise that.
     """
 
     key: str
@@ -32,15 +31,14 @@ class Prescription:
 
 
 class Prescriptions:
-    """Prescriptions that are being told, always about `at_once` of them; equal arguments, equal bytes.
+    """Prescriptions in progress, about `at_once` at a time; equal arguments give equal bytes.
 
-    Attributes:
-        mark: Stands in every body as health information does.
-        key_mark: Begins every prescription id, which may be seen as a record's key and in its value.
+    Attributes: mark: In every body, in fields of health information. key_mark: Prefix of every prescription id, which
+    may appear as a record's key and in its value.
     """
 
     def __init__(self, run: str, *, rng: random.Random, at_once: int) -> None:
-        """Mark everything by `run`, a word that stands nowhere else."""
+        """Mark all bodies with `run`, a string that occurs nowhere else."""
         self.mark = f"PHI{run}IHP"
         self.key_mark = f"rx_{run}"
         self._rng = rng
@@ -49,7 +47,7 @@ class Prescriptions:
         self._ready: list[Prescription] = []
 
     def take(self) -> Prescription:
-        """Give one of which nothing is under way; a new one as long as there are too few."""
+        """Return one without a delivery in progress; a new one as long as there are too few."""
         if len(self._ready) < self._at_once:
             return self.new()
         place = self._rng.randrange(len(self._ready))
