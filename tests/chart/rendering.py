@@ -1,4 +1,4 @@
-"""The chart as Helm renders it: texts, objects, refusals."""
+"""The chart as Helm renders it: strings, objects, refusals."""
 
 import json
 import os
@@ -22,7 +22,7 @@ Values = dict[str, Any]
 
 
 def of_consumer(folder: Folder) -> Values:
-    """Return what runs a consumer alone, as its folder shows it."""
+    """Return the example values of a consumer's folder."""
     logins = {"postgres": {"existingSecret": "drx-postgres"}, "kafka": {"credentialsSecret": "drx-kafka"}}
     values: Values = yaml.safe_load(FILES["consumers-only"].read_text())
     own = {**folder.read("chart.yaml")["example"], **logins, "enabled": True, "keda": {"enabled": True}}
@@ -37,7 +37,7 @@ CASES: dict[str, Values] = {
 
 
 class RefusedError(Exception):
-    """Helm would not render; the text is what it said."""
+    """Helm refused to render; the message is Helm's."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Rendered:
 
     @cached_property
     def objects(self) -> list[Object]:
-        """All of it, parsed once: copy what you change."""
+        """All objects, parsed once: copy them before a change."""
         # Ten times as fast as `safe_load_all`, which is in Python.
         return [each for each in yaml.load_all(self.text, Loader=yaml.CSafeLoader) if each]
 
@@ -54,7 +54,7 @@ class Rendered:
         return [each for each in self.objects if each["kind"] == kind]
 
     def one(self, kind: str, suffix: str = "") -> Object:
-        """The only object of a kind whose name ends so."""
+        """The only object of a kind whose name ends with this."""
         (found,) = (each for each in self.all(kind) if each["metadata"]["name"].endswith(suffix))
         return found
 
@@ -68,7 +68,7 @@ class Rendered:
 
 
 def render(values: Values, *options: str, major: int = 4) -> Rendered:
-    """Render the chart, once for each set of values; raises `RefusedError` where Helm says no."""
+    """Render the chart, once for each set of values; raise `RefusedError` if Helm refuses."""
     return _kept(_as_text(values), options, major)
 
 
@@ -86,7 +86,7 @@ def template(chart: Path, values: str, *options: str, major: int) -> str:
 
 
 def _run(major: int, *arguments: str, values: str = "") -> subprocess.CompletedProcess[str]:
-    # To collect garbage is a quarter of its time; without, it needs 140 MB for a render, and keeps to a limit for many.
+    # Garbage collection takes a quarter of its time; without it a render needs 140 MB, within a limit for many.
     env = os.environ | {"GOGC": "off", "GOMEMLIMIT": "400MiB", "GOMAXPROCS": "1"}
     return subprocess.run(  # noqa: S603 - our own command line
         [helm(major), *arguments], input=values, capture_output=True, text=True, check=False, env=env
@@ -112,7 +112,7 @@ def load(case: str) -> Values:
 
 
 def changed(values: Values, path: str, value: Any) -> Values:
-    """Return a copy with one value set; dots lead inwards."""
+    """Return a copy with one value set; dots separate nested keys."""
     copy: Values = json.loads(json.dumps(values))
     *way, last = path.split(".")
     inner = copy
@@ -123,7 +123,7 @@ def changed(values: Values, path: str, value: Any) -> Values:
 
 
 def merged(values: Mapping[str, Any], over: Mapping[str, Any]) -> Values:
-    """Lay values over others as Helm does: tables are merged, everything else is replaced."""
+    """Merge values as Helm does: tables are merged, other values are replaced."""
     result = dict(values)
     for name, value in over.items():
         below = result.get(name)

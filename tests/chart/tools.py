@@ -1,4 +1,4 @@
-"""The programs that judge a chart and an image, fetched once for this machine by the hashes of two locks."""
+"""The programs that check a chart and an image, downloaded once for this machine by the hashes of two locks."""
 
 import hashlib
 import io
@@ -44,7 +44,7 @@ def hadolint() -> str:
 
 
 def _once(name: str, lock: Path, install: Callable[[Path], None]) -> Path:
-    """Return the folder that `install` fills, filled; it is named after the lock and appears all at once."""
+    """Return the folder after `install` has filled it; it is named after the lock and appears atomically."""
     digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
     place = cache_dir() / "chart" / f"{name}-{sys.version_info.major}.{sys.version_info.minor}-{digest}"
     if not place.exists():

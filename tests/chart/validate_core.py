@@ -1,7 +1,7 @@
-"""Judge objects by the schemas of Kubernetes: JSON on stdin, one complaint a line on stdout.
+"""Validate objects against the schemas of Kubernetes: JSON on stdin, one error a line on stdout.
 
-Runs in the environment of requirements-chart.lock, whose package kubernetes-validate has the schemas. Its own function
-reads megabytes of definitions for each object; this one reads them once for each version.
+Runs in the environment of requirements-chart.lock, whose package kubernetes-validate has the schemas. That package's
+function reads megabytes of definitions for each object; this one reads them once for each version.
 """
 
 import importlib.util
@@ -19,7 +19,7 @@ def _complaints(objects: list[tuple[str, dict[str, Any]]], version: str) -> Iter
     found = importlib.util.find_spec("kubernetes_validate")
     assert found is not None
     assert found.origin is not None
-    # Strict: what the schema does not name is a mistake.
+    # Strict: fields outside the schema are errors.
     place = Path(found.origin).parent / "kubernetes-json-schema" / f"v{version}.0-local-strict"
     definitions = Resource.from_contents(json.loads((place / "_definitions.json").read_text()))
     # Crawled once: else it would be again for each object.

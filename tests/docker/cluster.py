@@ -27,16 +27,16 @@ _COMMAND = (
 # The heaps that serve the embedded brokers (bridge/dev/kafka.py).
 _HEAP = {1: "-Xmx384m", 3: "-Xmx320m"}
 _CLIENT_PORT, _BROKER_PORT, _CONTROLLER_PORT = 9092, 9093, 9094
-# Three at once take 20 s on an idle machine with 2 cores; the last resort against a hang.
+# Three at once take 20 s on an idle machine with 2 cores; the limit for a hang.
 _READY_TIMEOUT_S = 120.0
 _POLL_S = 0.2
 _LOG_LINES = 20
 
 
 class DockerCluster:
-    """Brokers 1 to n (1 or 3) on a bridge network of their own; a `tests.cluster.Cluster`.
+    """Brokers 1 to n (1 or 3) on a separate bridge network; a `tests.cluster.Cluster`.
 
-    Clients reach each at a port of 127.0.0.1 that it keeps over a kill and a new start: the engine must be local.
+    Clients reach each at a port of 127.0.0.1 that does not change in a restart: the engine must be local.
     """
 
     def __init__(self, brokers: int, *, image: str | None = None) -> None:
@@ -76,17 +76,17 @@ class DockerCluster:
         self._running.close()
 
     def kill_broker(self, number: int) -> None:
-        """SIGKILL; its disk stays."""
+        """SIGKILL; its disk is kept."""
         self._containers[number].get_wrapped_container().kill()
         self._containers[number].wait()
 
     def start_broker(self, number: int) -> None:
-        """Start one that was killed, on its old disk; return when it answers."""
+        """Start a killed broker on its old disk; return when it responds."""
         self._containers[number].get_wrapped_container().start()
         self._wait_ready(number, expect={number})
 
     def pause_broker(self, number: int) -> None:
-        """Freeze it: connections stay open, and even new ones are taken, but nothing answers."""
+        """Freeze it: connections stay open, and new ones are accepted, but it does not respond."""
         self._containers[number].get_wrapped_container().pause()
 
     def resume_broker(self, number: int) -> None:
@@ -128,13 +128,13 @@ def _alias(number: int) -> str:
 
 
 def _properties(number: int, *, ports: Mapping[int, int]) -> str:
-    """Configure a broker as the embedded ones are, but for what differs in a container."""
+    """Configure a broker like the embedded ones, except for differences in a container."""
     same = server_properties(
         number,
         brokers=len(ports),
         ports={f"broker-{n}": port for n, port in ports.items()} | {f"controller-{n}": _CONTROLLER_PORT for n in ports},
     )
-    # Two listeners, since a broker is told another address of its peers than a client of this machine.
+    # Two listeners, since peers of a broker have another address than clients on this machine.
     differs = {
         "controller.quorum.voters": ",".join(f"{n}@{_alias(n)}:{_CONTROLLER_PORT}" for n in ports),
         "listeners": f"CLIENT://:{_CLIENT_PORT},BROKER://:{_BROKER_PORT},CONTROLLER://:{_CONTROLLER_PORT}",

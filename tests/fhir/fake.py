@@ -1,6 +1,6 @@
-"""A FHIR server of a few lines that answers as HAPI 8.8.0 was seen to: versions, conflicts, deletions, transactions.
+"""A small FHIR server with the observed behaviour of HAPI 8.8.0: versions, conflicts, deletions, transactions.
 
-As a HAPI that validates it takes no transaction without `fullUrl`.
+Like a validating HAPI it accepts no transaction without `fullUrl`.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ STATEMENT: Resource = {
 
 @dataclass
 class Kept:
-    """What is at a place: `resource` is None once it is deleted."""
+    """A stored resource; `resource` is None once it is deleted."""
 
     version: int
     resource: Resource | None
@@ -68,14 +68,14 @@ class FakeFhir:
 
     Attributes:
         requests: Method and path of each, pings included.
-        late_s: How long after a write has come it is done, by its number; None: at once.
-        before: Called before each request is served; what it returns is answered instead.
-        token: Without it a request is answered 401, unless empty.
-        strict: It follows HTTP where HAPI does not: nothing that is there matches `If-None-Match: *`, and nothing that
-            is not there matches any `If-Match`.
-        careless: It knows no conditions at all.
-        chooses_ids: It takes no id of a client.
-        late: How many writes are still to be done.
+        late_s: Delay of a write, by its number; None: none.
+        before: Called before each request is served; its result is the response.
+        token: Without it a request gets a 401, unless empty.
+        strict: Follow HTTP where HAPI does not: an existing resource never matches `If-None-Match: *`, and a missing
+            one never matches `If-Match`.
+        careless: Ignore all conditions.
+        chooses_ids: Accept no ids of clients.
+        late: Number of delayed writes still to be done.
     """
 
     url: str = ""
@@ -92,7 +92,7 @@ class FakeFhir:
     _more: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def asked(self, times: int) -> None:
-        """Wait until this many requests have come in all."""
+        """Wait until this many requests have arrived in total."""
         while len(self.requests) < times:
             self._more.clear()
             await self._more.wait()
@@ -204,7 +204,7 @@ class FakeFhir:
         return _json(200, {"resourceType": "Bundle", "type": "transaction-response", "entry": entries})
 
     def _done(self, writes: list[_Write]) -> list[web.Response]:
-        """Do all or none; return an answer for each, or the one refusal."""
+        """Do all writes or none; return a response for each, or the refusal."""
         placed: dict[str, str] = {}
         there: set[str] = set()
         for each in writes:
@@ -254,7 +254,7 @@ class FakeFhir:
         return kept is not None and kept.resource is not None
 
     def _write(self, path: str, resource: Resource, request: str) -> int:
-        """Keep it and return its version, which only changes with its content."""
+        """Store it and return its version, which changes only with its content."""
         kept = self.kept.get(path)
         said = {**resource, "meta": {**resource.get("meta", {})}}
         if kept is not None and kept.resource is not None and _content(kept.resource) == _content(said):
@@ -278,13 +278,13 @@ def references(value: Any) -> set[str]:
 
 
 def outcome(status: int, code: str, *, location: str = "") -> web.Response:
-    """An OperationOutcome that quotes what nobody may log."""
+    """An OperationOutcome that quotes health information."""
     issue = {"severity": "error", "code": code, "diagnostics": "HAPI-0000: hunter2 is not known"}
     return _json(status, {"resourceType": "OperationOutcome", "issue": [issue]}, location=location)
 
 
 def referring(value: Any, places: Mapping[str, str]) -> Any:
-    """Have references to what the transaction creates refer to where it is."""
+    """Resolve references to resources that the transaction creates."""
     match value:
         case {"reference": str(place)} if place in places:
             return {**value, "reference": places[place]}

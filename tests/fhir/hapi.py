@@ -1,7 +1,7 @@
 """A real HAPI FHIR R4 server with its validator, in memory or on a file: the peer of the consumer `fhir`.
 
-`python -m tests.fhir.hapi` (`make fhir-server`) fetches its jars, 290 MB, each with the sum of the lock, and compiles
-`HapiServer.java`; where that was not done, tests run against `tests.fhir.fake` alone.
+`python -m tests.fhir.hapi` (`make fhir-server`) fetches its jars, 290 MB, each with the hash of the lock, and compiles
+`HapiServer.java`; without it, tests run only against `tests.fhir.fake`.
 """
 
 import json
@@ -28,15 +28,14 @@ START_S = 5 * HANG_S
 class HapiServer:
     """A server that ends with the process that started it; `start` and `stop` block.
 
-    Attributes:
-        url: Base URL of a server that takes the ids of its clients.
-        ids_url: The same server, as one that chooses the ids of all resources.
+    Attributes: url: Base URL of a server that accepts ids of its clients. ids_url: The same server, with ids that it
+    chooses.
     """
 
     def __init__(
         self, directory: Path, *, token: str = "", validates: bool = False, options: tuple[str, ...] = SHORT_RUN
     ) -> None:
-        """Log to `directory`; with `token` requests need it. One that `validates` refuses what is no valid R4."""
+        """Log to `directory`; with `token` requests need it. With `validates` it refuses invalid R4."""
         port, self._token, self._log = free_port(), token, directory / "hapi.log"
         self.url, self.ids_url = (f"http://127.0.0.1:{port}/{path}" for path in ("fhir", "ids"))
         does = ("validate",) if validates else ()

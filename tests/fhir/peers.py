@@ -25,10 +25,9 @@ Resource = dict[str, Any]
 
 
 class Peer:
-    """A FHIR server, the fake or HAPI, as somebody else sees it; places are `Type/id`.
+    """A FHIR server, the fake or HAPI, as another client sees it; resources are named `Type/id`.
 
-    Attributes:
-        ids: Who chooses them, as the option.
+    Attributes: ids: Who chooses the ids, as in the option.
     """
 
     def __init__(self, url: str, *, ids: str = "client") -> None:
@@ -70,11 +69,9 @@ class Peer:
 
 
 class Late:
-    """A proxy in front of a FHIR server that has one write wait, and lets it through when its client has gone.
+    """A proxy in front of a FHIR server that delays one write until its client has disconnected.
 
-    Attributes:
-        holding: Set once one waits.
-        after_write: Called after the next write was done, and before it is answered.
+    Attributes: holding: Set once a write waits. after_write: Called after the next write was done, before its response.
     """
 
     def __init__(self, server_url: str) -> None:
@@ -127,7 +124,7 @@ async def a_late(server_url: str) -> AsyncIterator[Late]:
 
 @asynccontextmanager
 async def a_writer(url: str, token_file: Path, **options: str) -> AsyncIterator[FhirServer]:
-    """Open what the consumer writes with; a real server on a busy machine may take its time to answer."""
+    """Open the consumer's writer; a real server on a busy machine may respond slowly."""
     given = {"base_url": url, "allow_http": "true", "token_file": str(token_file), "timeout_s": "60", **options}
     read = read_options(FhirOptions, NAME, given)
     async with open_server(read, FhirMetrics(CollectorRegistry(), service=NAME)) as server:

@@ -1,4 +1,4 @@
-"""What samples, scenarios and orders of events come to in FHIR. `python -m tests.fhir.told` writes the golden files."""
+"""FHIR resources of samples, scenarios and orders of events; `python -m tests.fhir.told` writes golden files."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -19,11 +19,11 @@ from tests.unit.profile_documents import SAMPLES, map_body
 GOLDEN = SAMPLES.parent / "fhir"
 NAMING = Naming("urn:drx:", mrn="urn:drx:mrn", patient="urn:drx:patient")
 SOURCE = "urn:drx:source:drx"
-# About no order; the consumer leaves them alone.
+# Not about an order; the consumer ignores them.
 _NOT_ORDERS = {"other.reported", "prescriber.enrollment_changed", "system.ping"}
-# 300 kB of one note: nothing else is to be seen there.
+# 300 kB of one note, with no other content of interest.
 _HUGE = "06_huge_note_300kb"
-# FHIR has no way to write what is in it: it is parked.
+# FHIR cannot represent its content: it is parked.
 REFUSED = "26_nul_character"
 
 
@@ -39,7 +39,7 @@ def documents(events: Iterable[Event]) -> dict[str, Document]:
 
 
 def told(events: Iterable[Event]) -> list[dict[str, Any]]:
-    """Give the resources that events come to, each after what it refers to; Provenances as events come in order."""
+    """Return the resources of events, each after those it refers to; Provenances in the order of events."""
     known = {event.id: event for event in of_orders(events)}
     facts: dict[str, Document] = {}
     said: dict[str, list[Resource]] = {}
@@ -70,7 +70,7 @@ def golden_of(events: Iterable[Event]) -> str:
 
 
 def write_all(directory: Path = GOLDEN) -> None:
-    """Write every file anew, to be reviewed with the change that made it differ."""
+    """Rewrite every file, to be reviewed with the change."""
     directory.mkdir(exist_ok=True)
     for path in directory.glob("*.json"):
         path.unlink()

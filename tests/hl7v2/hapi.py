@@ -1,7 +1,7 @@
-"""HAPI's HL7 v2 server, which takes what its parser and validator find nothing wrong with: a peer of `hl7v2`.
+"""HAPI's HL7 v2 server, which accepts messages that its parser and validator accept: a peer of `hl7v2`.
 
-`python -m tests.hl7v2.hapi` (`make hl7-server`) fetches its jars, 7 MB, each with the sum of the lock, and compiles
-`Hl7Server.java`; where that was not done, the tests that need it are skipped.
+`python -m tests.hl7v2.hapi` (`make hl7-server`) fetches its jars, 7 MB, each with the hash of the lock, and compiles
+`Hl7Server.java`; without it, the tests that need it are skipped.
 """
 
 import base64
@@ -21,22 +21,20 @@ _TOOK = "took "
 
 
 class Taken(NamedTuple):
-    """A message as it came, and as it was encoded anew from what it was understood to be."""
+    """A message as received, and as encoded again after parsing."""
 
     sent: str
     understood: str
 
 
 class Hl7Server:
-    """A server that ends with the process that started it; it may be left and entered again, on the same port.
+    """A server that ends with the process that started it; it may be exited and entered again, on the same port.
 
-    Attributes:
-        takes: Codes of messages (MSH-9.1); it rejects others.
-        port: Where it listens on loopback.
+    Attributes: takes: Codes of accepted messages (MSH-9.1); it rejects others. port: Where it listens on loopback.
     """
 
     def __init__(self, directory: Path) -> None:
-        """Write a log to `directory`, and take messages of the codes `takes`."""
+        """Write a log to `directory`, and accept messages of the codes `takes`."""
         self._log = directory / "hapi-hl7v2.log"
         self.takes: tuple[str, ...] = ("OMP", "RDS", "ORM")
         self._process: subprocess.Popen[bytes] | None = None
@@ -58,7 +56,7 @@ class Hl7Server:
             self._process.wait()
 
     def taken(self) -> list[Taken]:
-        """Return the messages that it has taken, in order."""
+        """Return the accepted messages, in order."""
         return [
             Taken(*(base64.b64decode(part).decode() for part in line.removeprefix(_TOOK).split()))
             for line in self._lines()

@@ -1,4 +1,4 @@
-"""Fixtures of several modules; one that wants other tables of consumers defines its own `database`."""
+"""Fixtures of several modules; a module that needs other tables of consumers defines another `database`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -21,7 +21,7 @@ from tests.read_model import ReadModel, open_model
 
 @contextmanager
 def a_template(server: str, with_tables: Callable[[str], AbstractAsyncContextManager[Any]]) -> Iterator[str]:
-    """Give the name of a database that has tables: to copy it takes half the time of making them again."""
+    """Return the name of a database with tables: copying it takes half the time of creating them."""
 
     async def make(dsn: str) -> None:
         async with with_tables(dsn):
@@ -63,7 +63,7 @@ def ledger(database: Database) -> Ledger:
 
 @pytest.fixture(scope="session")
 def shared_dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevProcess]:
-    """A stack under a path that has all that paths may have."""
+    """A stack under a path with special characters."""
     data_dir = tmp_path_factory.mktemp("dev") / ("long" * 40) / "with space, comma and é" / "stack"
     with DevProcess(data_dir) as process:
         yield process
@@ -71,7 +71,7 @@ def shared_dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevProcess]
 
 @pytest.fixture
 def dev(shared_dev: DevProcess) -> DevProcess:
-    """One stack for the tests that leave it as they found it; started again where one has ended it."""
+    """One stack for tests that do not change it; restarted if a test has stopped it."""
     if not shared_dev.alive:
         shared_dev.start()
     shared_dev.ready()
@@ -85,7 +85,7 @@ def kafka(cluster: Cluster, standard_topics: None) -> str:  # noqa: ARG001 - the
 
 @pytest.fixture
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    """Give one that opens as many connections as it is asked to, and ends a test that hangs."""
+    """Return a session without a connection limit, which ends a test that hangs."""
     async with asyncio.timeout(HANG_S), aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as opened:
         yield opened
 

@@ -1,4 +1,4 @@
-"""A `drx-consumer run` of its own for a test, configured by environment and seen from outside."""
+"""A `drx-consumer run` process for a test, configured by environment and observed from outside."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from tests.forked import run
 from tests.installed import install
 from tests.integration.service_process import HANG_S, NO_AUTHORITIES, ServiceProcess
 
-# A group notices a member that was killed after its session, which brokers let nobody make shorter than 6 s.
+# A group notices a killed member after its session, for which brokers require at least 6 s.
 SESSION_S = "10"
 
 
@@ -30,7 +30,7 @@ class ConsumerProcess(ServiceProcess):
     ) -> None:
         """Start it and do not wait.
 
-        `name` is its entry point, `env` may have what `install_code` returns or a fail point, and `settings` are
+        `name` is its entry point, `env` may have the result of `install_code` or a failpoint, and `settings` are
         variables without their prefix, such as `READ_MODEL__SCHEMA`.
         """
         directory.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ class ConsumerProcess(ServiceProcess):
 def consumer_environment(
     *, bootstrap_servers: str, dsn: str, env: Mapping[str, str] | None = None, **settings: str
 ) -> dict[str, str]:
-    """Our environment with only these settings; a group without offsets begins with the first record."""
+    """The environment with only these settings; a group without offsets begins with the first record."""
     clean = {name: value for name, value in os.environ.items() if not name.upper().startswith(("BRIDGE_", "CONSUMER_"))}
     return (
         clean
@@ -71,7 +71,7 @@ async def drx_consumer(env: Mapping[str, str], *arguments: str) -> tuple[int, st
 
 
 def install_code(directory: Path, name: str, code: str) -> dict[str, str]:
-    """Make a package whose module defines `consumer`, found by that name; return what finds it in an environment."""
+    """Create a package whose module defines `consumer`, found by that name; return the environment to find it."""
     module = f"{name.replace('-', '_')}_consumer"
     directory.mkdir(parents=True, exist_ok=True)
     (directory / f"{module}.py").write_text(dedent(code))

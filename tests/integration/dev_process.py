@@ -1,4 +1,4 @@
-"""A `drx-bridge dev` of its own for a test, seen from outside as an operator sees it."""
+"""A `drx-bridge dev` process for a test, observed as by an operator."""
 
 import json
 import signal
@@ -25,11 +25,11 @@ def command(*arguments: str) -> list[str]:
 
 
 class DevProcess:
-    """One run on `data_dir`; ends with the context or with this process, and takes its children with it."""
+    """One run on `data_dir`; ends with the context or with this process, and so do its children."""
 
     def __init__(self, data_dir: Path, *arguments: str) -> None:
         self.endpoints_file = data_dir / "endpoints.json"
-        # A file, not a pipe: nobody reads along, and a full pipe would stop it.
+        # A file, not a pipe: without a reader, a full pipe would block it.
         self._told = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `__exit__`
         self._command = command("--data-dir", str(data_dir), *arguments)
         self.start()
@@ -79,7 +79,7 @@ class DevProcess:
 
 
 def gone(pid: int) -> bool:
-    """Whether no such process runs; one that nobody has asked for its exit code runs no more."""
+    """Whether no such process runs; a zombie does not count."""
     try:
         dead: bool = psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""A `drx-bridge serve` of its own for a test, configured by environment and seen from outside."""
+"""A `drx-bridge serve` process for a test, configured by environment and observed from outside."""
 
 import os
 import sys
@@ -36,8 +36,8 @@ class Reply:
 class IngressProcess(ServiceProcess):
     """An ingress.
 
-    The topics of the contract are shared by all tests of a session, so each run has a source name of its own, by
-    which `records` tells its records from all others.
+    The topics of the contract are shared by all tests of a session, so each run has a unique source name, by which
+    `records` selects its records.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class IngressProcess(ServiceProcess):
     ) -> None:
         """Start it and do not wait; `settings` are environment variables without their prefix.
 
-        With `source` it is a replica of another run, and has its records for its own as well.
+        With `source` it is a replica of another run, and `records` includes those of both.
         """
         directory.mkdir(parents=True, exist_ok=True)
         self.bootstrap_servers = bootstrap_servers
@@ -83,7 +83,7 @@ class IngressProcess(ServiceProcess):
         return f"{self.url}/webhooks/{self.source}"
 
     def live(self) -> Self:
-        """Wait until both ports answer, whatever they say."""
+        """Wait until both ports respond with any status."""
         until(lambda: self.asked("/livez")[0] and self.asked("", url=self.url)[0], what="a live process")
         return self
 
@@ -115,7 +115,7 @@ async def ask(session: aiohttp.ClientSession, url: str, **options: Any) -> Reply
 async def deliver(
     session: aiohttp.ClientSession, ingress: IngressProcess, body: bytes, *, webhook_id: str, **headers: str
 ) -> Reply:
-    """Make one genuine delivery, but for the `headers` that are given (`_` for `-`)."""
+    """Make one genuine delivery, except for the given `headers` (`_` for `-`)."""
     changes = {name.replace("_", "-"): value for name, value in headers.items()}
     sent = signed_headers(body, webhook_id=webhook_id) | changes
     return await ask(session, ingress.webhook_url, method="POST", data=body, headers=sent)

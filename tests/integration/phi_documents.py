@@ -1,4 +1,4 @@
-"""Documents that hold a marker of their own wherever the contract says that health information may stand."""
+"""Documents with a unique marker in every field that may contain health information."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from bridge.contract.fields import Bits, ContractRecord, Digits
 
 # Fields of a record that no member of `data` fills.
 _LEADING = frozenset(EventRecord.model_fields) | {"extensions"}
-# Long before anything that a log, a metric or an answer would speak of.
+# Long before any time in a log, a metric or a response.
 _FIRST_DAY = date(1888, 1, 1)
 
 
@@ -27,7 +27,7 @@ class Marked:
 
     Attributes:
         key: The marker that may be the record's key, or empty.
-        markers: Path of the field to the text that must not be seen outside the record's value.
+        markers: Path of the field to the string that must not appear outside the record's value.
     """
 
     document: dict[str, Any]
@@ -40,7 +40,7 @@ class Marker:
         self._numbers = count(1)
 
     def document(self, event_type: str, *, event_id: str) -> Marked:
-        """Make an event with a marker in every D and L field, in raw words of enums and in unknown members."""
+        """Make an event with a marker in every D and L field, in raw values of enums and in unknown members."""
         markers: dict[str, str] = {}
         model = EVENT_MODELS[event_type]
         content = self._object(model, "/data", markers, phi=False, without=_LEADING)
@@ -78,7 +78,7 @@ class Marker:
         return made
 
     def _unknown(self, path: str, markers: dict[str, str]) -> dict[str, str]:
-        """Make a member whose very name is a marker: what the contract does not know may be anything."""
+        """Make a member whose name is a marker, too: unknown members may be anything."""
         name, value = self.text(), self.text()
         markers |= {f"{path}/~name": name, f"{path}/~value": value}
         return {name: value}
@@ -138,7 +138,7 @@ class Seen:
 
 
 def plain(field: FieldInfo) -> Any:
-    """Give a field's type without `| None`, with its width or digits if it has them."""
+    """Return a field's type without `| None`, with its width or digits if it has them."""
     annotation: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
     if get_origin(annotation) in (Union, UnionType):
         (annotation,) = (one for one in get_args(annotation) if one is not type(None))

@@ -1,4 +1,4 @@
-"""A process of ours in which one place after another fails with health information in its exception.
+"""A process of the project in which one function after another fails with health information in its exception.
 
 `python -m tests.integration.phi_faults bridge serve` replaces every place by one that looks into the file that
 `PHI_FAULT` names: while it stands there, it raises, with the marker of the file and its own arguments as texts.
@@ -21,7 +21,7 @@ def _of(owner: str, names: str) -> tuple[str, ...]:
     return tuple(f"{owner}{name}" for name in names.split())
 
 
-# What a delivery meets, from its first bytes to its answer; a function stands under the module that calls it.
+# Functions that a delivery passes, from its first bytes to its response, by the module that calls them.
 PLACES = (
     *_of("bridge.runtime.http:StrictParser.", "feed_data"),
     *_of("bridge.runtime.http:ClientConnection.", "data_received parsed"),
@@ -46,7 +46,7 @@ PLACES = (
     *_of("bridge.kafka.producer:Generation.", "write"),
 )
 
-# What the dialect of a vendor adds, by the profile that meets it.
+# Further functions of a vendor's profile.
 VENDOR_PLACES: Mapping[str, Sequence[str]] = {
     "digitalrx_pharmacy": (
         *_of("bridge.proof.schemes.shared:SecretHeader.", "verify"),
@@ -72,7 +72,7 @@ ALL_PLACES = (*PLACES, *(place for places in VENDOR_PLACES.values() for place in
 
 
 def failures(marker: str, text: str) -> list[Exception]:
-    """Exceptions as Python and libraries raise them, each with values in another corner."""
+    """Exceptions as Python and libraries raise them, each with values in another attribute."""
     return [
         ValueError(f"invalid literal: {marker}", text),
         KeyError(marker),

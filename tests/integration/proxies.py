@@ -1,4 +1,4 @@
-"""HAProxy and nginx as they stand before an ingress, each with one server and connections that it uses again."""
+"""HAProxy and nginx in front of an ingress, each with one server and reused connections."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ frontend public
 backend bridge
     server s {host}:{server}
 """
-# A client that has finished sending still gets its answer, as from HAProxy.
+# A client that has finished sending still gets its response, as from HAProxy.
 _NGINX = """\
     client_header_timeout 5s;
     client_body_timeout 5s;
@@ -45,7 +45,7 @@ _NGINX = """\
     }}
 """
 POOLING = {"haproxy": _HAPROXY, "nginx": _NGINX}
-# What stands around the `http` block of nginx.
+# The configuration around the `http` block of nginx.
 _AROUND_NGINX = """\
 daemon off;
 worker_processes 1;

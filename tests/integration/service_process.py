@@ -1,4 +1,4 @@
-"""One of our services as a process of its own for a test, configured by environment and seen from outside."""
+"""A service of the project as a process, configured by environment and observed from outside."""
 
 import asyncio
 import os
@@ -19,22 +19,21 @@ from tests.forked import Forked, can_fork
 
 T = TypeVar("T")
 
-# The one bound of everything that must happen here; generous, since the machine may be busy.
+# Time limit of all expected events; generous, since the machine may be busy.
 HANG_S = 120.0
 PROBE_S = 30.0
-# Between two looks at whether it has happened.
+# Interval of checks.
 LOOK_MIN_S, LOOK_MAX_S = 0.05, 0.2
 # No process of a test trusts the authorities of this machine, and aiohttp reads all of them at its import: 45 ms.
 NO_AUTHORITIES = {"SSL_CERT_FILE": os.devnull}
-# Of each output, shown with a failure: the directory is gone after a few more runs.
+# Part of each output that a failure shows: the directory is deleted after some more runs.
 LAST_LINES = 40
 
 
 class ServiceProcess:
-    """One run, or several of the same: `start` begins another one after `kill` or `ended`. Ends with the context.
+    """One run, or several: `start` begins another after `kill` or `ended`. Ends with the context.
 
-    Attributes:
-        stdout: Where its log goes, if not to the first of its outputs.
+    Attributes: stdout: Its log, if not the first of its outputs.
     """
 
     stdout: int | None = None
@@ -52,7 +51,7 @@ class ServiceProcess:
         return self
 
     def __exit__(self, _: object, failure: BaseException | None, __: object) -> None:
-        """End it without waiting for an orderly stop; what fails meanwhile tells the end of what it has written."""
+        """End it without waiting for a graceful stop; a failure shows the end of its output."""
         self._process.kill()
         self._process.wait()
         if failure is not None:
@@ -91,15 +90,15 @@ class ServiceProcess:
         return self
 
     def checks(self) -> dict[str, str]:
-        """What readiness says, entry by entry; empty while the port is closed."""
+        """The checks of readiness; empty while the port is closed."""
         status, body = self.asked("/readyz")
         return dict(orjson.loads(body)["checks"]) if status else {}
 
     def metric(self, name: str, **labels: str) -> float:
-        """Sum of the samples of that name whose labels are, or include, the given ones."""
+        """Sum of the samples of that name whose labels include the given ones."""
         status, body = self.asked("/metrics")
         assert status == 200, "nobody answers"
-        # To parse all five hundred would take longer than to ask.
+        # Parsing all five hundred would take longer than the request.
         lines = "\n".join(line for line in body.decode().splitlines() if line.startswith(name))
         samples = [sample for family in text_string_to_metric_families(lines) for sample in family.samples]
         return sum(each.value for each in samples if each.name == name and labels.items() <= each.labels.items())
@@ -145,11 +144,11 @@ class ServiceProcess:
 
 
 def until(found: Callable[[], T], *, what: str) -> T:
-    """Ask again and again until the answer is true; another process gives us no event to wait for."""
+    """Poll until the condition is true; there is no event from another process."""
     began = time.monotonic()
     while not (answer := found()):
         waited = time.monotonic() - began
         assert waited < HANG_S, f"waited in vain: {what}"
-        # What takes longer is asked less often: each question costs both processes some milliseconds.
+        # Slow conditions are checked less often: each check costs both processes some milliseconds.
         time.sleep(min(LOOK_MAX_S, max(LOOK_MIN_S, waited / 20)))
     return answer

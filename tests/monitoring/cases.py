@@ -1,4 +1,4 @@
-"""What each alert must fire at, and what comes near and must leave it quiet; each is a whole system with one fault."""
+"""Cases in which each alert must fire, or just not fire; each is a complete system with one fault."""
 
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ PAGE, TICKET = "page", "ticket"
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """How long a case is looked at; a long one by the rules of one group, as each is evaluated at each sample."""
+    """Duration of a case; a long one uses only the rules of one group, as each is evaluated at each sample."""
 
     samples: int = HOUR
     minutes: int = 1
@@ -40,7 +40,7 @@ HOURLY = Span()
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A system at its last sample; `fires` is every alert that then does, by name and severity."""
+    """A system at its last sample; `fires` has all firing alerts, by name and severity."""
 
     name: str
     changes: Series
@@ -54,13 +54,13 @@ def step(after: float, *, before: float = 0, last: int = REST) -> str:
 
 
 def bend(first: float, then: float, *, samples: int = HOUR, last: int = REST) -> str:
-    """A counter that goes on at another pace."""
+    """A counter that continues at another rate."""
     kept = samples - last
     return f"{rising(first, kept)} {rising(then, last, start=first * kept)}"
 
 
 def began(value: float) -> str:
-    """A series that is there only since its first count."""
+    """A series that exists only since its first count."""
     return f"_x{HALF} {flat(value, REST)}"
 
 
@@ -69,14 +69,14 @@ def at(name: str, where: str, more: str = "") -> str:
 
 
 def firing(alert: str, changes: Series, *, severity: str = PAGE, also: str = "", span: Span = HOURLY) -> Case:
-    """The fault of an alert; `also` is the ticket that fires besides: `spool`, `parked`, or that of the same name."""
+    """The fault of an alert; `also` is another ticket that fires: `spool`, `parked`, or that of the same name."""
     besides = {"spool": "SpoolInUse", "parked": "ParkedKeysGrowing", "ticket": alert}
     others = {(besides[also], TICKET)} if also else set()
     return Case(f"{alert}: {severity}", changes, frozenset({(alert, severity), *others}), span)
 
 
 def quiet(alert: str, why: str, changes: Series, *others: str, span: Span = HOURLY) -> Case:
-    """What only comes near; `others` fire at it."""
+    """A case in which the alert must not fire; `others` do."""
     fires = {(other, TICKET if other in {"SpoolInUse", "ProduceFailing"} else PAGE) for other in others}
     return Case(f"{alert}: quiet {why}", changes, frozenset(fires), span)
 
@@ -145,7 +145,7 @@ def deliveries() -> list[Case]:
         firing("SignatureFailureSpike", {mismatch: bend(0, 6), REFUSED: bend(0, 6)}, severity=TICKET),
         quiet("SignatureFailureSpike", "at one in sixty", {mismatch: bend(0, 1), REFUSED: bend(0, 1)}),
         firing("ClockSkewSuspected", {stale: bend(0, 2), REFUSED: bend(0, 2)}),
-        # One sender of several, of whose deliveries none is accepted any more.
+        # One sender of several, whose deliveries are no longer accepted.
         firing("ClockSkewSuspected", {stale: bend(0, 1), f'{POSTS}"accepted"}}': rising(600, HOUR)} | unused),
         firing(
             "ClockSkewSuspected",
@@ -220,7 +220,7 @@ def durability() -> list[Case]:
         firing(
             "SpoolFillingUp", {events: some, free: f"{flat(9e8, HALF)} {rising(-2e7, REST, start=9e8)}"}, also="spool"
         ),
-        # By somebody else on the same disk, while nothing is spooled.
+        # By other files on the same disk, while the spool is empty.
         firing("SpoolFillingUp", {free: step(9e7, before=9e8)}),
         quiet("SpoolFillingUp", "at half of it, standing still", {events: some, free: flat(5e8, HOUR)}, "SpoolInUse"),
         firing("SpoolStuck", {events: some, oldest: step(1000)}, severity=TICKET, also="spool"),
@@ -310,7 +310,7 @@ def consumers() -> list[Case]:
         quiet("ConsumerStuck", "when a record comes after a rest", {offset: bend(60, 0), age: step(200, last=4)}),
         quiet("ConsumerStuck", "while it catches up with the past", {age: flat(1e6, HOUR)}),
         firing("ArchiveLate", {current: bend(60, 0)}, severity=TICKET),
-        # Also where the timestamp is set anew at every restart.
+        # Also if the timestamp is reset at every restart.
         firing(
             "ArchiveLate",
             {at("archive_missing_files_total", ARCHIVE): bend(0, 1), current: rising(60, HOUR)},

@@ -12,10 +12,10 @@ RULE_FILES = sorted((FILES / "rules").glob("*.yaml"))
 RULES = {"groups": [group for path in RULE_FILES for group in yaml.safe_load(path.read_text())["groups"]]}
 RUNBOOKS = sorted(path for path in (ROOT / "docs" / "runbooks").glob("*.md") if path.name != "README.md")
 BOARDS = {path.name: json.loads(path.read_text()) for path in sorted((FILES / "dashboards").glob("*.json"))}
-# Those on PostgreSQL; all others ask Prometheus.
+# Dashboards on PostgreSQL; all others query Prometheus.
 SQL_BOARDS = {name: BOARDS[name] for name in ("prescription.json", "waits.json")}
 DASHBOARDS = {name: board for name, board in BOARDS.items() if name not in SQL_BOARDS}
-# What Grafana puts in the place of its variables.
+# Values that Grafana substitutes for its variables.
 _GRAFANA = {"$__rate_interval": "5m", "$__range": "1h", "$namespace": ".*", "$service": ".*", "$source": ".*"}
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -86,7 +86,7 @@ def words(text: str) -> set[str]:
 
 
 def names(expression: str) -> set[str]:
-    """Return the names in an expression: of series, and of functions and labels too, but not what labels say."""
+    """Return the names in an expression: series, functions and labels, but not label values."""
     return set(re.findall(r"[a-zA-Z_][\w:]*", re.sub(r'"[^"]*"', "", expression)))
 
 

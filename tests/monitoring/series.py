@@ -1,4 +1,4 @@
-"""A healthy system as Prometheus has scraped it, once a minute or so; a test changes what its fault changes."""
+"""The series of a healthy system, scraped about once a minute; a test changes those of its fault."""
 
 from collections.abc import Mapping
 

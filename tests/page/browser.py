@@ -1,4 +1,4 @@
-"""What `make page` installs beside the project: Playwright below `build/page`, axe from npm. Chromium is the system's.
+"""The programs that `make page` installs: Playwright below `build/page`, axe from npm. Chromium is the system's.
 
 `python -m tests.page.browser` installs both; Chromium comes from Debian (`apt-get install chromium`).
 """
@@ -16,7 +16,7 @@ from tests.node import node_packages
 
 HERE = Path(__file__).parent
 PACKAGES = HERE.parents[1] / "build" / "page"
-# Chromium as root has no sandbox; it sees nothing here but pages of ours.
+# Chromium as root has no sandbox; it opens only pages of the project here.
 OPTIONS = ["--no-sandbox"] if os.geteuid() == 0 else []
 
 

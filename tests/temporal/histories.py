@@ -1,4 +1,4 @@
-"""What a Temporal server has been told, read by Temporal's own client."""
+"""The workflows and signals of a Temporal server, read by Temporal's client."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,10 +15,9 @@ _LEAVE_S = 0.2
 
 
 class Told(NamedTuple):
-    """What one workflow was told.
+    """The start and signals of one workflow.
 
-    Attributes:
-        signals: Name and payload of each, in order; a repeat once more.
+    Attributes: signals: Name and payload of each, in order, repeats included.
     """
 
     workflow: str
@@ -36,7 +35,7 @@ async def a_client(address: str, **options: Any) -> AsyncIterator[Client]:
 
 
 async def told(client: Client, workflow_id: str) -> Told | None:
-    """Return what a workflow was told; None if there is none."""
+    """Return the start and signals of a workflow; None if it does not exist."""
     handle: WorkflowHandle[Any, Any] = client.get_workflow_handle(workflow_id)
     try:
         history = await handle.fetch_history()

@@ -1,11 +1,11 @@
-"""A Temporal server for tests, Temporal's own in Java, whose time can be skipped; it keeps everything in memory.
+"""Temporal's Java test server, whose time can be skipped; it stores everything in memory.
 
-`python -m tests.temporal.server` (`make temporal-server`) fetches its jars, 33 MB, each with the sum of the lock; where
-that was not done, the tests that need it are skipped. `python -m tests.temporal.server run PORT` runs one to try things
-with, until it is interrupted.
+`python -m tests.temporal.server` (`make temporal-server`) fetches its jars, 33 MB, each with the hash of the lock;
+without it, the tests that need it are skipped. `python -m tests.temporal.server run PORT` runs a server for
+experiments, until it is interrupted.
 
-It differs from a server in production: it makes any namespace that it is asked for, has no limits of size and does not
-know a repeated signal by its request id.
+It differs from a server in production: it creates any requested namespace, has no limits of size and does not recognise
+a repeated signal by its request id.
 """
 
 import os
@@ -31,12 +31,12 @@ _MAIN = "io.temporal.testserver.TestServer"
 
 
 def jars() -> JarCache:
-    """Return where its jars are kept."""
+    """Return the folder of its jars."""
     return JarCache(cache_dir() / "temporal", lock=LOCK)
 
 
 def is_built() -> bool:
-    """Say whether it can be started."""
+    """Return whether it can be started."""
     return all(Path(each).exists() for each in jars().class_path.split(os.pathsep))
 
 
@@ -56,7 +56,7 @@ class TemporalServer:
 
     @property
     def address(self) -> str:
-        """Where it listens, host:port."""
+        """Its address, host:port."""
         return f"{HOST}:{self._port}"
 
     def __enter__(self) -> Self:
@@ -75,7 +75,7 @@ class TemporalServer:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Have it answer nothing meanwhile, and keep what it has."""
+        """Freeze it for the block; it keeps its data."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
         try:

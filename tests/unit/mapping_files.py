@@ -1,4 +1,4 @@
-"""Mapping files for the tests: one that is sound, and its lines changed."""
+"""Mapping files for the tests: a valid one, and changes of its lines."""
 
 from typing import Any
 
@@ -26,6 +26,6 @@ def compiled(text: str = ACME, **options: str) -> MappingFile:
 
 
 def with_lines(*lines: str, data: str = "") -> MappingFile:
-    """Compile the sound file with more lines of its event, and of the event's data."""
+    """Compile the valid file with further lines of its event, and of the event's data."""
     head, event = ACME.split("[[event]]\n")
     return compiled("\n".join([head, "[[event]]", *lines, event + data, ""]))

@@ -33,7 +33,7 @@ def a_delivery(body: bytes = b"", *, id: str = "evt_1", received_at: datetime = 
 
 
 def map_body(body: bytes, **delivery: Any) -> Mapped | ParkReason:
-    """Parse and map, as the route does; the webhook id is the body's unless one is given."""
+    """Parse and map, as the pipeline does; the webhook id is the body's by default."""
     document = parse(body)
     if isinstance(document, ParkReason):
         return document
@@ -43,7 +43,7 @@ def map_body(body: bytes, **delivery: Any) -> Mapped | ParkReason:
 
 
 def edited(sample: str, edits: Mapping[str, str]) -> bytes:
-    """Give the sample's body with the members at some JSON pointers set to JSON texts, or taken out (`ABSENT`)."""
+    """Return the sample's body with members at JSON pointers set to JSON strings, or removed (`ABSENT`)."""
     document = json.loads((SAMPLES / sample).read_bytes())
     texts = {}
     for number, (pointer, text) in enumerate(edits.items()):

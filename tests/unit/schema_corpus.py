@@ -1,4 +1,4 @@
-"""Values of any schema of ours for property tests, and schemas of single fields."""
+"""Values of any of the project's schemas for property tests, and schemas of single fields."""
 
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -11,7 +11,7 @@ MICROS = {"type": "long", "logicalType": "timestamp-micros"}
 DATE = {"type": "int", "logicalType": "date"}
 ENUM = {"type": "enum", "name": "E", "symbols": ["UNKNOWN", "a"]}
 
-# Avro holds more, Python's datetime does not.
+# Avro has a larger range than Python's datetime.
 _INSTANTS = st.datetimes(datetime(1900, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001 -- bounds are naive by the interface
 _DAYS = st.dates(date(1, 1, 1), date(9999, 12, 31))
 _TEXTS = st.text(st.characters(codec="utf-8"), max_size=40)

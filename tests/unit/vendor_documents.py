@@ -17,7 +17,7 @@ ROWS = [row for row in json.loads((SAMPLES / "manifest.json").read_bytes()) if r
 
 
 def push(profile: Profile | str, body: Any, **delivery: Any) -> Mapped | ParkReason:
-    """Parse and map a body, of bytes or what becomes JSON, as the route does."""
+    """Parse and map a body, bytes or JSON values, as the pipeline does."""
     profile = PROFILES[profile] if isinstance(profile, str) else profile
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     document = read_body(profile, content)
@@ -25,7 +25,7 @@ def push(profile: Profile | str, body: Any, **delivery: Any) -> Mapped | ParkRea
 
 
 def sample(name: str) -> Any:
-    """Give the document of the sample whose name begins so."""
+    """Return the document of the sample whose name begins with this."""
     (path,) = SAMPLES.glob(f"profiles/{name}_*.json")
     return json.loads(path.read_bytes())
 
@@ -52,7 +52,7 @@ def parked(profile: Profile | str, body: Any) -> ParkReason:
 
 
 def said(event: Event) -> dict[str, Any]:
-    """Give what a record says beyond its leading fields, without nulls and extensions."""
+    """Return a record's fields after the leading ones, without nulls and extensions."""
     leading = ("event_id", "event_type", "contract_version", "occurred_at", "received_at", "source", "environment")
     return {
         name: value

@@ -1,4 +1,4 @@
-"""Run the archive's publisher without a broker until nothing is left to merge: `python -m … DSN ROOT`."""
+"""Run the archive's publisher without a broker until all files are merged: `python -m … DSN ROOT`."""
 
 import asyncio
 import sys
@@ -13,7 +13,7 @@ from consumers.archive.writer import Archiver
 from consumers.postgres.migrate import migrate_tables
 from consumers.postgres.pool import Database, open_database
 
-# Publish what is new, merge, exchange, look.
+# Publish new files, merge, exchange, check.
 RUNS = 4
 
 

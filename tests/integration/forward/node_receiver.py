@@ -11,10 +11,10 @@ FILES = Path(__file__).with_name("npm")
 
 
 class NodeReceiver:
-    """Verifies what it gets; answers 204, or 401 to what is not signed by `secret`."""
+    """Verifies requests; responds 204, or 401 if they are not signed with `secret`."""
 
     def __init__(self, secret: str, *, refused: int = 0) -> None:
-        """Answer the first `refused` that verify with 503."""
+        """Respond 503 to the first `refused` valid requests."""
         self.requests: list[dict[str, Any]] = []
         self._port: int | None = None
         self._listening = threading.Event()

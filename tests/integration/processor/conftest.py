@@ -1,4 +1,4 @@
-"""A processor at work on a real database, with a table for effects; each test in each mode unless it names its own."""
+"""A processor on a real database, with a table for effects; each test runs in each mode unless it sets one."""
 
 from collections.abc import AsyncIterator
 from typing import Any
