@@ -55,7 +55,7 @@ class Challenge(NamedTuple):
         """The method of the handshake request."""
         return {"query": "GET", "cloudevents": "OPTIONS"}.get(self.kind, "POST")
 
-    def of_head(
+    def response_to_headers(
         self, headers: Mapping[bytes, bytes], query: str, keys: Sequence[KeySlot], now: float, *, per_s: float | None
     ) -> Response | None:
         """Return the response to a GET or OPTIONS; None if it is not a handshake. A wrong token is refused."""
@@ -74,14 +74,14 @@ class Challenge(NamedTuple):
 
     def admits(self, headers: Mapping[bytes, bytes], body: bytes, keys: Sequence[KeySlot], now: float) -> bool:
         """Return whether the token of a POST is the secret; this admits a handshake, never an event."""
-        if not self.token[0] or self.of_body(headers, body) is None:
+        if not self.token[0] or self.response_to_body(headers, body) is None:
             return False
         given = self._token(headers, cast("dict[str, object]", parse(body, arrays=True)))
         if given and not _is_secret(given, keys, now):
             refuse_mismatch(keys, now)
         return bool(given)
 
-    def of_body(self, headers: Mapping[bytes, bytes], body: bytes) -> Response | None:
+    def response_to_body(self, headers: Mapping[bytes, bytes], body: bytes) -> Response | None:
         """Return the response to a POST; None if it is not a handshake."""
         document = parse(body, arrays=True) if self.method == "POST" and len(body) <= BODY_MAX_BYTES else None
         if self.kind == "eventgrid":

@@ -60,7 +60,7 @@ class Webhooks:
         """Check the headers of a request before its body arrives; return a response if the request is refused."""
         call = request.note = Call(request)
         try:
-            self._check_head(call)
+            self._check_headers(call)
         except DeliveryRefusedError as exc:
             return self._respond.refused(call, exc)
         except ChallengedError as exc:
@@ -120,7 +120,7 @@ class Webhooks:
         """Count a malformed request to which the server has responded with 400."""
         self._respond.refused(Observed(UNKNOWN), DeliveryRefusedError("malformed_http"))
 
-    def _check_head(self, call: Call) -> None:
+    def _check_headers(self, call: Call) -> None:
         """Check the headers; rate limits come first, so that every request counts towards the limits."""
         self._check_address(call)
         source = call.sender = self._route(call)
@@ -128,7 +128,7 @@ class Webhooks:
             raise DeliveryRefusedError("rate_limited", reason="source", wait_s=wait_s)
         call.headers = read_headers(call.http.raw_headers, self._header_rules)
         if call.method != "POST":
-            self._answer_challenge(call, source)
+            self._respond_to_challenge(call, source)
         check_content(
             call.headers, size_max=self.body_max_bytes, types=call.sender.content_types, json=call.sender.json
         )
@@ -147,14 +147,14 @@ class Webhooks:
         call.source = source.name
         return source
 
-    def _answer_challenge(self, call: Call, source: Source) -> None:
+    def _respond_to_challenge(self, call: Call, source: Source) -> None:
         """Respond to a handshake without a body; refuse any other request with that method."""
         challenge = cast("Challenge", source.challenge)
         if wait_s := challenge.limit.wait_s(None, call.began):
             raise DeliveryRefusedError("rate_limited", reason="challenge", wait_s=wait_s)
         query = call.http.raw_path.partition("#")[0].partition("?")[2]
         per_s = source.limit.per_s if source.limit else None
-        response = challenge.of_head(call.headers, query, source.secrets.keys, self.now(), per_s=per_s)
+        response = challenge.response_to_headers(call.headers, query, source.secrets.keys, self.now(), per_s=per_s)
         if response is None or b"transfer-encoding" in call.headers or int(call.headers.get(b"content-length") or 0):
             raise DeliveryRefusedError("method_not_allowed")
         raise ChallengedError(response)
@@ -171,7 +171,7 @@ class Webhooks:
     def _check(self, call: Call) -> None:
         """Check the size of the body, and the headers unless they were checked on arrival."""
         if not call.routed:
-            self._check_head(call)
+            self._check_headers(call)
         if len(call.http.body) > self.body_max_bytes:
             raise DeliveryRefusedError("body_too_large")
 
@@ -233,14 +233,14 @@ class Webhooks:
     def _map(self, call: Call) -> None:
         """Map a verified delivery to events, or to a reason to park it."""
         try:
-            call.outcome = self._understand(call, call.delivery, call.sender)
+            call.outcome = self._map_body(call, call.delivery, call.sender)
         except NotDurableError:
             raise
         except Exception as exc:  # noqa: BLE001 - a bug of ours must never lose a delivery
             self._park_bug(call, exc)
         challenge = call.sender.challenge
         if challenge is not None and not call.proof.origin and is_no_event(call.outcome):
-            response = challenge.of_body(call.headers, call.http.body)
+            response = challenge.response_to_body(call.headers, call.http.body)
             if response is not None:
                 raise ChallengedError(response)
         if call.unverified is not None:
@@ -254,7 +254,7 @@ class Webhooks:
         try:
             if call.sender.bucket_s and not call.delivery.origin:
                 # Not a separate stage: a repeat may follow its original directly, which must be published first.
-                self._recognise(call)
+                self._note_or_repeat(call)
             outcome = call.outcome
             if not isinstance(outcome, ParkReason):
                 taken = self.deduplicator.take_new(call.delivery, outcome.events)
@@ -342,7 +342,7 @@ class Webhooks:
             return "conflict"
         return taken
 
-    def _recognise(self, call: Call) -> None:
+    def _note_or_repeat(self, call: Call) -> None:
         """For a delivery without an id: use the id of the delivery it repeats, or note it as newest for its keys."""
         outcome = call.outcome
         keys = () if isinstance(outcome, ParkReason) else {event.key for event in outcome.events}
@@ -355,9 +355,9 @@ class Webhooks:
     def _rename(self, call: Call, delivery_id: str) -> None:
         call.event_id = delivery_id
         call.delivery = call.delivery._replace(id=delivery_id)
-        call.outcome = self._understand(call, call.delivery, call.sender)
+        call.outcome = self._map_body(call, call.delivery, call.sender)
 
-    def _understand(self, call: Call, delivery: Delivery, source: Source) -> Mapped | ParkReason:
+    def _map_body(self, call: Call, delivery: Delivery, source: Source) -> Mapped | ParkReason:
         if delivery.first_received_at is not None:
             # The first receipt bounds times in the body and is their default; `drx_received_at` is the current time.
             delivery = delivery._replace(received_at=delivery.first_received_at)

@@ -28,7 +28,7 @@ PAUSE_S = 0.002
 # Seconds to pause after a poll of less than a slice: each costs a fetch per broker (about 0.5 ms of CPU).
 FOLLOW_PAUSE_S = 0.05
 # Seconds between two checks of topics and progress.
-LOOK_S = 0.25
+CHECK_S = 0.25
 # Seconds between two metadata requests while a partition has no leader.
 METADATA_S = 5.0
 # Seconds between two attempts to ask for the end of a log.
@@ -140,7 +140,7 @@ class KnownIdsReader:
             while True:
                 self._start_tasks()
                 self._update_finished()
-                if not await pause(stop, LOOK_S):
+                if not await pause(stop, CHECK_S):
                     return
         finally:
             tasks = [topic.task for topic in self._topics.values() if topic.task is not None]
@@ -229,35 +229,35 @@ class KnownIdsReader:
 
     async def _read_tail(self, topic: _Topic, tail: Tail) -> None:
         """Read up to the ends of the log at the opening."""
-        came_at = _now()
+        received_at = _now()
         while any(topic.positions[partition] < end for partition, end in tail.ends.items()):
             records = await tail.poll()
             self._note(records)
             topic.advance(await tail.positions())
             if records:
-                came_at = _now()
-            elif _now() - came_at > SILENT_S or tail.is_stale():
+                received_at = _now()
+            elif _now() - received_at > SILENT_S or tail.is_stale():
                 raise ReadError("no_answer", "the brokers have stopped answering")
             await asyncio.sleep(PAUSE_S)
 
     async def _follow(self, topic: _Topic, tail: Tail) -> str:
         """Read new records; return the reason when a new client is needed."""
-        looked_at = asked_at = _now()
+        checked_at = asked_at = _now()
         while True:
             records = await tail.poll()
             self._note(records)
             if records:
                 topic.advance(await tail.positions())
-            if _now() - looked_at >= LOOK_S:
-                looked_at = _now()
+            if _now() - checked_at >= CHECK_S:
+                checked_at = _now()
                 topic.advance(await tail.positions())
-                topic.note_ends(tail.heard(), looked_at)
+                topic.note_ends(tail.heard(), checked_at)
                 if tail.is_stale():
                     return "stale"
-                if looked_at - topic.answered_at > SILENT_S:
+                if checked_at - topic.answered_at > SILENT_S:
                     return "no_answer"
-                if not tail.is_whole() and looked_at - asked_at >= METADATA_S:
-                    asked_at = looked_at
+                if not tail.is_whole() and checked_at - asked_at >= METADATA_S:
+                    asked_at = checked_at
                     tail.refresh_metadata()
             if records:
                 await asyncio.sleep(PAUSE_S if len(records) >= SLICE_RECORDS else FOLLOW_PAUSE_S)

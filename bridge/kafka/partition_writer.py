@@ -49,7 +49,7 @@ PEEK_MAX_BYTES = 1024 * 1024
 # Seconds: about as long as an append to the spool takes.
 APPEND_S = 0.01
 # Seconds between checks whether Kafka is back, and between attempts of a failing drain, doubling up to the maximum.
-LOOK_S = 0.1
+CHECK_S = 0.1
 RETRY_FIRST_S = 0.25
 RETRY_MAX_S = 5.0
 # Seconds: twice as long as the alert `SpoolStuck` waits, so that the topic can be repaired first.
@@ -277,7 +277,7 @@ class PartitionWriter:
     def __init__(self, shared: PartitionWriters, topic: str, partition: int) -> None:
         self._shared = shared
         self._producer, self._spool, self._known_ids = shared.producer, shared.spool, shared.known_ids
-        self._topic, self._partition = self._place = topic, partition
+        self._topic, self._partition = self._tp = topic, partition
         self.mode: Mode = "direct"  # the mode, as described in the module docstring
         self.blocked = ""  # code of Kafka's refusal of the head of the spool, or empty
         self.task: asyncio.Task[None] | None = None  # runs while there are records to write or drain
@@ -466,7 +466,7 @@ class PartitionWriter:
         if fault is None and records is None:
             # All senders have a response: if they have retried, the drain skips this as a repeat.
             self.drain_found()
-        elif fault is not None and not (records is None or self.appends or self._spool.depth(self._place)):
+        elif fault is not None and not (records is None or self.appends or self._spool.depth(self._tp)):
             # The spool is empty. The batch in flight may be appended later, if it is not acknowledged.
             self._go_direct()
 
@@ -475,7 +475,7 @@ class PartitionWriter:
 
         A disk may hang for longer than the outage of Kafka.
         """
-        if self._spool.depth(self._place):
+        if self._spool.depth(self._tp):
             return False
         appending = self._appending()
         if any(each.state == "open" and (each.in_flight or not each.is_answered) for each in appending):
@@ -500,7 +500,7 @@ class PartitionWriter:
 
     async def _drain(self) -> None:
         """Write the head of the spool to Kafka, or pause briefly."""
-        if not self._spool.depth(self._place):
+        if not self._spool.depth(self._tp):
             self._failures = 0
             if self._leave_spool():
                 self._shared.log_drained()
@@ -509,7 +509,7 @@ class PartitionWriter:
             return
         if not (self._producer.ready and self._known_ids.finished):
             self._switch_to_spool()
-            await pause(self._shared.stopping, LOOK_S)
+            await pause(self._shared.stopping, CHECK_S)
             return
         if not self._caught_up:
             # Another replica may have written the same events meanwhile.
@@ -517,10 +517,10 @@ class PartitionWriter:
             if self._shared.known_ids_reader is not None:
                 await self._shared.known_ids_reader.catch_up(self._topic, self._partition)
             return
-        entries = await self._spool.peek(self._place, most=self._batch_max(), most_bytes=PEEK_MAX_BYTES)
+        entries = await self._spool.peek(self._tp, most=self._batch_max(), most_bytes=PEEK_MAX_BYTES)
         if not entries:  # the disk is unreadable now
-            await pause(self._shared.stopping, LOOK_S)
-        elif batch := await self._leave_known_out([from_entry(each) for each in entries]):
+            await pause(self._shared.stopping, CHECK_S)
+        elif batch := await self._skip_known([from_entry(each) for each in entries]):
             written, refusal = await self._put([each.record for each in batch])
             self._drained(batch[:written])
             if refusal is not None:
@@ -529,7 +529,7 @@ class PartitionWriter:
         self._failures = 0
         self.blocked = ""
 
-    async def _leave_known_out(self, batch: list[Accepted]) -> list[Accepted]:
+    async def _skip_known(self, batch: list[Accepted]) -> list[Accepted]:
         """Acknowledge head records that are in their topic already; return the records up to the next such one.
 
         A record whose id is in the topic with another body was accepted before that was known. It is set aside; if that
@@ -537,9 +537,9 @@ class PartitionWriter:
         """
         found = [self._known_ids.in_topic(each.identity) for each in batch]
         head = next((n for n, each in enumerate(found) if not each), len(batch))
-        self._spool.acknowledge(self._place, head)
+        self._spool.acknowledge(self._tp, head)
         self._shared.drained += head
-        if False in found[head : head + 1] and await self._spool.set_aside(self._place, code="id_conflict"):
+        if False in found[head : head + 1] and await self._spool.set_aside(self._tp, code="id_conflict"):
             return []
         # After damage a batch may have an id twice: the next pass then knows the first of the two.
         first: dict[tuple[str, str], int] = {}
@@ -551,11 +551,11 @@ class PartitionWriter:
 
     def _drained(self, batch: list[Accepted]) -> None:
         hit("drained_before_drop")
-        self._spool.acknowledge(self._place, len(batch))
+        self._spool.acknowledge(self._tp, len(batch))
         self._shared.drained += len(batch)
         for each in batch:
             self._known_ids.settled(each.identity, "committed")
-        if self.mode == "spooling" and self._spool.depth(self._place) <= BATCH_MAX:
+        if self.mode == "spooling" and self._spool.depth(self._tp) <= BATCH_MAX:
             self.mode = "finishing"
 
     async def _drain_refused(self, refusal: NotDurableError, count: int) -> None:
@@ -583,7 +583,7 @@ class PartitionWriter:
             return False
         blocked_s = asyncio.get_running_loop().time() - self._blocked_at
         return blocked_s >= self._shared.limits.set_aside_after_s and await self._spool.set_aside(
-            self._place, code=refusal.code
+            self._tp, code=refusal.code
         )
 
     def _commit(self, pending: Pending) -> None:

@@ -105,7 +105,7 @@ class BatchDriver:
         batch = self._form(partition)
         if not len(batch):
             return True
-        with partition.in_hand():
+        with partition.in_progress():
             return await self._settle(partition, batch, attempt)
 
     def _form(self, partition: Partition) -> Work:
@@ -150,7 +150,7 @@ class BatchDriver:
                 settling.tally.retried_batch(partition.tp.topic, len(batch), code=exc.code)
             again = exc.systemic or not tries.refused
             if again and (
-                attempt < settling.consumer.attempts or (exc.systemic and not await settling.circuit.there())
+                attempt < settling.consumer.attempts or (exc.systemic and not await settling.circuit.ping_sink())
             ):
                 self._put_back(partition, batch)
                 return False

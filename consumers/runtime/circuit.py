@@ -46,22 +46,22 @@ class Circuit:
         self._spread = spread
         self._states = {each: metrics.circuit_state.labels(metrics.service, each) for each in get_args(CircuitState)}
         self._failures = metrics.consumer_sink_failures
-        self._in_a_row = 0
-        self._answers = True
+        self._consecutive_failures = 0
+        self._ping_succeeds = True
         # Waiters for a trial: those without a failure go first.
         self._fresh: deque[Wake] = deque()
         self._failed: deque[Wake] = deque()
         # A ping succeeded and the trial is not taken yet; it may be only for waiters without a failure.
         self._offered = self._fresh_only = False
         self._tried_by: object = None
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._show()
 
     def admits(self, who: object, *, fresh: bool = True) -> bool:
         """Return whether `who` may call the sink; then call `ended`, else `hold`. `fresh`: it has not failed yet."""
         if self._offered and (fresh or not self._fresh_only):
             self._offered, self._tried_by = False, who
-            self._news.set()
+            self._changed.set()
             return True
         return self.closed
 
@@ -69,7 +69,7 @@ class Circuit:
         """Note that the call of `who` has ended, with any result."""
         if self._tried_by is who:
             self._tried_by = None
-            self._news.set()
+            self._changed.set()
 
     def hold(self, wake: Wake, *, fresh: bool = True) -> None:
         """Call `wake` when `admits` should be tried again: at a trial, or when the circuit closes."""
@@ -85,42 +85,42 @@ class Circuit:
     def passed(self) -> None:
         """Note a successful call."""
         self.passes += 1
-        self._in_a_row = 0
+        self._consecutive_failures = 0
         if not self.closed:
             self._close()
 
     def failed(self, *, code: str, first: bool = True) -> None:
         """Note a failure that other records would have, too; only the `first` since a key's last success counts."""
         self._failures.inc()
-        self._in_a_row += first
-        if self.closed and self._in_a_row >= OPEN_AFTER:
+        self._consecutive_failures += first
+        if self.closed and self._consecutive_failures >= OPEN_AFTER:
             self.closed = False
             log.warning("worker.circuit_open", group=self._group, code=code)
             self._show()
 
-    async def there(self) -> bool:
+    async def ping_sink(self) -> bool:
         """Ping the sink; return whether it responded."""
         try:
             async with asyncio.timeout(PING_TIMEOUT_S):
                 await self._ping()
         except Exception as exc:  # noqa: BLE001 - any exception of a ping means that the sink does not work
-            if self._answers:
+            if self._ping_succeeds:
                 log.warning("worker.ping_failed", group=self._group, code=classify(exc).code)
-            self._answers = False
+            self._ping_succeeds = False
         else:
-            self._answers = True
-        return self._answers
+            self._ping_succeeds = True
+        return self._ping_succeeds
 
     async def work(self) -> None:
         """Ping while the circuit is open and offer trials, one after another, until cancelled."""
-        unanswered = 0
+        failed_pings = 0
         while True:
             await self._until(lambda: not self.closed)
-            due_s = delay_s(1 + unanswered, spread=self._spread, first_s=PING_FIRST_S, max_s=DELAY_MAX_S)
+            due_s = delay_s(1 + failed_pings, spread=self._spread, first_s=PING_FIRST_S, max_s=DELAY_MAX_S)
             await self._until(lambda: self.closed, at_most_s=due_s)
-            answers = self.closed or await self.there()
-            unanswered = 0 if answers else unanswered + 1
-            if self.closed or not answers:
+            succeeds = self.closed or await self.ping_sink()
+            failed_pings = 0 if succeeds else failed_pings + 1
+            if self.closed or not succeeds:
                 continue
             self._offer()
             # A failed waiter returns within this time.
@@ -140,11 +140,11 @@ class Circuit:
         with suppress(TimeoutError):
             async with asyncio.timeout(at_most_s):
                 while not holds():
-                    self._news.clear()
-                    await self._news.wait()
+                    self._changed.clear()
+                    await self._changed.wait()
 
     def _close(self) -> None:
-        self._in_a_row = 0
+        self._consecutive_failures = 0
         self.closed, self._offered, self._tried_by = True, False, None
         log.info("worker.circuit_closed", group=self._group)
         self._show()
@@ -153,7 +153,7 @@ class Circuit:
                 pass
 
     def _show(self) -> None:
-        self._news.set()
+        self._changed.set()
         for state, gauge in self._states.items():
             gauge.set((state == "closed") == self.closed)
 

@@ -20,7 +20,7 @@ from bridge.kafka.reader import ReadError, end_consumer, no_session, partitions_
 from bridge.runtime.findings import counted
 from consumers.runtime.transport import Bounds
 
-_Answer = TypeVar("_Answer")
+_Response = TypeVar("_Response")
 
 # Seconds for the whole view; each request has its own timeout.
 GROUPS_S = 60.0
@@ -108,7 +108,7 @@ class GroupView:
 
     async def state(self) -> GroupState:
         """Return the state of the group; waits for a coordinator that is being created."""
-        return await self._until_answered(self._state)
+        return await self._until_response(self._state)
 
     async def refuse_members(self, *, session_s: float) -> None:
         """Raise `ConfigError` if the group has a member, or had one that was killed less than `session_s` ago."""
@@ -119,7 +119,7 @@ class GroupView:
                 f" counts for another {session_s:g} s"
             )
 
-    async def _until_answered(self, ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
+    async def _until_response(self, ask: Callable[[], Awaitable[_Response]]) -> _Response:
         while True:
             try:
                 return await ask()
@@ -160,7 +160,7 @@ class GroupView:
 
     async def forget(self) -> None:
         """Remove the group with its offsets, if it exists; `ConfigError` while it has members."""
-        await self._until_answered(self._delete)
+        await self._until_response(self._delete)
 
     async def _delete(self) -> None:
         coordinator = await self._admin.find_coordinator(self._group)

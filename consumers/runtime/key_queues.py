@@ -65,8 +65,8 @@ class KeyQueues:
         self._slots = asyncio.Semaphore(ROUNDS_MAX)
         # Equal events are not looked up in the same round: the second would count as a duplicate of one that is not
         # settled yet, and be lost if that one is never applied.
-        self._looks: Rounds[Sorted, InboxState] = Rounds(
-            self._look,
+        self._lookups: Rounds[Sorted, InboxState] = Rounds(
+            self._look_up,
             name=lambda event: event.inbox[:2],
             back_off=settling.back_off,
             tasks=tasks,
@@ -88,7 +88,7 @@ class KeyQueues:
         queue = self._queue(partition, key)
         if not queue.releasing:
             queue.releasing = True
-            partition.moved()
+            partition.note_progress()
 
     def set_aside(self, partition: Partition, key: str) -> None:
         """Park the records of a key, even while the circuit is open, since that does not call the sink."""
@@ -124,9 +124,9 @@ class KeyQueues:
                 continue
             finally:
                 queue.task = None
-            self._go_on(queue, step)
+            self._advance(queue, step)
 
-    def _go_on(self, queue: KeyQueue, step: Step | Waits) -> None:
+    def _advance(self, queue: KeyQueue, step: Step | Waits) -> None:
         """Do the next step of a queue, unless it is empty."""
         partition = queue.partition
         if step is Step.NEXT:
@@ -183,7 +183,7 @@ class KeyQueues:
     async def _learn(self, queue: KeyQueue) -> None:
         queue.unreadable = await self._learner.learn(queue.first)
         queue.task = None
-        self._go_on(queue, Step.AGAIN)
+        self._advance(queue, Step.AGAIN)
 
     async def _begin_release(self, queue: KeyQueue) -> Step | Waits:
         """Take the first parked record of the key; none if the key is not parked any more, or a record failed again."""
@@ -222,7 +222,7 @@ class KeyQueues:
     async def _settle_once(self, queue: KeyQueue) -> Step:
         settling, partition, record, tries = self._settling, queue.partition, queue.first, queue.tries
         if queue.parked is None and queue.key in partition.claim.parked:
-            with suppress(LiveError), partition.in_hand():
+            with suppress(LiveError), partition.in_progress():
                 await settling.settle(partition, Work(behind=[record]), tries)
                 return Step.NEXT
         ready = queue.unreadable or settling.sorter.sort(record)
@@ -237,7 +237,7 @@ class KeyQueues:
             return await self._settle_outside(queue, work)
         if work.events and not self._admitted(queue):
             return Step.HELD
-        with partition.in_hand():
+        with partition.in_progress():
             await settling.settle(partition, work, tries)
         return Step.NEXT
 
@@ -247,14 +247,14 @@ class KeyQueues:
     async def _settle_outside(self, queue: KeyQueue, work: Work) -> Step:
         """Run the handler, whose effects are idempotent, and settle its record in the next round."""
         settling, partition, (event,) = self._settling, queue.partition, work.events
-        state = await self._looks.ask(event)
+        state = await self._lookups.ask(event)
         if state == "conflict":
             raise ConflictError([event.record])
         if not partition.may_start:
             return Step.AGAIN
         if state == "fresh" and not self._admitted(queue):
             return Step.HELD
-        with partition.in_hand():
+        with partition.in_progress():
             work.handled = {}
             if state == "fresh":
                 work.handled[event.record.offset] = await settling.call((event,), queue.tries)
@@ -268,7 +268,7 @@ class KeyQueues:
                 await settling.persist(lambda: settling.settle(partition, work, queue.tries))
         return Step.NEXT
 
-    async def _look(self, events: Sequence[Sorted]) -> Sequence[InboxState]:
+    async def _look_up(self, events: Sequence[Sorted]) -> Sequence[InboxState]:
         """Look up in the inbox whether events were handled before; another process may still handle them."""
         return await self._settling.ledger.look([event.inbox for event in events])
 
@@ -290,5 +290,5 @@ class KeyQueues:
 
     async def _park(self, queue: KeyQueue, verdict: Park) -> None:
         partition = queue.partition
-        with partition.in_hand():
+        with partition.in_progress():
             await self._settling.park(partition, queue.first, verdict, released=queue.parked is not None)

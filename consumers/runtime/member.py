@@ -71,7 +71,7 @@ WATCH_PERIOD_S = 1.0
 LOOP_LATE_S = 10.0
 
 _Sleep = Callable[[float], Awaitable[None]]
-_Answer = TypeVar("_Answer")
+_Response = TypeVar("_Response")
 
 
 @dataclass(frozen=True, slots=True)
@@ -431,10 +431,10 @@ class Member:
 
     async def _claim(self, tp: TopicPartition) -> Start | Stopped:
         """Claim a partition in PostgreSQL, then query its log; retry both until they succeed."""
-        adoption = await self._until_answered(lambda: self._processor.adopt(tp))
+        adoption = await self._until_response(lambda: self._processor.adopt(tp))
         hit("between_claim_and_seek")
         for _ in range(BEYOND_END_LOOKS):
-            bounds = await self._until_answered(lambda: self._transport.bounds([tp]))
+            bounds = await self._until_response(lambda: self._transport.bounds([tp]))
             has_begun = tp.topic in self._of.begun
             verdict = decide_start(adoption, bounds=bounds[tp], policy=self._of.policy, has_begun=has_begun)
             if verdict != Stopped("offset_beyond_end"):
@@ -442,7 +442,7 @@ class Member:
             await self._of.sleep(BEYOND_END_S)
         return verdict
 
-    async def _until_answered(self, ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
+    async def _until_response(self, ask: Callable[[], Awaitable[_Response]]) -> _Response:
         failures = 0
         while True:
             try:

@@ -108,7 +108,7 @@ class Partition:
         return self.window.take(record, now=now)
 
     @contextmanager
-    def in_hand(self) -> Iterator[None]:
+    def in_progress(self) -> Iterator[None]:
         """Mark a batch or record as in progress: a drain waits for its end."""
         self._in_hand += 1
         try:
@@ -124,7 +124,7 @@ class Partition:
             self._idle.clear()
             await self._idle.wait()
 
-    def moved(self) -> None:
+    def note_progress(self) -> None:
         """Note that a record was settled or released."""
         self._moved_at = asyncio.get_running_loop().time()
         self.wake.set()

@@ -166,7 +166,7 @@ class Processor:
             self._tally.count(tp.topic, "stale", stale)
         if skips:
             self._tally.passed_over(tp.topic, skips)
-            partition.moved()
+            partition.note_progress()
         partition.wake.set()
 
     def room(self, tp: TopicPartition) -> bool:

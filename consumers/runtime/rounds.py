@@ -9,18 +9,18 @@ from consumers.runtime.ledger import FencedError
 from consumers.runtime.tasks import Tasks
 
 Item = TypeVar("Item")
-_Answer = TypeVar("_Answer")
+_Result = TypeVar("_Result")
 
-Round = Callable[[Sequence[Item]], Awaitable[Sequence[_Answer]]]
-Waiting = tuple[Item, asyncio.Future[_Answer]]
+Round = Callable[[Sequence[Item]], Awaitable[Sequence[_Result]]]
+Waiting = tuple[Item, asyncio.Future[_Result]]
 
 
-class Rounds(Generic[Item, _Answer]):
+class Rounds(Generic[Item, _Result]):
     """Serves many callers with one transaction at a time (a round), and waits during outages of the database."""
 
     def __init__(
         self,
-        ask: Round[Item, _Answer],
+        ask: Round[Item, _Result],
         *,
         name: Callable[[Item], Hashable],
         back_off: Callable[[Exception, int], Awaitable[None]],
@@ -33,12 +33,12 @@ class Rounds(Generic[Item, _Answer]):
         self._back_off = back_off
         self._tasks = tasks
         self._slots = slots
-        self._waiting: list[Waiting[Item, _Answer]] = []
+        self._waiting: list[Waiting[Item, _Result]] = []
         self._running = False
 
-    async def ask(self, item: Item) -> _Answer:
+    async def ask(self, item: Item) -> _Result:
         """Return the result for an item; raises the item's own failures, and `FencedError`."""
-        future: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if not self._running:
             self._running = True
@@ -49,7 +49,7 @@ class Rounds(Generic[Item, _Answer]):
         failures = 0
         try:
             while self._waiting:
-                taken: list[Waiting[Item, _Answer]] = []
+                taken: list[Waiting[Item, _Result]] = []
                 try:
                     async with self._slots:
                         taken = self._take()
@@ -63,19 +63,19 @@ class Rounds(Generic[Item, _Answer]):
         finally:
             self._running = False
 
-    def _take(self) -> list[Waiting[Item, _Answer]]:
+    def _take(self) -> list[Waiting[Item, _Result]]:
         """Take the waiting callers, one of each name."""
-        first: dict[Hashable, Waiting[Item, _Answer]] = {}
+        first: dict[Hashable, Waiting[Item, _Result]] = {}
         waiting = [each for each in self._waiting if not each[1].done()]
         self._waiting = [each for each in waiting if first.setdefault(self._name(each[0]), each) is not each]
         return list(first.values())
 
-    async def _round(self, taken: Sequence[Waiting[Item, _Answer]]) -> None:
+    async def _round(self, taken: Sequence[Waiting[Item, _Result]]) -> None:
         """Process items together; if that fails, each separately."""
         if not taken:
             return
         try:
-            answers = await self._ask([item for item, _ in taken])
+            results = await self._ask([item for item, _ in taken])
         except (TransientError, OSError):
             raise
         except Exception as exc:  # noqa: BLE001 - the callers classify it
@@ -87,6 +87,6 @@ class Rounds(Generic[Item, _Answer]):
                 if not future.done():
                     future.set_exception(exc)
             return
-        for (_, future), answer in zip(taken, answers, strict=True):
+        for (_, future), result in zip(taken, results, strict=True):
             if not future.done():
-                future.set_result(answer)
+                future.set_result(result)

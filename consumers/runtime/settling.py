@@ -151,7 +151,7 @@ class Settling:
         offsets = work.offsets
         if not (work.events or work.behind or work.parked):  # nothing has to be written now
             partition.window.settle(offsets)
-            partition.moved()
+            partition.note_progress()
             self.tally.passed_over(partition.tp.topic, (skip for _, skip in work.skipped))
             return
         inside = work.handled is None
@@ -195,7 +195,7 @@ class Settling:
 
     def _count(self, partition: Partition, work: Work, applied: Sequence[Sorted]) -> None:
         tally, topic = self.tally, partition.tp.topic
-        partition.moved()
+        partition.note_progress()
         tally.applied(applied)
         tally.passed_over(topic, (skip for _, skip in work.skipped))
         if work.behind:
@@ -260,17 +260,17 @@ class Settling:
         """
         failure, record, tries = classify(exc), queue.first, queue.tries
         if failure.cls in {"systemic", "transient"}:
-            again_s = self._again_s(tries, failure)
-            if again_s is not None:
+            retry_delay_s = self._retry_delay_s(tries, failure)
+            if retry_delay_s is not None:
                 self.tally.retried(record, failure, attempt=tries.attempt, first=tries.failures == 1)
-                return Waits(again_s)
+                return Waits(retry_delay_s)
         elif failure.cls == "bug":
             self.tally.bug(at_fault(exc), queue.partition.tp, offset=record.offset)
         if failure.code == ID_CONFLICT:
             self.tally.conflicted(record)
         return Park(failure, tries.attempt, raised_at(exc, self.consumer.handle))
 
-    def _again_s(self, tries: Tries, failure: Failure) -> float | None:
+    def _retry_delay_s(self, tries: Tries, failure: Failure) -> float | None:
         tries.failures += 1
         own = tries.calling and not failure.blameless
         if own or failure.cls == "systemic":
@@ -314,7 +314,7 @@ class Settling:
         if counted:
             counter.note(parked=1)
         partition.claim.parked.add(key)
-        partition.moved()
+        partition.note_progress()
         self.tally.parked(record, failure, attempts=verdict.attempts)
 
     async def to_release(self, partition: Partition, key: str) -> ConsumedRecord | None:

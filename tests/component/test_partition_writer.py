@@ -435,7 +435,7 @@ async def test_a_record_that_the_disk_has_is_durable_in_whichever_turn_of_the_lo
 ) -> None:
     """Of the end of a call, the future is done before its callbacks have run."""
     subject, sent = await hung()
-    monkeypatch.setattr(partition_writer, "LOOK_S", 0.0)  # in each turn it is asked whether the call has ended
+    monkeypatch.setattr(partition_writer, "CHECK_S", 0.0)  # in each turn it is asked whether the call has ended
     await subject.lose_write()
     for _ in range(turns):
         await asyncio.sleep(0)

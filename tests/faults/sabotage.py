@@ -13,7 +13,7 @@ from bridge.cli import main as bridge_main
 from bridge.errors import NotDurableError
 from bridge.event import Durable, Identity, Settled
 from bridge.kafka.accepted import Accepted
-from bridge.kafka.partition_writer import LOOK_S, PartitionWriter, PartitionWriters, Pending
+from bridge.kafka.partition_writer import CHECK_S, PartitionWriter, PartitionWriters, Pending
 from bridge.kafka.record import Record
 from bridge.known.known_ids import KnownIds
 from bridge.spool import segment as spool_segment
@@ -67,7 +67,7 @@ def redrive_past_the_spool() -> None:
         while is_drain and outcome[0] and held[self]:
             written, _ = await put(self, held[self])
             del held[self][:written]
-            await asyncio.sleep(LOOK_S)  # or where that fails at once, nothing else would run
+            await asyncio.sleep(CHECK_S)  # or where that fails at once, nothing else would run
         return outcome
 
     PartitionWriter._switch_to_spool = withholding  # type: ignore[method-assign]
