@@ -1,4 +1,4 @@
-"""What operators run on a host beside its process, or in its place: the workers of `drx-bridge`'s commands."""
+"""Commands of operators on a host, next to its process or instead of it: the workers of `drx-bridge`'s commands."""
 
 import asyncio
 import random
@@ -35,7 +35,7 @@ TRIES = 6
 
 
 def begin(host: Host, name: str, work: Any) -> "asyncio.Task[None]":
-    """Run a command as a process of its own."""
+    """Run a command as a separate process."""
     process = Process(host.world.loop, f"{host.name}.{name}")
     host.world.note(host.name, "runs", name)
     return host.world.loop.create_task(work, context=process.context)
@@ -83,7 +83,7 @@ def _opened(host: Host, *, spooling: bool, **options: float) -> Any:
 
 
 async def replay(kafka: Kafka, senders: Senders, host: Host, source: str) -> bool:
-    """Do as `drx-bridge unrecognized replay`; return whether every delivery was taken."""
+    """Do as `drx-bridge unrecognized replay`; return whether every delivery was accepted."""
     sent = [each.delivery for each in senders.attempts if each.delivery.kind != "hostile"]
     known = {(each.source, each.sha256): each for each in sent}
 

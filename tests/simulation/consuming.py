@@ -1,4 +1,4 @@
-"""Consumers in a world: a log that a world of the ingress made, members of three groups, faults, and operators.
+"""Consumers in a world: a log from a world of the ingress, members of three groups, faults, and operators.
 
 plan        `make_plan`: which kinds of acts exist, and every act; records come in bursts
 real code   `Worker`: `Processor`, `Subscriber`, `Member` and `Jobs` of `consumers.runtime`, and the consumers
@@ -98,7 +98,7 @@ HABITS = {"refused": 0.03, "bug": 0.01, "stumbles": 0.05, "poison": 0.0}
 
 
 def make_plan(seed: int) -> Plan:
-    """Decide what there is in a world, and what happens in it."""
+    """Draw the kinds of actions of a world, and every action."""
     rng = random.Random(f"{seed} consumers")  # noqa: S311 - decides a test, guards nothing
     faults = rng.sample(sorted(KINDS), rng.choice((0, 1, 2, 2, 3, 3, 4, 6, 12)))
     share = rng.choice((0.2, 0.5, 0.8))
@@ -121,7 +121,7 @@ def make_plan(seed: int) -> Plan:
 
 @lru_cache(maxsize=1)
 def _log_of(seed: int) -> Sequence[ConsumedRecord]:
-    """Return what a world of the ingress has written, in the order of time."""
+    """Return the records of a world of the ingress, in the order of time."""
     found: list[Kafka] = []
     story.run(ingress_plan(seed), look=found.append)
     stored = [
@@ -148,7 +148,7 @@ def _part(log: Sequence[ConsumedRecord], plan: Plan) -> Sequence[ConsumedRecord]
 
 
 class Worker:
-    """A process of a consumer, and its start again after its end."""
+    """A process of a consumer, which can be restarted."""
 
     def __init__(self, scene: "Scene", group: Group, number: int) -> None:
         self.scene, self.world, self.group = scene, scene.world, group
@@ -246,7 +246,7 @@ class Worker:
 
 
 class Scene:
-    """Everything of one world, and what happens to it; a kind of act that is no setting is a method."""
+    """The state of one world, and its actions; each kind of action that is not a setting is a method."""
 
     def __init__(self, world: World, plan: Plan, server: Server) -> None:
         self.world, self.plan = world, plan
@@ -285,7 +285,7 @@ class Scene:
             getattr(self, f"_{act.kind}")(*act.args)
 
     def _records(self, count: int) -> None:
-        """Have records stand in the log."""
+        """Append records to the log."""
         given = self.log[self.given : self.given + count]
         self.given += len(given)
         for each in given:
@@ -318,7 +318,7 @@ class Scene:
     # What operators do.
 
     def _claim(self, group: str) -> None:
-        """Have another process claim every partition, and do nothing with it."""
+        """Let another process claim every partition, and do nothing with it."""
         ledger = Ledger(self.database, group=group, cluster_id=CLUSTER)
         for tp in self.groups[group].kafka.logs:
             self._operate(ledger.claim(tp))
@@ -359,7 +359,7 @@ class Scene:
         self._operate(move())
 
     def _operate(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Run a command; what an operator is told is no fault."""
+        """Run a command; an error shown to the operator is not a fault."""
         self.under_way += 1
 
         async def run() -> None:
@@ -402,7 +402,7 @@ class Scene:
                 group.look()
 
     async def _rest(self) -> bool:
-        """Wait until nothing is left to do; False if that never comes."""
+        """Wait until no work is left; return False at the time limit."""
         ends_at = self.world.loop.time() + REST_S
         while self.world.loop.time() < ends_at:
             await asyncio.sleep(2.0)
@@ -419,7 +419,7 @@ class Scene:
         self.effects.note("settled", *self.effects.left())
 
     async def _clear(self) -> None:
-        """Skip what will never be read and release the rest, until nothing is parked."""
+        """Skip unreadable records and release the others, until no record is parked."""
         rows = self.postgres.server.rows
         for _ in range(40):
             for group in GROUPS:
@@ -437,7 +437,7 @@ class Scene:
 
 @cache
 def _server(dsn: str, process: int) -> Server:
-    """Open a database of this process's own."""
+    """Open a separate database for this process."""
     name = f"worlds_{process}"
     execute(dsn, f"create database {name}")
     own = urlsplit(dsn)._replace(path=f"/{name}").geturl()

@@ -1,4 +1,4 @@
-"""The sources of a world: how they are configured, what they send, and which events must come of it."""
+"""The sources of a world: their configuration, their deliveries, and the expected events."""
 
 import hmac
 import random
@@ -15,7 +15,7 @@ from bridge.runtime.slot import sign
 
 HERE = Path(__file__).parent
 SAMPLES = HERE.parent / "data" / "samples" / "native"
-# In every free text of a body; may stand in no answer, log line, metric or header.
+# In every free text of a body; must not appear in responses, log lines, metrics or headers.
 MARKER = "Zyxmarker"
 TEXTS = ("first_name", "last_name", "note", "description", "sig", "line1", "phone", "name")
 WINDOW_S = 7200
@@ -29,7 +29,7 @@ Kind = Literal["whole", "conflict", "unusable", "hostile"]
 
 
 class Expected(NamedTuple):
-    """An event that must come of a delivery; the id is empty if the ingress makes it."""
+    """An expected event of a delivery; the id is empty if the ingress makes it."""
 
     id: str
     key: str
@@ -89,7 +89,7 @@ def slots(source: str, *numbers: int) -> tuple[KeySlot, ...]:
 
 
 def headers(delivery: Delivery, at_s: float, key: bytes) -> dict[str, str]:
-    """Return what proves a delivery at a time."""
+    """Return the headers that authenticate a delivery at a time."""
     if delivery.source == "plain":
         signature = hmac.digest(key, delivery.body, "sha256").hex()
         return {"content-type": "application/json", "x-signature": signature}
@@ -136,7 +136,7 @@ def native(rng: random.Random, number: int, *, key: str, event_id: str = "", kin
 
 
 def batch(rng: random.Random, number: int, *, keys: Sequence[str], known: Sequence[Delivery] = ()) -> Delivery:
-    """Make a delivery of `acme`: elements of its own, and perhaps some of earlier batches."""
+    """Make a delivery of `acme`: new elements, and perhaps some of earlier batches."""
     elements, events = list[dict[str, str]](), list[Expected]()
     words = rng.choices(("filled", "moved", "pinged"), weights=(12, 2, 1), k=rng.randrange(1, 5))
     for place, word in enumerate(words):

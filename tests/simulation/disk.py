@@ -1,7 +1,7 @@
-"""A host's disk: what is synced survives a power cut, what is not may vanish or be torn; and it fails as it is told.
+"""A host's disk: synced data survives a power cut, other data may vanish or be torn; faults can be injected.
 
-A killed process leaves all that it has written, since the kernel has it; a power cut leaves what was synced. After a
-sync that failed the pages count as clean, as in Linux: a later sync of the same file succeeds without writing them.
+All writes of a killed process survive, since the kernel has them; after a power cut only synced data does. After a sync
+that failed the pages count as clean, as in Linux: a later sync of the same file succeeds without writing them.
 """
 
 import asyncio
@@ -24,12 +24,12 @@ BLOCK = 512
 
 
 class Killed(BaseException):
-    """Ends what a process was doing when it was killed in the midst of it."""
+    """Ends the current call of a killed process."""
 
 
 @dataclass(eq=False)
 class File:
-    """What reads return, and what a power cut leaves; `lost` ranges were dropped by a failed sync."""
+    """The data that reads return, and the data after a power cut; `lost` ranges were dropped by a failed sync."""
 
     content: bytearray = field(default_factory=bytearray)
     synced: bytes = b""
@@ -42,13 +42,13 @@ class File:
         self.synced = bytes(content)
 
     def drop_unsynced(self) -> None:
-        """Fail to write: it counts as clean from now on."""
+        """Drop unsynced data after a failed sync: it counts as clean from now on."""
         self.lost.append((min(len(self.synced), len(self.content)), len(self.content)))
 
 
 @dataclass(eq=False)
 class Faults:
-    """What the disk does wrong now; probabilities are of each operation of that kind."""
+    """The current faults of the disk; probabilities are per operation of that kind."""
 
     write: float = 0.0
     sync: float = 0.0
@@ -78,7 +78,7 @@ class SimulatedDisk(Disk):
         self._waiting: list[asyncio.Future[None]] = []
 
     def cut_power(self) -> None:
-        """Lose what was not synced."""
+        """Lose unsynced data."""
         rng = self._rng
         names = dict(self.durable)
         for path in sorted({*self.files, *self.durable}):
@@ -118,7 +118,7 @@ class SimulatedDisk(Disk):
                 each.set_result(None)
 
     async def turn(self) -> None:
-        """Wait until the disk gets to the next call."""
+        """Wait until the disk handles the next call."""
         delay_s = self._rng.uniform(0.0001, 0.002)
         if self.faults.slow_s and self._rng.random() < 0.5:
             delay_s += self._rng.random() * self.faults.slow_s
@@ -129,7 +129,7 @@ class SimulatedDisk(Disk):
             await waiter
 
     def late(self) -> bool:
-        """Return whether the outcome of a call comes later than the call was done."""
+        """Return whether the result of a call arrives after the call was done."""
         return self._rng.random() < 0.5
 
     def _count(self) -> None:
@@ -148,7 +148,7 @@ class SimulatedDisk(Disk):
         if self.faults.read_only:
             raise OSError(errno.EROFS, "read only")
 
-    # What `Disk` offers.
+    # The methods of `Disk`.
 
     def make_directory(self, directory: Path) -> None:  # noqa: ARG002 - of `Disk`
         self._count()  # one that exists is no error on a read-only disk, either
@@ -301,7 +301,7 @@ def _resize(file: File, size: int) -> None:
 
 
 class InlineThread(IOThread):
-    """Does calls in their order on the loop, each when the disk gets to it."""
+    """Runs calls in order on the loop, each when the disk handles it."""
 
     def __init__(self, disk: SimulatedDisk, _name: str) -> None:
         self._disk = disk
@@ -316,7 +316,7 @@ class InlineThread(IOThread):
         return outcome
 
     def end(self) -> None:
-        """Nothing is to be ended."""
+        """Do nothing: there is no thread."""
 
     async def _work(self) -> None:
         while self._queue:

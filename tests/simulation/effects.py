@@ -1,4 +1,4 @@
-"""What consumers promise, each promise by its name, and the check of it once a world of consumers is at rest."""
+"""The promises of consumers by name, and their checks once a world of consumers is at rest."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +32,7 @@ HARMLESS = {"refused", "bug", "stumbles", "poison", "retry", "resume", "offsets_
 
 
 class Effects:
-    """Judges one world."""
+    """Checks one world."""
 
     def __init__(self, scene: "Scene") -> None:
         self._scene = scene
@@ -40,7 +40,7 @@ class Effects:
         self.names = EFFECTS.keys() | {"no_bug", "no_phi"}
 
     def note(self, promise: str, *what: object) -> None:
-        """Note a broken promise, once for each thing that breaks it."""
+        """Record a broken promise, once per cause."""
         assert promise in self.names
         found = Broken(promise, " ".join(map(str, what)))
         if found not in self.broken:
@@ -48,7 +48,7 @@ class Effects:
             self._scene.world.note("BROKEN", *found)
 
     def logged(self, line: Line) -> None:
-        """Look at a line as it is written."""
+        """Check a log line when it is written."""
         event, process = line[2]["event"], PROCESS.get()
         shown = {name: value for name, value in line[2].items() if name not in ("event", "where", "hint", "group")}
         self._scene.world.note(
@@ -66,7 +66,7 @@ class Effects:
     # At rest.
 
     def left(self) -> list[Any]:
-        """Return what is still to be done: partitions that are not settled, and releases that are asked for."""
+        """Return the remaining work: unsettled partitions, and requested releases."""
         progress = {(grp, TopicPartition(topic, part)): at for grp, topic, part, at in self._rows(_PROGRESS)}
         left: list[Any] = self._rows(
             "select grp, key from drx_consumer.parked_key where release_requested_at is not null"
@@ -85,7 +85,7 @@ class Effects:
         )
 
     def judge_parked(self) -> None:
-        """Judge what is parked while nothing has been mended."""
+        """Check the parked records before any correction."""
         rows = self._rows(
             'select grp, topic, part, "offset", event_id, class, code, raised from drx_consumer.parked_event'
         )
@@ -101,7 +101,7 @@ class Effects:
         self._judge_applied(parked)
 
     def judge(self) -> None:
-        """Judge the end, when nothing is parked any more."""
+        """Check the end, when no record is parked any more."""
         self._judge_applied(set())
         self._judge_state()
 
@@ -121,7 +121,7 @@ class Effects:
                     yield each
 
     def _rivals(self) -> set[str]:
-        """Ids that stand in the log with two bodies."""
+        """Ids that are in the log with two bodies."""
         bodies: dict[str, set[str]] = defaultdict(set)
         for each in self._scene.log:
             bodies[each.header("ce_id")].add(each.header("drx_part_sha256") or each.header("drx_body_sha256"))

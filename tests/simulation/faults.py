@@ -1,4 +1,4 @@
-"""Faults that were found by hand, brought back one by one: `python -m tests.simulation.faults [NAME ...]`.
+"""Faults found earlier, reintroduced one by one: `python -m tests.simulation.faults [NAME ...]`.
 
 Each is a patch of the product in `faults/NAME.patch`, under a line with the promise that it breaks and how. Worlds run
 on a patched copy until one breaks that promise.
@@ -22,7 +22,7 @@ COPIED = ("bridge", "consumers", "schemas", "tests")
 
 
 class Fault(NamedTuple):
-    """A patch, and what it breaks."""
+    """A patch, and the promise that it breaks."""
 
     name: str
     promise: str

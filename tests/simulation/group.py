@@ -1,6 +1,6 @@
 """A consumer group in the world: eager rebalances, and sessions that end; logs and polls are `tests.fake_transport`'s.
 
-A member that is frozen, or does not reach Kafka, finds out with its next heartbeat that it is a member no more.
+A member that is frozen, or does not reach Kafka, learns with its next heartbeat that it was removed.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ HEARTBEAT_S = 3.0
 
 
 class Group:
-    """One group; `kafka` holds the logs and what it has committed."""
+    """One group; `kafka` has the logs and its committed offsets."""
 
     def __init__(self, world: World, kafka: FakeKafka, name: str) -> None:
         self.world, self.kafka, self.name = world, kafka, name
@@ -37,13 +37,13 @@ class Group:
             self.shake()
 
     def shake(self) -> None:
-        """Begin a rebalance, or another one once that which is going on has ended."""
+        """Begin a rebalance, or another one after the current one."""
         self._is_due = True
         if self._task is None:
             self._task = self.world.loop.create_task(self._rebalance(), context=self.world.context)
 
     def look(self) -> None:
-        """Put out who has sent no heartbeat for a session."""
+        """Remove members without a heartbeat for a session."""
         for each in list(self.members):
             if self.world.loop.time() - each.heard_at > SESSION_S:
                 self.leave(each)
@@ -80,7 +80,7 @@ class Member(FakeTransport):
         self.generation = 0
 
     def call(self, work: "asyncio._CoroutineLike[None]") -> "asyncio.Task[None]":
-        """Do something in the member's own process."""
+        """Run a call in the member's process."""
         task = self.group.world.loop.create_task(work, context=self.process.context)
         self.hooks.append(task)
         return task
@@ -112,7 +112,7 @@ class Member(FakeTransport):
         self._assigned = frozenset()
 
     async def take(self, tps: Iterable[TopicPartition], generation: int) -> None:
-        """Note what is assigned, unless that has been overtaken."""
+        """Store the assignment, unless there is a newer one."""
         if generation != self.group.generation or self.stopped:
             return
         assert self._rebalances is not None

@@ -2,7 +2,7 @@
 
 The clients keep what `bridge.kafka` relies on of aiokafka 0.14: one request at a time for each broker, batches that are
 sent again under their sequence numbers and never expire, metadata that is renewed on demand, positions. Brokers run in
-the world: what a client has sent arrives, whatever becomes of the client.
+the world: sent requests arrive even if the client ends.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ class Stored(NamedTuple):
 
 @dataclass(eq=False)
 class Broker:
-    """`up`; `silent`: accepts and never answers until it goes on; or `down`."""
+    """`up`; `silent`: accepts connections but does not respond until it continues; or `down`."""
 
     id: int
     state: str = "up"
@@ -55,7 +55,7 @@ class Broker:
 
 @dataclass(eq=False)
 class Partition:
-    """A log and what its leader knows of producers: the last batches of each, as first number, count and end."""
+    """A log and its leader's producer state: the last batches of each, as first number, count and end."""
 
     tp: TopicPartition
     leader: int
@@ -72,7 +72,7 @@ class Partition:
 
 @dataclass(eq=False)
 class Topic:
-    """`refusal` is what its leaders answer to writes, if anything; `max_bytes` bounds a batch."""
+    """`refusal` is its leaders' error for writes, if any; `max_bytes` limits a batch."""
 
     partitions: list[Partition]
     refusal: type[kafka_errors.BrokerResponseError] | None = None
@@ -105,7 +105,7 @@ class Kafka:
         self.on_write: Callable[[Partition, Sequence[Stored]], None] = lambda _partition, _records: None
 
     def partitions(self) -> Iterable[Partition]:
-        """Every partition there is, in a fixed order."""
+        """All partitions, in a fixed order."""
         return (each for topic in self.topics.values() for each in topic.partitions)
 
     def add_partitions(self, name: str, count: int) -> None:
@@ -114,7 +114,7 @@ class Kafka:
             topic.partitions.append(Partition(TopicPartition(name, number), number % len(self.brokers)))
 
     def make_anew(self, name: str) -> None:
-        """Delete a topic with all that is in it, and create it again."""
+        """Delete a topic with its records, and create it again."""
         topic = self.topics[name]
         count = len(topic.partitions)
         self.buried += topic.partitions
@@ -133,11 +133,11 @@ class Kafka:
         return self._pids
 
     def fence(self) -> None:
-        """Take nothing more of the producers that there are."""
+        """Refuse further writes of the present producers."""
         self._fenced = self._pids
 
     def set_state(self, number: int, state: str) -> None:
-        """Have a broker go, hang or come back; who leads follows soon after it went."""
+        """Let a broker fail, hang or return; a new leader follows soon after a failure."""
         broker = self.brokers[number]
         broker.state = state
         if state == "up":
@@ -159,7 +159,7 @@ class Kafka:
         self.wake()
 
     def _cut_unreplicated(self, number: int) -> None:
-        """A leader that goes may take with it what no other replica has."""
+        """A failed leader may lose records that no other replica has."""
         now = self.world.loop.time()
         for partition in self.partitions():
             end = partition.end(now)
@@ -179,13 +179,13 @@ class Kafka:
         return self.rng.uniform(0.0005, 0.004)
 
     def wake(self, topic: str = "") -> None:
-        """Have consumers look again."""
+        """Wake waiting consumers."""
         for consumer in self.consumers:
             if not topic or topic in consumer.topics:
                 consumer.wake()
 
     def produce(self, link: "Link", number: int, batches: Sequence["Batch"], answered: asyncio.Future[Any]) -> None:
-        """Take one request of a client; `answered` gets an error or None for each of its batches."""
+        """Handle one request of a client; `answered` gets an error or None for each of its batches."""
         state = self.sees(link.host, number)
         if batches[0].pid != self._newest[PROCESS.get()]:
             self.on_bug("a producer sends that was replaced")
@@ -224,7 +224,7 @@ class Kafka:
             answered.set_result(errors)
 
     def _refusal(self, partition: Partition | None, number: int, size: int) -> Any:
-        """Return the error of a broker that takes no batch of this size, or None."""
+        """Return the broker's error for a batch of this size, or None."""
         if partition is None:
             return kafka_errors.UnknownTopicOrPartitionError
         topic = self.topics[partition.tp.topic]
@@ -267,7 +267,7 @@ class Kafka:
 
 
 class Link:
-    """A client's connections, for the brokers: from which host, and whether they were aborted."""
+    """A client's connections as brokers see them: its host, and whether they were aborted."""
 
     def __init__(self, host: str) -> None:
         self.host = host
@@ -297,7 +297,7 @@ class Connection(KafkaConnection):
 
 
 class Metadata:
-    """What a client knows of topics and leaders, and its way to renew it: `AIOKafkaClient` and its `cluster` in one."""
+    """A client's metadata of topics and leaders, and its renewal: `AIOKafkaClient` and its `cluster` in one."""
 
     def __init__(self, kafka: Kafka, host: str) -> None:
         self._kafka = kafka
@@ -311,7 +311,7 @@ class Metadata:
         self._conns: dict[int, Any] = {}
 
     async def bootstrap(self) -> None:
-        """Connect; `KafkaConnectionError` if no broker answers."""
+        """Connect; `KafkaConnectionError` if no broker responds."""
         if not await self._ask():
             raise kafka_errors.KafkaConnectionError
         self._leaders.clear()  # the bootstrap answer names no topics
@@ -622,7 +622,7 @@ class Consumer:
             waited_s += FETCH_S
 
     def _heard(self, tp: Any) -> Partition | None:
-        """Return a partition whose leader answers."""
+        """Return a partition whose leader responds."""
         kafka, found = self._kafka, self._kafka.find(tp)
         if found is None or found.leader < 0 or kafka.brokers[found.leader].state != "up":
             return None
@@ -659,7 +659,7 @@ class Consumer:
         return {tp: records} if records else {}
 
     def wake(self) -> None:
-        """Have who waits look again."""
+        """Wake all waiting tasks."""
         waiters, self.waiters = self.waiters, []
         for each in waiters:
             if not each.done():

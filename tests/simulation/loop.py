@@ -1,4 +1,4 @@
-"""A virtual loop that knows which process each step belongs to, and so can freeze a process, or end it at any await."""
+"""A virtual loop that assigns each step to a process, and can freeze a process or end it at any await."""
 
 import asyncio
 import heapq
@@ -14,7 +14,7 @@ PROCESS: "ContextVar[Process | None]" = ContextVar("process", default=None)
 
 
 class Process:
-    """What runs between a start and an end: tasks, timers and callbacks, known by their context."""
+    """The tasks, timers and callbacks of one simulated process, identified by their context."""
 
     def __init__(self, loop: "SimulatedLoop", name: str) -> None:
         self.name = name
@@ -37,25 +37,25 @@ class Process:
         return False
 
     def freeze(self) -> None:
-        """Run nothing of it until `thaw`; its timers become due meanwhile."""
+        """Run none of its steps until `thaw`; its timers still become due."""
         self._is_frozen = True
 
     def thaw(self) -> None:
-        """Go on with all that has become due."""
+        """Run all steps that have become due."""
         self._is_frozen = False
         held, self._held = self._held, []
         for step in held:
             self._loop.put(step)
 
     def end(self) -> None:
-        """Run nothing of it any more: no `finally`, no `except`."""
+        """Run none of its steps any more: no `finally`, no `except`."""
         self.alive = False
         self._held.clear()
         self._loop.bury(self)
 
 
 class _Task(asyncio.Task[Any]):
-    """A task that knows its process."""
+    """A task with its process."""
 
     process: Process | None = None
 
@@ -95,7 +95,7 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         self._due.append(step)
 
     def _run_once(self) -> None:
-        """Run what is due at one moment; if that is nothing, pass to the next moment at which something is."""
+        """Run the steps that are due now; without any, advance to the next time at which one is."""
         due, turns = self._due, 0
         while due:
             turns += 1

@@ -1,7 +1,7 @@
-"""What happens in a world beside the senders: faults of Kafka, disks and clocks, and what operators do.
+"""The actions of a world except those of senders: faults of Kafka, disks and clocks, and operators.
 
-A plan is a list of acts, each by itself, so that a story can be told without most of them. A kind of act exists in a
-world or not, as the seed draws it: worlds with few kinds find what worlds with all of them hide.
+A plan is a list of independent acts, so that most of them can be removed from a failing run. The seed draws the kinds
+of acts of a world: worlds with few kinds find faults that worlds with all kinds hide.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ DELIVERIES = 120  # in each phase
 
 
 class Act(NamedTuple):
-    """One thing that happens at `at` seconds of the loop's time in its phase."""
+    """One action at `at` seconds of the loop's time in its phase."""
 
     phase: int
     at: float
@@ -53,7 +53,7 @@ class Act(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """All that is decided before a world begins."""
+    """All decisions before a world begins."""
 
     seed: int
     partitions: int
@@ -68,7 +68,7 @@ def _host(rng: random.Random) -> int:
 
 
 def _for(rng: random.Random) -> float:
-    """Draw how long something lasts: mostly seconds, sometimes most of a phase."""
+    """Draw a duration: mostly seconds, sometimes most of a phase."""
     return round(rng.choice((rng.uniform(0.1, 3), rng.uniform(2, 12), rng.uniform(8, 40))), 3)
 
 
@@ -127,7 +127,7 @@ REFUSALS: Mapping[str, type[kafka_errors.BrokerResponseError]] = {
 
 
 def make_plan(seed: int) -> Plan:
-    """Decide what there is in a world, and what happens in it."""
+    """Draw the kinds of actions of a world, and every action."""
     rng = random.Random(f"{seed} plan")  # noqa: S311 - decides a test, guards nothing
     faults = rng.sample(sorted(KINDS), rng.choice((1, 2, 2, 3, 3, 4, 6, 12)))
     outage = rng.choice(OUTAGES) if rng.random() < 0.6 else ""  # the spool is used amid one of these only
@@ -150,7 +150,7 @@ def make_plan(seed: int) -> Plan:
 
 
 class Deliveries:
-    """Draws what is sent, and how."""
+    """Draws deliveries, and how they are sent."""
 
     def __init__(self, rng: random.Random, kinds: Sequence[str]) -> None:
         self._rng, self._kinds = rng, kinds
@@ -160,7 +160,7 @@ class Deliveries:
         self._number = 0
 
     def acts(self, moments: Sequence[float]) -> Iterator[Act]:
-        """Send half of each phase after its moment."""
+        """Send half of the deliveries of each phase after its central moment."""
         rng, kinds = self._rng, self._kinds
         for phase, around in enumerate(moments):
             near = [around + rng.expovariate(0.1) for _ in range(DELIVERIES // 2)]
@@ -212,7 +212,7 @@ class Deliveries:
 
 @dataclass(eq=False)
 class Operators:
-    """Does what the plan says."""
+    """Runs the actions of a plan."""
 
     world: World
     hosts: Sequence[Host]
@@ -237,7 +237,7 @@ class Operators:
         getattr(self, act.kind)(*act.args)
 
     def heal(self) -> None:
-        """End every fault, and start what does not run."""
+        """End every fault, and start stopped processes."""
         self.world.note("operator", "heals all")
         kafka, now = self.kafka, self.world.loop.time()
         self.troubles = [(begun, min(end, now), host) for begun, end, host in self.troubles]
@@ -274,7 +274,7 @@ class Operators:
         self.world.later(seconds, ended)
 
     def kill(self, host: int, turns: int, down_s: float) -> None:
-        """Kill a process some turns of the loop later, at whatever await it is then."""
+        """Kill a process some turns of the loop later, at its current await."""
         if turns:
             self.world.soon(lambda: self.kill(host, turns - 1, down_s))
             return
@@ -287,7 +287,7 @@ class Operators:
         self._until(down_s, self.hosts[host].start)
 
     def kill_at_write(self, host: int, nth: int, turns: int, down_s: float) -> None:
-        """Kill a process soon after the leaders have taken the nth write from now."""
+        """Kill a process soon after the leaders have accepted the nth write from now."""
         self.writes += [lambda: None] * (nth - 1) + [lambda: self.kill(host, turns, down_s)]
 
     def power(self, host: int, down_s: float) -> None:
@@ -381,7 +381,7 @@ class Operators:
         self.kafka.make_anew(topic)
 
     def bit(self, host: int) -> None:
-        """Turn a bit of a segment, if there is one."""
+        """Flip a bit of a segment, if there is one."""
         disk = self.hosts[host].disk
         segments = sorted(path for path, file in disk.files.items() if path.suffix == ".segment" and file.content)
         if segments:
@@ -424,7 +424,7 @@ class Operators:
         task.add_done_callback(ended, context=self.world.context)
 
     def rotate(self, source: str) -> None:
-        """Add a secret on each host, have the sender use it, and take the old one away."""
+        """Add a secret on each host, let the sender use it, and remove the old one."""
         if source in self.rotating:
             return
         self.rotating.add(source)
@@ -444,14 +444,14 @@ class Operators:
             self._hold(host, source, new)
 
     def spool_key(self, host: int) -> None:
-        """Make another key the one that seals; the old ones still open."""
+        """Make another key the one that encrypts; the old ones still decrypt."""
         directory = self.hosts[host].keys_at
         number = len(list(directory.iterdir()))
         (directory / "current").rename(directory / f"old{number}")
         write_key(directory / "current", number)
 
     def key_away(self, host: int, seconds: float) -> None:
-        """Take the keys of a spool away for a while, as a volume that is not mounted."""
+        """Remove the keys of a spool for a while, like an unmounted volume."""
         found = self.hosts[host]
         if found.key_gone_at == inf:
             found.key_gone_at = self.world.loop.time()
@@ -477,7 +477,7 @@ class Operators:
         self._run(commands.begin(self.hosts[host], "put_back", commands.put_back(self.hosts[host])))
 
     def attack(self, captured: Delivery, how: str, host: int) -> None:
-        """Post what was captured, altered: it must prove nothing."""
+        """Post altered captured deliveries, which must be refused."""
         key = secret(captured.source, self.senders.keys[captured.source])
         now = self.world.true_clock.now()
         delivery = captured._replace(kind="hostile", number=-captured.number)

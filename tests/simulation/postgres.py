@@ -113,7 +113,7 @@ class Server:
         self.execute("drop schema if exists backup cascade", "create schema backup", *tables)
 
     def restore(self) -> None:
-        """Put back what was saved, if anything was."""
+        """Restore the backup, if there is one."""
         if self.rows("select from pg_namespace where nspname = 'backup'"):
             tables = self.tables()
             self.execute("begin", "set local session_replication_role = replica", f"truncate {', '.join(tables)}")
@@ -123,10 +123,10 @@ class Server:
 
 
 class Postgres:
-    """The database as one world has it.
+    """The database of one world.
 
     `state` is `up`, `refusing` or `silent`; `cuts` and `fails` are the shares of statements whose connection is cut, or
-    that fail for no fault of theirs.
+    that fail without a fault of the statement.
     """
 
     def __init__(self, world: World, server: Server) -> None:
@@ -158,7 +158,7 @@ class Postgres:
         self.server.backup()
 
     def restore(self) -> None:
-        """Put back what was saved; whoever is connected loses the connection."""
+        """Restore the backup; all connections are lost."""
         if self.state == "up":
             self.gone(self.sessions)
             self.server.restore()
@@ -182,7 +182,7 @@ class Postgres:
         return session
 
     def arrive(self, session: "Session", call: _Call, answered: _Answered) -> None:
-        """Run a statement that has come; resolve `answered` once it is done."""
+        """Run a received statement; resolve `answered` once it is done."""
         if session.dead or self.state == "refusing":
             _resolve(answered, asyncpg.ConnectionDoesNotExistError("closed"))
             return
@@ -234,7 +234,7 @@ class Postgres:
         return found
 
     def _look(self) -> None:
-        """Let go on, one after the other, who has got what it waited for."""
+        """Resume, one after the other, the sessions that have got their locks."""
         while self._blocked:
             blocking = dict(self.server.rows(_BLOCKING, [each.pid for each in self._blocked]))
             session = next((each for each in self._blocked if not blocking[each.pid]), None)
@@ -251,7 +251,7 @@ class Postgres:
             self._look()
 
     def cancel(self, session: "Session", failure: Exception) -> None:
-        """Cancel what a session waits with."""
+        """Cancel the waiting statement of a session."""
         if session in self._blocked:
             doing, answered = self._blocked.pop(session)
             os.kill(session.pid, signal.SIGCONT)
@@ -264,7 +264,7 @@ class Postgres:
         _resolve(answered, failure)
 
     def end(self, session: "Session") -> None:
-        """Roll back what a session has not committed."""
+        """Roll back the open transaction of a session."""
         if not session.dead:
             session.dead = True
             self.sessions.remove(session)
@@ -312,7 +312,7 @@ class Session:
             self._postgres.end(self)
 
     async def ask(self, call: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-        """Send a statement, have it done, and get the answer; each way takes its time."""
+        """Send a statement, run it, and get the result, with a delay each way."""
         postgres = self._postgres
         if self.is_closed():
             raise asyncpg.InterfaceError("connection is closed")

@@ -1,4 +1,4 @@
-"""What is promised, each promise by its name, and the check of it, while a world runs and once it is at rest."""
+"""The promises by name, and their checks while a world runs and once it is at rest."""
 
 import asyncio
 import random
@@ -56,7 +56,7 @@ WAITS_S, DRAINS_S = DEADLINE_S + SWEEP_S, 0.5
 # A follower reads on this long after brokers, network or its process were in trouble: a client is replaced after 15 s.
 # A drain asks for the end of the log first, and logs that it does not get there.
 FOLLOWS_S, CATCHES_UP_S = 30.0, 2.0
-# How long order is kept behind what the disk does not give back; how soon a key that is gone is noticed.
+# How long order is kept behind unreadable data; how soon a missing key is noticed.
 ORDER_S, NO_KEY_S = 40.0, 3.0
 # Acts after which a process may not get to spool what Kafka does not take in time.
 SLOW = {"freeze", "disk_slow", "disk_hangs", "disk_fails", "disk_full", "disk_read_only", "key_away"}
@@ -67,14 +67,14 @@ Where = tuple[str, str, str]
 
 
 class Broken(NamedTuple):
-    """A promise that was not kept, and by what."""
+    """A broken promise, and its cause."""
 
     promise: str
     what: str
 
 
 class Seen(NamedTuple):
-    """Where a record stands, and when all in-sync replicas had it."""
+    """The position of a record, and the time when all in-sync replicas had it."""
 
     visible_at: float
     partition: Partition
@@ -85,13 +85,13 @@ class Seen(NamedTuple):
 
 
 def where_of(delivery: Delivery, event: Expected) -> Where:
-    """Return by what an event is found: its source, and its id, its body, or both."""
+    """Return the lookup key of an event: its source, and its id, its body, or both."""
     return delivery.source, event.id, event.sha256
 
 
 @dataclass(eq=False)
 class Promises:
-    """Watches one world."""
+    """Checks one world."""
 
     world: World
     kafka: Kafka
@@ -115,7 +115,7 @@ class Promises:
         self.operators.on_bit = self.turned
 
     def note(self, promise: str, *what: object) -> None:
-        """Note a broken promise, once for each thing that breaks it."""
+        """Record a broken promise, once per cause."""
         assert promise in PROMISES
         found = Broken(promise, " ".join(map(str, what)))
         if found not in self.broken:
@@ -125,7 +125,7 @@ class Promises:
     # While it runs.
 
     def logged(self, line: Line) -> None:
-        """Look at a line as it is written."""
+        """Check a log line when it is written."""
         event, process = line[2]["event"], PROCESS.get()
         name = process.name if process else ""
         self.lines[event] += 1
@@ -143,7 +143,7 @@ class Promises:
             self.note("no_phi", "log line", event)
 
     def _look(self, host: Host, process: str, event: str, line: Mapping[str, Any]) -> None:
-        """Note which events what a process logs about its spool excuses."""
+        """Record the events that log lines about the spool excuse."""
         now, stem = self.world.loop.time(), line.get("segment", "")
         segment = SPOOL / f"{stem}.segment"
         if event == "worker.spool_damaged":
@@ -179,18 +179,18 @@ class Promises:
         return found
 
     def turned(self, host: Host, path: Path, before: bytes, at: int) -> None:
-        """Note which event is lost with a byte of a segment."""
+        """Record the event that is lost with a byte of a segment."""
         self._damaged[host.name, path.stem] |= self._entries(host, path, before, at)
 
     def _is_lost(self, attempt: Attempt, where: Where) -> bool:
-        """Return whether what was answered may be lost: it was damaged, and answered before that was found."""
+        """Return whether an accepted event may be lost: it was damaged, and accepted before the damage was found."""
         return any(
             where in entries and attempt.answered_at <= self._found.get(tp, -1.0)
             for tp, entries in self._damaged.items()
         )
 
     def written(self, partition: Partition, records: Sequence[Stored]) -> None:
-        """Note what a leader has taken."""
+        """Record a batch that a leader has accepted."""
         for record in records:
             identity = identity_of(record.headers)
             if identity is None:
@@ -204,7 +204,7 @@ class Promises:
                     self.note("no_phi", "header", name)
 
     def answered(self, attempt: Attempt, answer: Response) -> None:
-        """Look at an answer when the process gives it."""
+        """Check a response when the process sends it."""
         delivery = attempt.delivery
         if MARKER.encode() in answer.head + answer.body:
             self.note("no_phi", "answer to", delivery)
@@ -230,7 +230,7 @@ class Promises:
 
     @staticmethod
     def _due(attempt: Attempt) -> Sequence[Expected]:
-        """Return the events that an answer promises."""
+        """Return the events that a response promises."""
         events = attempt.delivery.events
         if attempt.variant == "ignoring":
             return [each for each in events if not each.id.endswith("/other.reported")]
@@ -241,7 +241,7 @@ class Promises:
         return any(each.outcome == "parked" and each.delivery.source == source for each in self.senders.attempts)
 
     async def probe(self) -> None:
-        """See that each host takes events of each partition, with everything at hand."""
+        """Check that each host accepts events of each partition when all dependencies are available."""
         rng = random.Random(f"{self.world.seed} probe")  # noqa: S311 - of the seed
         for number in range(PROBES):
             await asyncio.sleep(1.0)
@@ -254,7 +254,7 @@ class Promises:
                     self.note("ready", host.name, "answers", attempt.status, attempt.outcome, attempt.code)
 
     async def resend(self) -> None:
-        """See that no process goes on refusing what it could not take once."""
+        """Check that no process keeps refusing a delivery that it could not accept once."""
         rng = random.Random(f"{self.world.seed} resend")  # noqa: S311 - of the seed
         taken = {each.delivery.sha256 for each in self.senders.attempts if each.promised}
         refused = {
@@ -271,7 +271,7 @@ class Promises:
     # At rest.
 
     def judge(self) -> None:
-        """Judge a world at rest."""
+        """Check a world at rest."""
         seen = self._read()
         self._judge_answers(seen)
         self._judge_repeats(seen)
@@ -281,7 +281,7 @@ class Promises:
         self._judge_processes()
 
     def _read(self) -> Mapping[Where, Sequence[Seen]]:
-        """Read the whole log plainly; every record must be of somebody."""
+        """Read the whole log; every record must belong to a delivery."""
         sent: dict[tuple[str, str], Delivery] = {}
         events: dict[Where, set[str]] = defaultdict(set)
         for attempt in self.senders.attempts:
@@ -310,7 +310,7 @@ class Promises:
         return seen
 
     def _aside(self) -> set[Where]:
-        """Return what is set aside, which operators are shown."""
+        """Return the records that are set aside, which operators can see."""
         found: set[Where] = set()
         for host in self.hosts:
             keys = KeyRing(host.key_dir)
@@ -360,7 +360,7 @@ class Promises:
                     self.note("mendable", delivery, event.id)
 
     def _judge_time(self, attempt: Attempt) -> None:
-        """An answer within the deadline, unless its process ended or stood still meanwhile."""
+        """Check that responses are within the deadline, unless the process ended or was frozen."""
         if attempt.arrived_at < 0:
             return
         host = self.hosts[HOSTS.index(attempt.host)]
@@ -371,7 +371,7 @@ class Promises:
             self.note("in_time", attempt.delivery, "at", attempt.start, attempt.status, until - attempt.arrived_at)
 
     def _judge_repeats(self, seen: Mapping[Where, Sequence[Seen]]) -> None:
-        """What stands in the log twice must be explained; another body under a known id never is."""
+        """Check that repeated records are explained; another body under a known id never is."""
         attempts: dict[Where, list[Attempt]] = defaultdict(list)
         by_id: dict[tuple[str, str], list[Attempt]] = defaultdict(list)
         for attempt in self.senders.attempts:
@@ -390,7 +390,7 @@ class Promises:
                     self.note("one_body", event_id, one.outcome, "then", two.outcome, "at", two.start)
 
     def _knew(self, one: Attempt, two: Attempt, seen: Mapping[Where, Sequence[Seen]]) -> bool:
-        """Return whether a process that took one body, or found it at its start, must not have taken the other."""
+        """Return whether a process that accepted one body, or found it at its start, must refuse the other."""
         if one.host != two.host or one.arrived_at > two.arrived_at:
             return False
         is_found = one.answered_at < two.arrived_at and two.finished and not self.operators.emptied
@@ -406,7 +406,7 @@ class Promises:
         return any(where in each for each in (*self._late.values(), *self._damaged.values()))
 
     def _may_repeat(self, attempts: Sequence[Attempt], tps: Sequence[Seen]) -> bool:
-        """Return whether no process that wrote a repeat could know yet that the event was there."""
+        """Return whether no process that wrote a repeat could know the event yet."""
         if any(each.is_unlooked for each in attempts) or self.lines["worker.recall_given_up"]:
             return True
         return not any(
@@ -414,7 +414,7 @@ class Promises:
         )
 
     def _was_known(self, attempts: Sequence[Attempt], visible_at: float, repeat: Seen) -> bool:
-        """Return whether a process could read an event before it looked whether to write it again."""
+        """Return whether a process could read an event before it decided to write it again."""
         at, name, began = visible_at + 1.0, repeat.writer.name, repeat.began
         if at < repeat.writer.began:
             return True  # a start first reads the topics to their ends
@@ -429,7 +429,7 @@ class Promises:
         return at < looked_at
 
     def _judge_places(self) -> None:
-        """A key stands in one partition, whatever becomes of their number."""
+        """Check that a key stays in one partition, for any number of partitions."""
         numbers: dict[tuple[str, bytes], int] = {}
         for topic, number, key in (
             (*each.tp, record.key) for each in self.kafka.partitions() for record in each.records
@@ -447,7 +447,7 @@ class Promises:
         return first
 
     def _judge_order(self, seen: Mapping[Where, Sequence[Seen]]) -> None:
-        """Of two events of a key, the one that a process got first stands first, or that a host answered first."""
+        """Check that of two events of a key, the one that a process or host accepted first is first."""
         taken: dict[tuple[str, str, str], dict[Where, Attempt]] = defaultdict(dict)
         begun: dict[Where, float] = {}
         first = self._first()
@@ -475,7 +475,7 @@ class Promises:
                     self.note("in_order", later.delivery, "before", earlier.delivery, "at", later.start)
 
     def _judge_facts(self, seen: Mapping[Where, Sequence[Seen]]) -> None:
-        """The states of a record that were promised stand in the log in their order."""
+        """Check that the promised states of a record are in the log in their order."""
         facts: dict[str, dict[int, Attempt]] = defaultdict(dict)
         for attempt in self.senders.attempts:
             if attempt.delivery.source == "plain" and attempt.outcome in ("accepted", "spooled", "duplicate"):
@@ -522,18 +522,18 @@ class Promises:
 
 
 def _came_before(one: Attempt, two: Attempt, first: Mapping[Sequence[str], Attempt]) -> bool:
-    """Return whether a process got one before the other, and had to wait for nothing to take it."""
+    """Return whether a process got one before the other, and could accept it without waiting."""
     is_new = all(first.get((one.delivery.source, each.id)) is one for each in one.delivery.events)
     return is_new and one.start == two.start and one.arrived_at < two.arrived_at
 
 
 def _is_behind(one: Sequence[Seen] | None, two: Sequence[Seen] | None) -> bool:
-    """Return whether the first record of one stands behind that of the other, in the same partition."""
+    """Return whether the first record of one is after that of the other, in the same partition."""
     return bool(one and two and one[0].partition is two[0].partition and one[0].offset > two[0].offset)
 
 
 def _places(identity: Identity) -> Sequence[Where]:
-    """Return under what a record is looked for: by id and body, by id alone, by body alone."""
+    """Return the lookup keys of a record: id and body, id alone, body alone."""
     source = f"parked {identity.source}" if identity.reason else identity.source
     return (
         (source, identity.id, identity.body_sha256),

@@ -44,19 +44,19 @@ def settings_of(name: str, variant: Variant, partitions: int, key_dir: Path, *, 
 
 @cache
 def compiled(variant: Variant) -> Mapping[str, Source]:
-    """Build the sources once: they are pure, but for their secrets and what they count."""
+    """Build the sources once: they are pure, except for their secrets and counters."""
     return with_fast_paths(build_sources(settings_of("any", variant, 1, Path("/")), {}))
 
 
 @dataclass
 class Held:
-    """The secrets of a source on a host, which an operator may exchange."""
+    """The secrets of a source on a host, which an operator may replace."""
 
     keys: tuple[KeySlot, ...]
 
 
 class Request:
-    """A request to the public port as `Webhooks` sees one; the answer goes to the client if it is there still."""
+    """A request to the public port for `Webhooks`; the response goes to the client if it is still connected."""
 
     __slots__ = (
         *("_answered", "began", "body", "head_first", "headers", "method", "note"),
@@ -88,7 +88,7 @@ class Request:
         """There are no connections here."""
 
     def invite(self) -> None:
-        """The body has come."""
+        """The body has arrived."""
 
     def respond(self, response: Response) -> None:
         if self.port is not None:
@@ -100,7 +100,7 @@ class Request:
 
 
 class Port:
-    """A worker in the place of the HTTP server: takes what arrives in one turn of the loop together."""
+    """A worker instead of the HTTP server: handles requests of one turn of the loop together."""
 
     def __init__(self, webhooks: Webhooks, drain_s: float) -> None:
         self._webhooks = webhooks
@@ -135,7 +135,7 @@ class Port:
             self._idle.set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve until `stop`, then let what is under way be answered."""
+        """Serve until `stop`, then finish the requests in progress."""
         await stop.wait()
         self.closed = True
         if self._open:
@@ -149,7 +149,7 @@ class Port:
 
 @dataclass(eq=False)
 class Host:
-    """One replica: its disk and its clock stay when its process ends."""
+    """One replica: its disk and its clock are kept when its process ends."""
 
     name: str
     world: World
@@ -189,17 +189,17 @@ class Host:
 
     @property
     def has_read(self) -> bool:
-        """Whether its process knows what the topics hold."""
+        """Whether its process has read the topics."""
         return self.durability is not None and self.durability.known_ids.finished
 
     @property
     def takes(self) -> bool:
-        """Whether its spool takes entries."""
+        """Whether its spool accepts entries."""
         return self.durability is not None and not self.durability.spool.code
 
     @property
     def keys_at(self) -> Path:
-        """Where the keys of its spool are, or were."""
+        """The directory of its spool keys."""
         return self.key_dir if self.key_gone_at == inf else self.key_dir.with_name(self.key_dir.name + ".away")
 
     def stood_still(self, begun: float, ended: float) -> bool:
@@ -213,7 +213,7 @@ class Host:
 
     @property
     def failing(self) -> bool:
-        """Whether only another start reads what it holds: the disk had failed, or a key was away."""
+        """Whether only another start can read its spool: the disk had failed, or a key was missing."""
         held = getattr(self.durability.spool, "held", None) if self.durability else None
         return held is not None and bool(held.unread or held.locked)
 
@@ -237,7 +237,7 @@ class Host:
         self._forget("killed")
 
     def cut_power(self) -> None:
-        """End the process and the host, whose disk keeps what was synced."""
+        """End the process and the host, whose disk keeps synced data."""
         self.world.note(self.name, "power cut")
         if self.process is not None:
             self.process.end()

@@ -1,4 +1,4 @@
-"""Run many worlds, in as many processes as there are for it."""
+"""Run many worlds in parallel processes."""
 
 import gc
 import math
@@ -18,14 +18,14 @@ from tests.simulation.story import Ran
 PROCESSES = min(2, len(os.sched_getaffinity(0)))
 # What processes that were ended in a world held stays in memory: released, their `finally` blocks would run.
 WORLDS_OF_A_PROCESS = 20
-# Seconds after which a world does not end by itself; most take less than one.
+# Time limit of a world in seconds; most take less than one.
 WORLD_MAX_S = 900
 
 
 def worlds(
     seeds: Iterator[int], make_plan: Callable[[int], Plan], run: Callable[[Plan], Ran], *, ends_at: float = math.inf
 ) -> Iterator[Ran]:
-    """Yield what comes of the worlds of some seeds, in the order in which they end.
+    """Yield the results of the worlds of some seeds, in the order in which they end.
 
     A world whose process is lost breaks a promise, too, and the others go on.
     """

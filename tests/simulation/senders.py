@@ -1,4 +1,4 @@
-"""Senders: what they send, how they try again, and the ledger of what each attempt was answered."""
+"""Senders: their deliveries and retries, and the ledger of attempts and responses."""
 
 import asyncio
 import random
@@ -16,7 +16,7 @@ from tests.simulation.world import World
 
 @dataclass(eq=False)
 class Attempt:
-    """One request and its answer; `outcome` is empty while there is none."""
+    """One request and its response; `outcome` is empty without one."""
 
     delivery: Delivery
     host: str
@@ -40,7 +40,7 @@ class Attempt:
 
 @dataclass(eq=False)
 class Senders:
-    """Everybody who posts to the public port, and what became of it."""
+    """All clients of the public port, and the results of their requests."""
 
     world: World
     hosts: Sequence[Host]
@@ -53,7 +53,7 @@ class Senders:
         self.on_answer: Any = lambda _attempt, _answer: None
 
     def send(self, delivery: Delivery, way: "Way") -> None:
-        """Deliver in the background, after what was sent before of the same key if the sender keeps order."""
+        """Deliver in the background, after earlier deliveries of the key if the sender keeps order."""
         lane = f"{delivery.source} {delivery.key}"
         before = self._turns.get(lane) if way.in_order else None
         task = self.world.loop.create_task(self._deliver(delivery, way, before), context=self.world.context)
@@ -85,7 +85,7 @@ class Senders:
         origin: str = "",
         given: Mapping[str, str] | None = None,
     ) -> Attempt:
-        """Post once, with the sender's proof or with `given` headers, and wait for the answer for a while."""
+        """Post once, authenticated or with `given` headers, and wait for the response for a while."""
         world = self.world
         attempt = Attempt(delivery, host.name, "", world.loop.time(), origin)
         self.attempts.append(attempt)
@@ -124,7 +124,7 @@ class Senders:
 
 
 class Way(NamedTuple):
-    """How a delivery is sent: to which host first, how often, and what its sender does about an answer."""
+    """How a delivery is sent: its first host, its repeats, and the sender's reactions to responses."""
 
     host: int
     tries: int

@@ -1,7 +1,7 @@
-"""The consumers of a world and what they write to: tables of the real PostgreSQL, and an HTTP endpoint in memory.
+"""The consumers of a world and their sinks: tables of the real PostgreSQL, and an HTTP endpoint in memory.
 
-`read_model` works in batches, `desk` in transactional lanes, and `forward` calls an endpoint. Some events are guilty:
-they are refused for good, or a few times, as the seed says.
+`read_model` works in batches, `desk` in transactional lanes, and `forward` calls an endpoint. Some events are faulty:
+they are refused permanently, or a few times, as the seed decides.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ STUMBLES = 3
 
 
 class Effect(NamedTuple):
-    """An effect, by its event and the record that it comes of."""
+    """An effect, by its event and record."""
 
     event_id: str
     topic: str
@@ -61,7 +61,7 @@ class Effect(NamedTuple):
 
 @dataclass(eq=False)
 class Sinks:
-    """What all consumers of a world write to; `state` of the endpoint is `up`, or a status, or `away`, or `late`."""
+    """The sinks of a world's consumers; `state` of the endpoint is `up`, a status, `away`, or `late`."""
 
     world: World
     shares: Mapping[str, float]  # of events that are guilty, by how
@@ -76,7 +76,7 @@ class Sinks:
         self.mended = False  # nothing is refused any more
 
     def guilt(self, event_id: str) -> str:
-        """Return what an event does in this world; empty if it is sound."""
+        """Return the fault of an event in this world; empty if it has none."""
         draw = random.Random(f"{self.world.seed} guilt {event_id}").random()  # noqa: S311 - of the seed
         for kind, share in self.shares.items():
             if draw < share:
@@ -99,7 +99,7 @@ class Sinks:
             raise TransientError("http_500")
 
     def build(self, group: str) -> tuple[Consumer, CollectorRegistry]:
-        """Build a consumer as a process of it does."""
+        """Build a consumer as its process does."""
         registry = CollectorRegistry()
         return getattr(self, f"_{group}")(registry), registry
 

@@ -1,4 +1,4 @@
-"""Run a world, and tell in a few numbered lines how it broke a promise."""
+"""Run a world, and show in a few numbered lines how it broke a promise."""
 
 import asyncio
 import gc
@@ -35,7 +35,7 @@ REST_S = 240.0
 
 @dataclass(frozen=True)
 class Ran:
-    """What came of a world."""
+    """The result of a world."""
 
     plan: Plan
     broken: Sequence[Broken]
@@ -48,7 +48,7 @@ class Ran:
 
 
 def run(plan: Plan, *, verbose: bool = False, look: Callable[[Kafka], object] = id) -> Ran:
-    """Run a world to its end, and `look` at what it has written."""
+    """Run a world to its end, and call `look` with its log."""
     began = time.process_time()
     random.seed(plan.seed)
     world = World(plan.seed, verbose=verbose)
@@ -99,7 +99,7 @@ async def _live(world: World, plan: Plan, operators: Operators, promises: Promis
 
 
 async def _mend(operators: Operators, promises: Promises) -> None:
-    """Do what operators do in the end: deploy what reads everything, put back, replay; and see that all works."""
+    """Do the operators' final work: deploy readers for all records, put back, replay; then check that all works."""
     for host in operators.hosts:
         if host.variant != "whole" or host.wanted != "whole" or host.failing:
             operators.redeploy(HOSTS.index(host.name), "whole", 0.1)
@@ -116,7 +116,7 @@ async def _mend(operators: Operators, promises: Promises) -> None:
 
 
 async def _rest(operators: Operators) -> None:
-    """Wait until nothing is under way any more, or for too long."""
+    """Wait until no work is in progress, up to a limit."""
     loop = asyncio.get_running_loop()
     ends_at = loop.time() + REST_S
     quiet = 0
@@ -147,7 +147,7 @@ def _key_directory() -> Iterator[Path]:
 
 @contextmanager
 def collected() -> Iterator[None]:
-    """Collect no garbage meanwhile: finalizers would run at moments that no seed decides."""
+    """Disable garbage collection: finalizers would run at times that the seed does not decide."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -158,7 +158,7 @@ def collected() -> Iterator[None]:
 
 
 def shrink(ran: Ran, run: Callable[..., Ran], *, tries: int = 400) -> Ran:
-    """Leave out what is not needed to break the same promise: whole kinds, then acts."""
+    """Remove acts that are not needed to break the same promise: whole kinds, then single acts."""
     promise = ran.broken[0].promise
     left = tries
 
@@ -190,7 +190,7 @@ def shrink(ran: Ran, run: Callable[..., Ran], *, tries: int = 400) -> Ran:
 
 
 def tell(ran: Ran) -> str:
-    """Return the story of a world."""
+    """Return the numbered lines of a world's run."""
     plan = ran.plan
     has = "a spool" if plan.spooling else "no spool"
     lines = [f"seed {plan.seed}, {plan.partitions} partitions, {has}, kinds: {' '.join(plan.kinds)}"]

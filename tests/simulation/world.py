@@ -1,4 +1,4 @@
-"""One world: a loop, the streams of chance that its seed gives, its clocks, and the trace of what happens."""
+"""One world: a loop, the random streams of its seed, its clocks, and the trace of its events."""
 
 import hashlib
 import random
@@ -15,7 +15,7 @@ BEGINNING = 1_789_398_566.0
 
 @dataclass(eq=False)
 class Clock:
-    """The time of day of one host; `offset_s` is what it is wrong by, and `drift` what that grows by each second."""
+    """The time of day of one host; `offset_s` is its error, and `drift` the growth of the error per second."""
 
     world: "World"
     offset_s: float = 0.0
@@ -33,7 +33,7 @@ class Clock:
 
 @dataclass(eq=False)
 class World:
-    """Everything happens on `loop`; whatever chance decides comes from `stream`."""
+    """Everything runs on `loop`; all random choices come from `stream`."""
 
     seed: int
     loop: SimulatedLoop = field(default_factory=SimulatedLoop)
@@ -48,11 +48,11 @@ class World:
         self.true_clock = Clock(self)
 
     def stream(self, name: str) -> random.Random:
-        """Return the chance of one actor, which no other actor's draws change."""
+        """Return the random stream of one actor, independent of those of others."""
         return random.Random(f"{self.seed} {name}")  # noqa: S311 - decides a test, guards nothing
 
     def later(self, delay_s: float, call: Callable[[], Any]) -> None:
-        """Do something after a time, in the world and not in the process that asks for it."""
+        """Run a call after a time, in the world and not in the calling process."""
         self.loop.call_later(max(0.0, delay_s), call, context=self.context)
 
     def soon(self, call: Callable[[], Any]) -> None:
@@ -60,11 +60,11 @@ class World:
 
     @property
     def at_s(self) -> float:
-        """Seconds since the beginning, quiet times included."""
+        """Seconds since the start, quiet times included."""
         return self.loop.time() - self.began + self.skipped_s
 
     def note(self, actor: str, *what: object) -> None:
-        """Add to the trace what has happened."""
+        """Add an event to the trace."""
         line = f"{self.at_s:11.4f} {actor:<8} {' '.join(map(str, what))}"
         self._digest.update(line.encode())
         if self.verbose:
@@ -72,5 +72,5 @@ class World:
 
     @property
     def trace(self) -> str:
-        """Digest of all that has happened."""
+        """Digest of all traced events."""
         return self._digest.hexdigest()[:16]
