@@ -221,19 +221,6 @@ async def test_what_an_operator_posts_is_no_newest_body() -> None:
     assert said == [NEW, NEW, NEW, REPEAT]
 
 
-async def test_after_a_restart_an_equal_body_is_a_new_fact() -> None:
-    """Also one that the topic or the spool holds: under its id a drain would leave the fact out."""
-    clock = Clock()
-    async with replica(clock) as before, replica(clock) as after:
-        said = [await before.says(PACKED)]
-        after.reads(before)
-        clock.now += 1
-        said += [await after.says(PACKED), await after.says(PACKED)]
-
-        assert said == [NEW, NEW, REPEAT]
-        assert len({*event_ids(before.ingress), *event_ids(after.ingress)}) == 2
-
-
 def test_the_memory_of_newest_bodies_is_bounded() -> None:
     newest = NewestBodies(keys_max=2)
     first = a_delivery(id="dlv_1")

@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import count
 from typing import Any
 
 import aiohttp
@@ -255,19 +254,6 @@ async def test_answers_200_only_after_the_publisher_is_done(ingress: Ingress) ->
     assert [event.key for event in events] == ["rx_1"]
 
 
-async def test_deliveries_that_are_taken_together_have_one_receipt() -> None:
-    times = count(time.time(), 0.001)
-
-    async with running(now=lambda: next(times)) as ingress:
-        for webhook_id in ("evt_1", "evt_2"):
-            ingress.feed(genuine(webhook_id))
-        await until(lambda: len(ingress.publisher.published) == 2)
-        await ingress.post(webhook_id="evt_3")
-
-    first, second, later = (delivery.received_at for delivery, _ in ingress.publisher.published)
-    assert first == second < later
-
-
 async def test_answers_503_with_retry_after_when_nothing_is_durable(ingress: Ingress) -> None:
     ingress.publisher.failures.append(NotDurableError("deadline"))
     body = a_body()
@@ -284,19 +270,6 @@ async def test_a_source_may_have_200_for_what_is_parked() -> None:
         answer = await ingress.post(b"[]")
 
     assert answer == (200, {"outcome": "parked", "id": "evt_1", "reason": "malformed_json"})
-
-
-async def test_parks_the_exact_bytes_of_what_is_no_event(ingress: Ingress) -> None:
-    body = b'\xef\xbb\xbf{"id": 1}'
-
-    assert await ingress.post(body) == (202, {"outcome": "parked", "id": "evt_1", "reason": "malformed_json"})
-
-    delivery, park = ingress.publisher.published[0]
-    assert delivery.body == body
-    assert isinstance(park, ParkReason)
-    assert park.detail == "bom"
-    assert delivery.headers["webhook-id"] == "evt_1"
-    assert "webhook-signature" not in delivery.headers
 
 
 @pytest.mark.parametrize(

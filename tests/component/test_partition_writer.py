@@ -160,16 +160,6 @@ async def test_a_late_ack_is_taken_off_the_disk_and_not_written_again(hasty: Sub
     assert hasty.late._value.get() == 1
 
 
-async def test_a_write_that_fails_is_kept_and_never_told_as_failed(subject: Subject) -> None:
-    subject.producer.failure = "outcome_unknown"
-
-    assert await asyncio.gather(*subject.send("a", "b")) == ["spooled", "spooled"]
-
-    subject.producer.failure = None
-    await until(lambda: not subject.spool.entries)
-    assert subject.written == ["a", "b"]
-
-
 async def test_the_end_of_a_drain_is_logged_once_with_the_number_of_records(subject: Subject) -> None:
     await subject.send_in_outage("a", "b")
     assert await asyncio.gather(*subject.send("c", partition=1)) == ["spooled"]
@@ -278,16 +268,6 @@ async def test_the_rest_of_a_batch_that_was_written_in_part_goes_before_what_cam
     await asyncio.gather(*sent)
 
     assert subject.written == ["a", "b", "c", "d"]
-
-
-async def test_a_batch_that_is_refused_goes_one_by_one_before_what_came_meanwhile(subject: Subject) -> None:
-    subject.producer.too_large = lambda record: dict(record.headers)["ce_id"] == b"b"
-    sent = await subject.send_in_flight("a", "b", "c")
-    sent += subject.send("d")
-    subject.producer.flow()
-
-    assert await asyncio.gather(*sent) == ["committed"] + ["spooled"] * 3
-    assert (subject.written, subject.kept) == (["a"], ["b", "c", "d"])
 
 
 async def test_a_record_that_kafka_refuses_for_good_is_set_aside_and_the_others_pass() -> None:

@@ -4,6 +4,7 @@ import copy
 import json
 import re
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from functools import reduce
 from typing import Any
 
@@ -21,6 +22,12 @@ UPS = {"carrier": "ups", "tracking_number": "1Z999AA10123456784"}
 
 # What the two events of a push about a parcel say at least, and those of one about a lot.
 CASES: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
+    "p01": [
+        (
+            *(FULFILLMENT, "q:999001:9000471"),
+            {"fulfillment_status": "received", "pharmacy_rx_number": "700273", "patient_pay": Decimal("15.00")},
+        )
+    ],
     "p03": [(FULFILLMENT, "q:999001:9000471", {"fulfillment_status": "approved", "lot_number": "LOT12345"})],
     "p04": [
         (FULFILLMENT, "q:999001:9000471", {"fulfillment_status": "handed_to_carrier", "queue_id": "9000471"}),

@@ -10,7 +10,7 @@ import pytest
 from bridge.errors import ConfigError
 from bridge.event import ParkReason
 from bridge.mapping.lookup import load_profile
-from bridge.mapping.mapped import MappingFile, compile_mapping
+from bridge.mapping.mapped import compile_mapping
 from bridge.mapping.mapping_file import FILE_MAX_BYTES
 from bridge.mapping.profile import IGNORED, Mapped
 from tests.profile_properties import assert_writable
@@ -33,22 +33,11 @@ fulfillment_status = "lower(state)"
 """
 
 
-ACCOUNTED = ACME.replace('key = "rx.id"', 'key = "rx.id"\naccount = "shop"')
-
-
 def test_the_hash_of_the_file_goes_with_each_event() -> None:
     mapping = compiled()
 
     assert event_of(mapping, BODY).mapping == mapping.sha256[:12]
     assert event_of(compiled(ACME + "# another file\n"), BODY).mapping != mapping.sha256[:12]
-
-
-@pytest.mark.parametrize(
-    ("value", "detail"),
-    [(None, "no_key"), ("", "no_key"), ([], "no_key"), (True, "bad_key"), ("a b", "bad_key"), ({}, "bad_key")],
-)
-def test_a_body_without_a_key_parks(value: object, detail: str) -> None:
-    assert parked(compiled(), BODY | {"rx": {"id": value}}) == ParkReason("unusable", detail, "/rx/id")
 
 
 def test_a_key_of_several_parts_may_lack_all_but_the_last() -> None:
@@ -105,25 +94,6 @@ def test_an_id_that_cannot_stand_in_a_header_is_that_of_the_delivery() -> None:
 
     assert outcome.events[0].id == "dlv_1/fulfillment.status_changed"
     assert "field_unfit" in outcome.flags
-
-
-@pytest.mark.parametrize(
-    ("mapping", "body", "parks"),
-    [
-        (compiled(ACCOUNTED, account_id=""), BODY, ("unusable", "missing_field", "/shop", "acme:7")),
-        (compiled(), BODY | {"state": None}, ("unusable", "missing_field", "/state", "acme:7")),
-        (compiled(), BODY | {"state": {}}, ("unusable", "missing_field", "/state", "acme:7")),
-        (
-            compiled(BATCH),
-            {"shop": "s", "lines": [{"no": "1", "state": "PACKED"}, {"state": "PACKED"}, 7]},
-            ("unusable", "no_key", "/lines/*/no"),
-        ),
-    ],
-)
-def test_what_an_event_needs_and_the_body_lacks_parks_with_its_path(
-    mapping: MappingFile, body: dict[str, Any], parks: tuple[Any, ...]
-) -> None:
-    assert parked(mapping, body) == ParkReason(*parks)
 
 
 @pytest.mark.parametrize(
@@ -427,15 +397,6 @@ def test_patterns_and_names_are_compared_without_case_and_separators(pattern: st
     event = event_of(compiled(text), BODY | dict.fromkeys(PATTERNS[pattern], "secret") | other)
 
     assert event.value["extensions"].keys() == {f"/{name}" for name in other}  # type: ignore[attr-defined]
-
-
-def test_names_are_dropped_at_any_depth_and_in_any_spelling() -> None:
-    text = ACME.replace('drop = ["/patient/ssn"]', 'drop_names = ["ssn", "*birth*"]')
-    secret = {"SSN": "1", "Patient_ssn": {"a": 1}, "DateOfBirth": "2", "BusinessName": "kept"}
-
-    event = event_of(compiled(text), BODY | {"people": [secret, {"Ssn": "3"}]} | secret)
-
-    assert event.value["extensions"] == {"/BusinessName": '"kept"', "/people": '[{"BusinessName":"kept"},null]'}
 
 
 def test_a_table_may_park_with_its_reason_its_field_and_the_key_that_can_be_read() -> None:

@@ -2,7 +2,6 @@
 
 import json
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from bridge.event import ParkReason
 from bridge.mapping.lookup import load_profile
 from bridge.mapping.profile import Mapped
 from tests.profile_properties import assert_writable, opcodes_of
-from tests.unit.vendor_documents import events, outcome_of, push, said, sample
+from tests.unit.vendor_documents import events, outcome_of, push, said
 
 DIGITALRX = "digitalrx_pharmacy"
 KEY = "q:999001:9000471"
@@ -21,19 +20,6 @@ LINE = {"StoreID": "1", "QueueID": "2"}
 def status_of(**members: Any) -> tuple[Any, Any]:
     value = events(DIGITALRX, LINE | members)[0].value
     return value["fulfillment_status"], value["raw_status"]
-
-
-def test_a_push_without_a_word_or_a_sign_is_received() -> None:
-    (event,) = events(DIGITALRX, sample("p01"), id="dlv_1")
-
-    assert (event.id, event.type, event.key) == ("dlv_1/1", "fulfillment.status_changed", KEY)
-    assert (event.value["account_id"], event.value["prescription_id"]) == ("q:999001", KEY)
-    assert said(event) == {
-        "queue_id": "9000471",
-        "pharmacy_rx_number": "700273",
-        "fulfillment_status": "received",
-        "patient_pay": Decimal("15.00"),
-    }
 
 
 @pytest.mark.parametrize(
@@ -119,23 +105,6 @@ def test_billing_is_read_in_any_case_and_another_word_kept() -> None:
     value = said(events(DIGITALRX, LINE | {"BillingStatus": "Comped"})[0])
 
     assert (value["billing_status"], value["raw_billing_status"]) == ("UNKNOWN", "Comped")
-
-
-@pytest.mark.parametrize(
-    ("line", "detail", "field"),
-    [
-        ({}, "no_key", "/QueueID"),
-        ({"StoreID": "1", "QueueID": ""}, "no_key", "/QueueID"),
-        ({"QueueID": " 7"}, "bad_key", "/QueueID"),
-        ({"queue_id": 7.0}, "bad_key", "/queue_id"),
-        ({"QueueID": True}, "bad_key", "/QueueID"),
-        ({"QueueID": "7", "StoreID": "a b"}, "bad_key", "/StoreID"),
-        ({"QueueID": "7" * 127}, "bad_key", "/QueueID"),
-        ({"QueueID": "7%3A"}, "bad_key", "/QueueID"),
-    ],
-)
-def test_a_push_without_a_key_parks(line: dict[str, Any], detail: str, field: str) -> None:
-    assert push(DIGITALRX, line) == ParkReason("unusable", detail, field)
 
 
 @pytest.mark.parametrize(
@@ -469,27 +438,44 @@ def test_the_state_of_a_fulfilment_is_a_word_of_the_option_s_table(
         assert (value["raw_status"], value["queue_id"]) == (word, fill)
 
 
-@pytest.mark.parametrize(("state", "detail"), [(None, "missing_field"), (7, "wrong_type"), ({}, "wrong_type")])
-def test_a_fulfilment_without_a_state_parks(state: object, detail: str) -> None:
-    outcome = push(PHOTON, order("fulfillment", fulfillment={"state": state}))
-
-    assert outcome == ParkReason("unusable", detail, "/data/fulfillment/state", "ph:rx_1")
+def test_a_fill_needs_an_id_only_where_that_is_told() -> None:
+    assert len(events(PHOTON, order("placed", fills=[{"prescription": {"id": "rx_1"}}]))) == 1
 
 
-@pytest.mark.parametrize("fills", [None, [], {}, [7], [{"id": "fil_1"}], [{"prescription": None}]])
-def test_an_order_without_prescriptions_parks(fills: object) -> None:
-    assert push(PHOTON, order("placed", fills=fills)) == ParkReason(
-        "unusable", "no_key", "/data/fills/*/prescription/id"
-    )
-
-
-def test_a_fill_without_an_id_parks_where_it_is_needed() -> None:
-    fills = [{"prescription": {"id": "rx_1"}}]
-
-    assert push(PHOTON, order("completed", fills=fills)) == ParkReason(
-        "unusable", "missing_field", "/data/fills/*/id", "ph:rx_1"
-    )
-    assert len(events(PHOTON, order("placed", fills=fills))) == 1
+@pytest.mark.parametrize(
+    ("profile", "body", "detail", "field", "key"),
+    [
+        *(
+            (DIGITALRX, line, detail, field, None)
+            for line, detail, field in (
+                ({}, "no_key", "/QueueID"),
+                ({"StoreID": "1", "QueueID": ""}, "no_key", "/QueueID"),
+                ({"QueueID": " 7"}, "bad_key", "/QueueID"),
+                ({"queue_id": 7.0}, "bad_key", "/queue_id"),
+                ({"QueueID": True}, "bad_key", "/QueueID"),
+                ({"QueueID": "7", "StoreID": "a b"}, "bad_key", "/StoreID"),
+                ({"QueueID": "7" * 127}, "bad_key", "/QueueID"),
+                ({"QueueID": "7%3A"}, "bad_key", "/QueueID"),
+            )
+        ),
+        *(
+            (PHOTON, order("fulfillment", fulfillment={"state": state}), detail, "/data/fulfillment/state", "ph:rx_1")
+            for state, detail in ((None, "missing_field"), (7, "wrong_type"), ({}, "wrong_type"))
+        ),
+        *(
+            (PHOTON, order("placed", fills=fills), "no_key", "/data/fills/*/prescription/id", None)
+            for fills in (None, [], {}, [7], [{"id": "fil_1"}], [{"prescription": None}])
+        ),
+        (
+            *(PHOTON, order("completed", fills=[{"prescription": {"id": "rx_1"}}])),
+            *("missing_field", "/data/fills/*/id", "ph:rx_1"),
+        ),
+    ],
+)
+def test_a_body_that_lacks_what_an_event_needs_parks(
+    profile: str, body: dict[str, Any], detail: str, field: str, key: str | None
+) -> None:
+    assert push(profile, body) == ParkReason("unusable", detail, field, key)
 
 
 def test_another_event_of_an_order_is_reported_of_each_prescription() -> None:
