@@ -23,55 +23,24 @@ def container(workload: Object) -> Object:
     return dict(workload["spec"]["template"]["spec"]["containers"][0])
 
 
-def texts(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield str(name)
-            yield from texts(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from texts(inner)
-    else:
-        yield str(value)
-
-
 @pytest.fixture(scope="module", params=CASES)
 def rendered(request: pytest.FixtureRequest) -> Rendered:
     return render(CASES[request.param])
 
 
-def test_pods_are_restricted(rendered: Rendered) -> None:
-    """Pod Security Standards, profile `restricted`, and a root that is read-only besides."""
+def test_pods_keep_to_what_checkov_does_not_ask(rendered: Rendered) -> None:
     for name, pod in rendered.pods():
         spec = pod["spec"]
         assert spec["securityContext"]["runAsNonRoot"] is True, name
-        assert spec["securityContext"]["runAsUser"] > 0, name
-        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
-        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec), name
-        assert spec["automountServiceAccountToken"] is False, name
         # A Service named `bridge` would be injected as BRIDGE_PORT.
         assert spec["enableServiceLinks"] is False, name
-        for each in spec["containers"] + spec.get("initContainers", []):
-            assert {"privileged": False, **each["securityContext"]} == {
-                "privileged": False,
-                "allowPrivilegeEscalation": False,
-                "readOnlyRootFilesystem": True,
-                "capabilities": {"drop": ["ALL"]},
-            }, name
-            assert "memory" in each["resources"]["limits"], name
         kinds = {kind for volume in spec.get("volumes", []) for kind in volume if kind != "name"}
         assert kinds <= {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret"}, name
 
 
-def test_images_are_named_by_digest(rendered: Rendered) -> None:
+def test_secrets_are_folders(rendered: Rendered) -> None:
+    """That they are no variables is checked by checkov."""
     for name, pod in rendered.pods():
-        assert all("@sha256:" in each["image"] for each in pod["spec"]["containers"]), name
-
-
-def test_secrets_are_folders_and_never_variables(rendered: Rendered) -> None:
-    for name, pod in rendered.pods():
-        assert "secretKeyRef" not in set(texts(pod)), name
-        assert "secretRef" not in set(texts(pod)), name
         for each in pod["spec"]["containers"]:
             assert not [mount for mount in each.get("volumeMounts", []) if "subPath" in mount], name
         for volume in pod["spec"].get("volumes", []):

@@ -272,6 +272,19 @@ async def test_a_source_may_have_200_for_what_is_parked() -> None:
     assert answer == (200, {"outcome": "parked", "id": "evt_1", "reason": "malformed_json"})
 
 
+async def test_parks_the_exact_bytes_of_what_is_no_event(ingress: Ingress) -> None:
+    body = b'\xef\xbb\xbf{"id": 1}'
+
+    assert await ingress.post(body) == (202, {"outcome": "parked", "id": "evt_1", "reason": "malformed_json"})
+
+    delivery, park = ingress.publisher.published[0]
+    assert delivery.body == body
+    assert isinstance(park, ParkReason)
+    assert park.detail == "bom"
+    assert delivery.headers["webhook-id"] == "evt_1"
+    assert "webhook-signature" not in delivery.headers
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
