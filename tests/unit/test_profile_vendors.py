@@ -438,6 +438,9 @@ def test_the_state_of_a_fulfilment_is_a_word_of_the_option_s_table(
         assert (value["raw_status"], value["queue_id"]) == (word, fill)
 
 
+NO_PRESCRIPTIONS: tuple[object, ...] = (None, [], {}, [7], [{"id": "fil_1"}], [{"prescription": None}])
+
+
 def test_a_fill_needs_an_id_only_where_that_is_told() -> None:
     assert len(events(PHOTON, order("placed", fills=[{"prescription": {"id": "rx_1"}}]))) == 1
 
@@ -464,7 +467,7 @@ def test_a_fill_needs_an_id_only_where_that_is_told() -> None:
         ),
         *(
             (PHOTON, order("placed", fills=fills), "no_key", "/data/fills/*/prescription/id", None)
-            for fills in (None, [], {}, [7], [{"id": "fil_1"}], [{"prescription": None}])
+            for fills in NO_PRESCRIPTIONS
         ),
         (
             *(PHOTON, order("completed", fills=[{"prescription": {"id": "rx_1"}}])),
