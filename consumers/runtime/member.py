@@ -298,7 +298,7 @@ class Member:
 
     def _take_away(self, tps: Collection[TopicPartition]) -> list[AssignedPartition]:
         """Stop reading these, so that a batch being fetched is dropped; return those that were assigned."""
-        ours = [self._assigned.pop(tp) for tp in tps if tp in self._assigned]
+        ours = [self._assigned.pop(tp) for tp in list(self._assigned) if tp in tps]
         for each in ours:
             if each.claim is not None:
                 each.claim.cancel()

@@ -89,7 +89,8 @@ KINDS: Mapping[str, Callable[[random.Random], tuple[Any, ...]]] = {
     "sinks.state": lambda rng: (rng.choice(("away", "late", "503", "429", "500")), _for(rng)),
     "sinks.slow_s": _share(12.0),
     "sinks.lost_answers": _share(0.9),
-    **dict.fromkeys(("backup", "restore"), lambda _: ()),
+    "backup": lambda _: (),
+    "restore": lambda rng: (_for(rng),),
     **dict.fromkeys(("shake", "offsets_lost", "claim", "retry", "resume"), lambda rng: (rng.choice(GROUPS),)),
     **dict.fromkeys(("park", "skip", "drop", "move_back"), lambda rng: (rng.choice(GROUPS), rng.random())),
 }
@@ -268,9 +269,12 @@ class Scene:
             (name, n): Worker(self, group, n) for name, group in self.groups.items() for n in range(WORKERS)
         }
         self.under_way = 0
+        self.heals_at = 0.0  # loop time at which no fault lasts any more
 
     def do(self, act: Act) -> None:
         self.world.note("act", act.kind, *act.args)
+        if act.args and isinstance(act.args[-1], float):
+            self.heals_at = max(self.heals_at, self.world.loop.time() + act.args[-1])
         of, _, name = act.kind.partition(".")
         if name:
             value, for_s = act.args
@@ -279,8 +283,6 @@ class Scene:
         elif act.kind in ("kill", "stop", "freeze"):
             group, number, for_s = act.args
             getattr(self.workers[group, number], act.kind)(for_s)
-        elif act.kind in ("backup", "restore"):
-            getattr(self.postgres, act.kind)()
         else:
             getattr(self, f"_{act.kind}")(*act.args)
 
@@ -316,6 +318,15 @@ class Scene:
         self.world.later(for_s, lambda: self.postgres.set_state("up"))
 
     # What operators do.
+
+    def _backup(self) -> None:
+        self.postgres.backup()
+
+    def _restore(self, after_s: float) -> None:
+        """Put back what was saved, under running members; restart these after a while, as the runbook has it."""
+        self.postgres.restore()
+        for each in self.workers.values():
+            self.world.later(after_s, partial(each.stop, 1.0))
 
     def _claim(self, group: str) -> None:
         """Let another process claim every partition, and do nothing with it."""
@@ -383,9 +394,8 @@ class Scene:
             for act in [each for each in self.plan.acts if each.phase == phase]:
                 await asyncio.sleep(max(0.0, began + act.at - loop.time()))
                 self.do(act)
-            await asyncio.sleep(max(0.0, began + PHASE_S - loop.time()))
             if phase == PHASES - 1 or self.plan.seed % 2:
-                await asyncio.sleep(LONGEST_S)
+                await asyncio.sleep(max(0.0, self.heals_at - loop.time()))
                 await self._calm()
         self._records(RECORDS)
         await self._calm()
@@ -440,7 +450,8 @@ def _server(dsn: str, process: int) -> Server:
     """Open a separate database for this process."""
     name = f"worlds_{process}"
     execute(dsn, f"create database {name}")
-    own = urlsplit(dsn)._replace(path=f"/{name}").geturl()
+    own = urlsplit(dsn)._replace(path=f"/{name}", query="search_path=world,pg_catalog,public").geturl()
+    server = Server(own)
 
     async def make_tables() -> None:
         async with open_database(own, size=1, application_name="simulation") as database:
@@ -448,7 +459,6 @@ def _server(dsn: str, process: int) -> Server:
                 await migrate_tables(database, Sinks(World(0), {}).build(each)[0])
 
     asyncio.run(make_tables())
-    server = Server(own)
     server.execute(TABLES)
     return server
 

@@ -4,9 +4,9 @@ A member that is frozen, or does not reach Kafka, learns with its next heartbeat
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from bridge.kafka.consumed_record import TopicPartition
+from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from consumers.runtime.transport import Rebalances, TransportError
 from tests.fake_transport import FakeKafka, FakeTransport
 from tests.simulation.loop import PROCESS
@@ -104,6 +104,12 @@ class Member(FakeTransport):
                 await self.give_up()
                 self.heard_at = self.group.world.loop.time()
                 self.group.join(self)
+
+    async def poll(
+        self, tps: Collection[TopicPartition], *, timeout_s: float
+    ) -> Mapping[TopicPartition, Sequence[ConsumedRecord]]:
+        """Poll; it may take longer than it was given."""
+        return await super().poll(tps, timeout_s=timeout_s * self.group.rng.uniform(1, 8))
 
     async def give_up(self) -> None:
         self._rebalancing = True

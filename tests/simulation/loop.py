@@ -59,6 +59,14 @@ class _Task(asyncio.Task[Any]):
 
     process: Process | None = None
 
+    def __init__(self, *args: Any, loop: "SimulatedLoop", **options: Any) -> None:
+        self._number = next(loop.numbers)
+        super().__init__(*args, loop=loop, **options)
+
+    def __hash__(self) -> int:
+        """Return a number that sets order tasks by, the same in each run."""
+        return self._number
+
 
 class SimulatedLoop(asyncio.SelectorEventLoop):
     """One thread, no network, no wall clock; steps run in the order in which they became due."""
@@ -68,7 +76,7 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         self.now = 1000.0
         self._due: deque[_Step] = deque()
         self._timers: list[tuple[float, int, _Step]] = []
-        self._numbers = count()
+        self.numbers = count()
         self.set_task_factory(_task)
 
     def __del__(self, *_: Any) -> None:
@@ -84,7 +92,7 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> "_Step":  # type: ignore[override]  # as above
         step = _Step(callback, args, context or copy_context(), when)
-        heapq.heappush(self._timers, (when, next(self._numbers), step))
+        heapq.heappush(self._timers, (when, next(self.numbers), step))
         return step
 
     def call_later(self, delay: float, callback: Any, *args: Any, context: Context | None = None) -> "_Step":  # type: ignore[override]  # as above
@@ -145,7 +153,7 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
 _GRAVEYARD: list[asyncio.Task[Any]] = []
 
 
-def _task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+def _task(loop: Any, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
     task = _Task(coroutine, loop=loop, **options)
     context = options.get("context")
     task.process = context.get(PROCESS) if context else PROCESS.get()

@@ -2,7 +2,9 @@
 
 The world waits, and no time passes in it, until the statement is done or waits for a lock of another session; then the
 next actor goes on. So the seed decides the order, locks included. The limits of sessions (`lock_timeout` and the like)
-count the world's seconds. asyncpg runs on a loop of its own, which runs only while the world waits for it.
+count the world's seconds. asyncpg runs on a loop of its own, which runs only while the world waits for it. Functions of
+the schema `world` stand before the server's own of time and of chance; nothing is vacuumed or analyzed, and each
+statement has one plan, so rows come in the same order again.
 
 A server process that waits for a lock is stopped (SIGSTOP), and goes on alone once it has the lock: the server would
 let those who wait for one row race for it. Circles are found here, for the same reason.
@@ -22,7 +24,7 @@ import asyncpg  # noqa: TID251 - the fake of its wrapper
 
 from consumers.postgres import pool
 from consumers.postgres.pool import Database
-from tests.postgres import EmbeddedPostgres
+from tests.postgres import EmbeddedPostgres, execute
 from tests.simulation.loop import PROCESS, Process
 from tests.simulation.world import World
 
@@ -33,10 +35,21 @@ _Call = Callable[[], Awaitable[Any]]
 _Doing = asyncio.Task[Any]
 _Answered = asyncio.Future[Any]
 _BLOCKING = "select pid, pg_blocking_pids(pid) from unnest($1::int[]) as pid"
+_FUNCTIONS = """
+create schema world;
+create sequence world.drawn;
+create function world.clock_timestamp() returns timestamptz language sql
+  as $$ select to_timestamp(pg_read_file('{clock}')::float8) $$;
+create function world.now() returns timestamptz language sql as $$ select world.clock_timestamp() $$;
+create function world.gen_random_uuid() returns uuid language sql
+  as $$ select md5(nextval('world.drawn')::text)::uuid $$
+"""
 _TABLES = """
 select format('%I.%I', schemaname, tablename) from pg_tables
 where schemaname !~ '^(pg_|information_schema$|backup$)' and tablename not in ('schema_migration', 'timer') order by 1
 """
+
+_RESTART = "select setval(format('%I.%I', schemaname, sequencename)::regclass, 1, false) from pg_sequences"
 
 
 @contextmanager
@@ -46,6 +59,7 @@ def a_server() -> Iterator[str]:
         Path(directory).chmod(0o755)
         server = EmbeddedPostgres(Path(directory))
         server.start()
+        execute(server.dsn, "alter system set autovacuum = off", "select pg_reload_conf()")
         try:
             yield server.dsn
         finally:
@@ -62,6 +76,15 @@ class Server:
         self._loop.set_exception_handler(lambda *_: None)  # it reports what is rolled back
         self.free: list[Any] = []
         self._admin = self.connect()
+        clock = Path(self.rows("show data_directory")[0][0], f"clock_of_{os.getpid()}")
+        self._clock = os.open(clock, os.O_CREAT | os.O_WRONLY)
+        clock.chmod(0o644)
+        self.set_clock(0)
+        self.execute(_FUNCTIONS.format(clock=clock.name))
+
+    def set_clock(self, now: float) -> None:
+        """Have the server's time be `now`, in Unix seconds."""
+        os.pwrite(self._clock, f"{now:020.6f}".encode(), 0)
 
     def begin(self, call: _Call) -> _Doing:
         async def run() -> Any:
@@ -76,9 +99,15 @@ class Server:
         if world is not None and task is not None:
             asyncio.tasks._leave_task(world, task)
         asyncio._set_running_loop(None)
+        stop = lambda _: self._loop.stop()  # noqa: E731
+        doing.add_done_callback(stop)
+        timer = self._loop.call_later(timeout_s, self._loop.stop) if timeout_s else None
         try:
-            self._loop.run_until_complete(asyncio.wait([doing], timeout=timeout_s))
+            self._loop.run_forever()
         finally:
+            if timer:
+                timer.cancel()
+            doing.remove_done_callback(stop)
             asyncio._set_running_loop(world)
             if world is not None and task is not None:
                 asyncio.tasks._enter_task(world, task)
@@ -92,6 +121,7 @@ class Server:
     def connect(self) -> Any:
         # As of the product's own sessions, but for limits in real seconds.
         own = {"default_transaction_isolation": "read committed", "jit": "off", "deadlock_timeout": "1h"}
+        own |= {"plan_cache_mode": "force_generic_plan", "synchronous_commit": "off"}
         return self.do(lambda: asyncpg.connect(self._dsn, server_settings=own))
 
     def execute(self, *statements: str) -> None:
@@ -106,7 +136,10 @@ class Server:
         return [name for (name,) in self.rows(_TABLES)]
 
     def empty(self) -> None:
-        self.execute(f"truncate {', '.join(self.tables())} restart identity", "drop schema if exists backup cascade")
+        """Forget what a world has written; tables that are as new stay so."""
+        written = [name for name in self.tables() if self.rows("select pg_relation_size($1::regclass) > 0", name)[0][0]]
+        self.execute("drop schema if exists backup cascade", *([f"truncate {', '.join(written)}"] if written else []))
+        self.rows(_RESTART)
 
     def backup(self) -> None:
         tables = [f"create table backup.t{n} as table {name}" for n, name in enumerate(self.tables())]
@@ -183,6 +216,9 @@ class Postgres:
 
     def arrive(self, session: "Session", call: _Call, answered: _Answered) -> None:
         """Run a received statement; resolve `answered` once it is done."""
+        self.server.set_clock(self.world.true_clock.now())
+        name, asked = session.name, getattr(call, "args", ())[:1]
+        answered.add_done_callback(lambda _: self.world.mark(name, asked, _outcome(answered)))
         if session.dead or self.state == "refusing":
             _resolve(answered, asyncpg.ConnectionDoesNotExistError("closed"))
             return
@@ -374,6 +410,10 @@ class Pool:
             session.terminate()
         self._idle.append(session)
         self._slots.release()
+
+
+def _outcome(answered: _Answered) -> object:
+    return "cancelled" if answered.cancelled() else answered.exception() or answered.result()
 
 
 def _resolve(answered: _Answered, result: Any) -> None:

@@ -70,6 +70,10 @@ class World:
         if self.verbose:
             self.lines.append(line)
 
+    def mark(self, *what: object) -> None:
+        """Add to the trace what is too small for a story."""
+        self._digest.update(f"{self.loop.time()} {what}".encode())
+
     @property
     def trace(self) -> str:
         """Digest of all traced events."""
