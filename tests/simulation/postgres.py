@@ -99,11 +99,17 @@ class Server:
         if world is not None and task is not None:
             asyncio.tasks._leave_task(world, task)
         asyncio._set_running_loop(None)
-        stop = lambda _: self._loop.stop()  # noqa: E731
+        over = asyncio.Event()
+
+        def stop(_: object = None) -> None:
+            over.set()
+            self._loop.stop()
+
         doing.add_done_callback(stop)
-        timer = self._loop.call_later(timeout_s, self._loop.stop) if timeout_s else None
+        timer = self._loop.call_later(timeout_s, stop) if timeout_s else None
         try:
-            self._loop.run_forever()
+            while not over.is_set():  # a callback of an earlier wait may still stop the loop
+                self._loop.run_forever()
         finally:
             if timer:
                 timer.cancel()
@@ -138,7 +144,9 @@ class Server:
     def empty(self) -> None:
         """Forget what a world has written; tables that are as new stay so."""
         written = [name for name in self.tables() if self.rows("select pg_relation_size($1::regclass) > 0", name)[0][0]]
-        self.execute("drop schema if exists backup cascade", *([f"truncate {', '.join(written)}"] if written else []))
+        self.execute(
+            "drop schema if exists backup cascade", *([f"truncate {', '.join(written)} cascade"] if written else [])
+        )
         self.rows(_RESTART)
 
     def backup(self) -> None:

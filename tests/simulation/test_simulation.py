@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,9 @@ def simulate(*arguments: str, **environment: str) -> str:
     return ran.stdout
 
 
-def traces(**environment: str) -> dict[str, str]:
+def traces(*worlds: str, **environment: str) -> dict[str, str]:
     """Return the digest of each fixed world; of fewer on a machine that has no time for all in half a minute."""
-    said = simulate("--found", "--seeds", "50", "--traces", "--for", "30s", **environment)
+    said = simulate(*worlds, "--traces", "--for", "30s", **environment)
     return dict(line.split() for line in said.splitlines()[:-1])
 
 
@@ -34,17 +35,16 @@ def test_no_promise_is_broken_in_new_worlds(capsys: pytest.CaptureFixture[str]) 
         sys.stdout.write(f"\n{said}")
 
 
-def test_no_promise_is_broken_in_worlds_of_consumers() -> None:
-    simulate("--consumers", "--for", "20s")
-
-
-def test_worlds_keep_all_promises_and_are_the_same_under_other_hashes_and_on_another_day(tmp_path: Path) -> None:
+@pytest.mark.parametrize("worlds", [("--found", "--seeds", "50"), ("--consumers", "--seeds", "10")])
+def test_worlds_keep_all_promises_and_are_the_same_under_other_hashes_and_on_another_day(
+    worlds: Sequence[str], tmp_path: Path
+) -> None:
     """Nothing but the seed decides: no order of a set, no clock of the machine."""
     clock = Clock(tmp_path / "clock")
     clock.step(40 * 86_400)
 
-    here = traces(PYTHONHASHSEED="1")
-    there = traces(PYTHONHASHSEED="2", **clock.environment)
+    here = traces(*worlds, PYTHONHASHSEED="1")
+    there = traces(*worlds, PYTHONHASHSEED="2", **clock.environment)
 
     both = here.keys() & there.keys()
     assert both
