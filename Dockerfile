@@ -1,19 +1,19 @@
-# The ingress and the consumers in one image; the chart says which of them a pod runs.
+# The ingress and the consumers in one image; the chart decides which of them a pod runs.
 # BASE: any image with Python 3.11 or newer, pip and venv. The second stage runs nothing, so RUNTIME may be one without
 # a shell or pip, as long as its Python is the same one at the same path.
 ARG BASE=python:3.13-slim-bookworm
 ARG RUNTIME=${BASE}
 
 FROM ${BASE} AS build
-# So that what is left of a build can be found and removed.
+# So that leftovers of a build can be found and removed.
 LABEL drx-bridge.stage="build"
 WORKDIR /src
 SHELL ["/bin/sh", "-eu", "-c"]
 # hadolint ignore=DL3008 # it works on the image and is not in it
 RUN command -v strip || { apt-get update && apt-get install --yes --no-install-recommends binutils \
     && rm -rf /var/lib/apt/lists/*; }
-# `requirements-archive.lock` has also what the consumer `archive` needs, which is larger than all the rest together, and
-# `requirements-otel.lock` what traces need.
+# `requirements-archive.lock` adds the dependencies of the consumer `archive`, which are larger than all others together,
+# and `requirements-otel.lock` those of traces.
 ARG LOCK=requirements.lock
 COPY requirements.lock requirements-archive.lock requirements-otel.lock requirements-build.lock ./
 RUN python3 -m venv /build \
@@ -26,7 +26,7 @@ COPY docs/sbom.py docs/
 COPY schemas schemas
 COPY consumers consumers
 COPY bridge bridge
-# Half of what is installed is debug information. Compiled here, since a root that is read-only takes nothing; by content,
+# Half of the installed files is debug information. Compiled here, since the root is read-only at run time; by content,
 # so that the same sources give the same bytes.
 RUN /build/bin/python -m hatchling build --target wheel --directory /dist \
     && /build/bin/python -m pip --python /opt/drx-bridge/bin/python install --no-cache-dir --no-compile --no-deps \
@@ -48,7 +48,7 @@ LABEL org.opencontainers.image.title="drx-bridge" \
 COPY --from=build /root-of-image/usr/share/drx-bridge /usr/share/drx-bridge
 COPY --from=build --chown=10001:10001 /root-of-image/var/lib/drx-bridge /var/lib/drx-bridge
 COPY --from=build /opt/drx-bridge /opt/drx-bridge
-# LOGNAME: the user has no entry in a passwd, and an operator's command asks who acts unless it is told.
+# LOGNAME: the user has no passwd entry, and operators' commands need a name for `--actor`.
 ENV PATH=/opt/drx-bridge/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     LOGNAME=drx-bridge

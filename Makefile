@@ -1,4 +1,4 @@
-# Needs only GNU make and Python >= 3.11; every target sets up what it needs, and a second run is fast.
+# Needs only GNU make and Python >= 3.11; every target installs its dependencies, and a second run is fast.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,14 +25,14 @@ endef
 $(INSTALLED): requirements-dev.lock pyproject.toml
 	$(call install,requirements-dev.lock,327)
 
-# What `dev` and `demo` need, less than half of that.
+# The dependencies of `dev` and `demo`, less than half of all.
 $(VENV)/.demo: requirements-demo.lock pyproject.toml
 	$(call install,requirements-demo.lock,144)
 
 setup: $(INSTALLED)
 	$(BIN)/drx-bridge dev --fetch-only
 
-# Ctrl-C is how it ends, and no error: the shell waits for the end of the tour, which has the signal, too.
+# Ctrl-C is the normal end, not an error: the shell waits for the end of the tour, which also gets the signal.
 demo: $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(VENV)/.demo)
 	@trap : INT; $(BIN)/drx-bridge demo $(DEMO) || test $$? -eq 130
 
@@ -48,18 +48,18 @@ check: $(INSTALLED)
 	$(MAKE) --no-print-directory --jobs 2 lint budget
 	$(BIN)/pytest --quiet --numprocesses 3 --dist loadfile tests/unit tests/component tests/fuzz
 
-# What the project weighs, and what is allowed: lines, settings, verbs, pages, memory and CPU of programs.
+# Size and cost of the project, compared with its limits: lines, settings, verbs, paging alerts, memory and CPU.
 budget: $(INSTALLED)
 	$(BIN)/python -m tests.budget
 
-# Programs that some faults need and a Python index does not have; without them these rows are skipped, with the reason.
+# Programs that some faults need and that are not on a Python index; without them these rows are skipped.
 fault-tools:
 	@export PATH="$$PATH:/usr/sbin"; command -v haproxy >/dev/null && command -v nginx >/dev/null && \
 	    command -v slowhttptest >/dev/null || test "$$(id -u)" -ne 0 || ! command -v apt-get >/dev/null || \
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	      apt-get install -y -qq --no-install-recommends haproxy nginx-light slowhttptest; }
 
-# Programs of Debian and of Maven, and Kafka's classes loaded once; what cannot be had is skipped, with the reason.
+# Programs from Debian and Maven, and Kafka's classes loaded once; tests of missing ones are skipped, with the reason.
 test-tools: setup fault-tools
 	-$(BIN)/python -m tests.debian promtool
 	-$(BIN)/python -m tests.java_cache
@@ -77,7 +77,7 @@ test:
 TESTED := tests/integration tests/faults tests/chart tests/monitoring tests/contract tests/docker tests/unit \
     tests/component tests/fuzz tests/simulation
 
-# Once, beside the linters, and not in each of the four workers.
+# Once, in parallel with the linters, and not in each of the four workers.
 compiled-tests: $(INSTALLED)
 	-$(BIN)/pytest --collect-only -qq $(TESTED) > /dev/null
 
@@ -114,12 +114,12 @@ fhir-server: $(INSTALLED)
 	$(BIN)/python -m tests.fhir.hapi
 
 # HAPI's HL7 v2 server for the tests of the consumer `hl7v2`, 7 MB by the lock; part of `test`, which skips these tests
-# where it cannot be fetched.
+# if it cannot be downloaded.
 hl7-server: $(INSTALLED)
 	$(BIN)/python -m tests.hl7v2.hapi
 
 # A Temporal server for the tests of the consumer `workflow`, 33 MB by the lock; part of `test`, which skips these tests
-# where it cannot be fetched.
+# if it cannot be downloaded.
 temporal-server: $(INSTALLED)
 	$(BIN)/python -m tests.temporal.server
 
@@ -138,13 +138,13 @@ faults: setup fault-tools alert-tools
 
 # Coverage-guided fuzzing, this many executions over all targets; a short run is part of `check`. Linux only.
 FUZZ_EXECUTIONS ?= 1000000
-# Worlds of the ingress, each decided by its seed: N of them, from the seed FIRST on, or one: SIMULATE="--seed 7".
+# Simulated worlds of the ingress, each defined by its seed: N of them, starting with seed FIRST, or one: SIMULATE="--seed 7".
 N ?= 1000
 FIRST ?= 1
 simulate: $(INSTALLED)
 	$(BIN)/python -m tests.simulation $(or $(SIMULATE),--seeds $(N) --first $(FIRST))
 
-# Thousands of small changes of the pure modules, of which the tests are to find each; hours. Some modules:
+# Thousands of small changes of the pure modules, each of which the tests must find; takes hours. Some modules:
 # MUTANTS="bridge.spool.* consumers.conditions".
 mutants: $(INSTALLED)
 	$(PIP) --require-hashes --requirement requirements-mutants.lock
@@ -154,20 +154,20 @@ fuzz: $(INSTALLED)
 	$(PIP) --require-hashes --requirement requirements-fuzz.lock
 	$(BIN)/python -m tests.fuzz --executions $(FUZZ_EXECUTIONS)
 
-# The documentation as a site in build/site; a link that leads nowhere fails it.
+# The documentation as a site in build/site; fails on broken links.
 docs: $(INSTALLED)
 	$(PIP) --require-hashes --requirement requirements-docs.lock
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
-# Known vulnerabilities of what is locked, in the advisories of PyPI (fails where they cannot be asked), and licences.
+# Known vulnerabilities of the locked packages, from PyPI's advisories (fails without access), and licences.
 audit: $(INSTALLED)
 	$(PYTHON) -m venv build/audit
 	build/audit/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes --requirement requirements-audit.lock
 	build/audit/bin/pip-licenses --python $(BIN)/python --from mixed --order license
 	build/audit/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements.lock
 
-# All locks anew, with hashes and without addresses, after a change of pyproject.toml; what is locked stays where it still
-# fits. One after the other: those that follow take the versions of the first.
+# Rewrites all locks, with hashes and without URLs, after a change of pyproject.toml; versions that still fit are kept.
+# One after the other: later locks use the versions of the first.
 LOCK := build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 lock:
 	$(PYTHON) -m venv build/lock
@@ -185,7 +185,7 @@ lock:
 bench: setup
 	$(BIN)/python -m tests.bench
 
-# Needs a Docker engine, which pulls Kafka and builds the image; a registry of your own: DRX_TEST_KAFKA_IMAGE, DRX_TEST_IMAGE_BASE.
+# Needs a Docker engine, which pulls Kafka and builds the image; for a private registry: DRX_TEST_KAFKA_IMAGE, DRX_TEST_IMAGE_BASE.
 test-docker: setup
 	$(BIN)/pytest --kafka=docker -m kafka tests
 
@@ -193,17 +193,17 @@ test-docker: setup
 test-postgres: setup
 	$(BIN)/python -m tests.postgres_versions
 
-# The files of a release, from the commit that is checked out: python .ci/release.py says which. No host is asked.
+# The files of a release, from the checked-out commit (see .ci/release.py), without network access.
 RELEASE ?= build/release
 release: $(INSTALLED)
 	$(BIN)/python .ci/release.py "$(VERSION)" $(RELEASE)
 
-# Keyless: by whom, a browser or the workflow says. With a key: SIGN="--key cosign.key".
+# Keyless: the identity comes from a browser or the workflow. With a key: SIGN="--key cosign.key".
 release-sign:
 	cd $(RELEASE) && cosign sign-blob --yes $(SIGN) --bundle SHA256SUMS.sigstore.json SHA256SUMS
 	cd $(RELEASE) && cosign attest-blob --yes $(SIGN) --bundle provenance.sigstore.json --statement provenance.json
 
-# Checks the workflows: `lint` runs it where it is. Needs Go.
+# Checks the workflows; `lint` runs it if it is installed. Needs Go.
 actionlint:
 	GOBIN="$(CURDIR)/build/tools" CGO_ENABLED=0 go install -trimpath github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 

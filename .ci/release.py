@@ -5,7 +5,7 @@ the lock of what the wheel needs, its bill of materials, a statement of provenan
 time in the archives is that of the commit, names are sorted, owners and modes fixed. So the same commit gives the same
 bytes, with the same Python and the hatchling of the lock: the statement names both.
 """
-# ruff: noqa: INP001 - a script of CI, no package
+# ruff: noqa: INP001 - a script of CI, not a package
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CHART = "helm/drx-bridge"
 LOCK = "requirements.lock"
 STATEMENT = "provenance.json"
 SUMS = "SHA256SUMS"
-# One entry of the lock: name and version, then the comment that says what wants it.
+# One entry of the lock: name and version, then the comment with the packages that require it.
 _LOCKED = re.compile(
     r"^(\S+)==([^\s;]+).*\n(?:    --hash\S+(?: \\)?\n)+    # via((?: .*\n)|(?:\n    #   .*)+)", re.MULTILINE
 )
@@ -57,7 +57,7 @@ def release(version: str, target: Path) -> None:
 
 
 def _refuse_another_version(tree: Path, version: str) -> None:
-    """End where the package or the chart of the commit has another version: the image has that of the package."""
+    """Exit if the package or the chart of the commit has another version: the image has that of the package."""
     package = tomllib.loads((tree / "pyproject.toml").read_text())["project"]["version"]
     (of_chart,) = re.findall(r"^version: (\S+)$", (tree / CHART / "Chart.yaml").read_text(), re.MULTILINE)
     if {package, of_chart} != {version}:
@@ -71,7 +71,7 @@ def _wheel_and_source(tree: Path, target: Path, time: str) -> None:
 
 
 def chart(folder: Path, time: int) -> bytes:
-    """Return the archive that `helm package` would write, but for the time and the order of the files in Chart.yaml."""
+    """Return the archive of `helm package`, with a fixed time and the file order of Chart.yaml."""
     ignored = {line.rstrip("/") for line in (folder / ".helmignore").read_text().splitlines()}
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     content = io.BytesIO()
@@ -87,7 +87,7 @@ def chart(folder: Path, time: int) -> bytes:
 
 
 def bill(version: str, lock: str) -> dict[str, Any]:
-    """Return in CycloneDX what the wheel needs, on any platform, as the lock has it, and what wants what."""
+    """Return the wheel's locked dependencies on all platforms in CycloneDX, with their relations."""
     own = _purl("drx-bridge", version)
     locked = {name: _purl(name, at) for name, at, _ in _LOCKED.findall(lock)}
     if len(locked) != len(re.findall(r"^[a-z]", lock, re.MULTILINE)):

@@ -1,5 +1,5 @@
-"""The tables of the lake's columns, from the code that makes them."""
-# ruff: noqa: INP001 - a script beside its pages, no package
+"""The tables of the lake's columns, from the code that defines them."""
+# ruff: noqa: INP001 - a script next to its pages, not a package
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ _HEADER = "| column | type | PHI |\n|---|---|---|\n"
 
 
 def archive_page() -> str:
-    """Return the page with the columns as they are now."""
+    """Return the page with the current columns."""
     text = _PAGE.read_text(encoding="utf-8")
     before, _, rest = text.partition(_BEGIN)
     _, _, after = rest.partition(_END)

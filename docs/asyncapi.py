@@ -1,5 +1,5 @@
-"""AsyncAPI of the topics, from the routing, the schema lock and the records that are really made."""
-# ruff: noqa: INP001 - a script beside its pages, no package
+"""AsyncAPI of the topics, from the routing, the schema lock and actual records."""
+# ruff: noqa: INP001 - a script next to its pages, not a package
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ from docs.examples import examples
 Document = dict[str, Any]
 
 AVRO = "application/vnd.apache.avro;version=1.12.0"
-# AsyncAPI bindings, "Kafka": the version these objects are written by.
+# AsyncAPI bindings, "Kafka": the version of these objects.
 BINDING = "0.5.0"
 HEADERS: Mapping[str, str] = {
     "ce_specversion": "CloudEvents 1.0, binary mode",

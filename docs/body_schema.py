@@ -1,5 +1,5 @@
-"""JSON Schema of what native DRx sends (contract v1), from the records that it becomes."""
-# ruff: noqa: INP001 - a script beside its pages, no package
+"""JSON Schema of native DRx bodies (contract v1), derived from their records."""
+# ruff: noqa: INP001 - a script next to its pages, not a package
 
 import inspect
 from collections.abc import Mapping
@@ -26,16 +26,16 @@ _SIMPLE: Mapping[object, Schema] = {
     date: {"type": "string", "format": "date"},
     AwareDatetime: INSTANT,
 }
-# docs/contract.md §4, "Key"; a key of a request is its id behind our prefix.
+# docs/contract.md §4, "Key"; a key of a request is its id with the prefix `req:`.
 _KEY: Schema = {"type": "string", "pattern": f"^{KEY_PATTERN}$"}
 _PRESCRIPTION: Schema = {"type": "string", "pattern": f"^(?!{'|'.join(OUR_PREFIXES)}){KEY_PATTERN}$"}
 _REQUEST: Schema = {**_KEY, "maxLength": 128 - len("req:")}
-# What the bridge itself knows of a delivery, and what the body says under another name.
+# Fields that the bridge sets, and those with another name in the body.
 _OURS = frozenset(EventRecord.model_fields) - {"account_id", "sequence", "correlation_id"}
 
 
 def body_schemas() -> dict[str, Schema]:
-    """Return `Event`, the envelope, each type and every record they share."""
+    """Return `Event`, the envelope, each type and every shared record."""
     records: dict[str, Schema] = {}
     types = {model.__name__: _event(kind, model, records) for kind, model in EVENT_MODELS.items()}
     event: Schema = {
@@ -70,7 +70,7 @@ def _event(kind: str, model: type[EventRecord], records: dict[str, Schema]) -> S
     body = _object(model, records, without=without - {"prescription_id"} if about_prescription else without)
     members: Schema = {"type": {"const": kind}, "data": body}
     if kind == OTHER_REPORTED:
-        # Any other word; without a prescription the account is the key.
+        # Any other type; without a prescription the account is the key.
         members |= {"type": {"not": {"enum": [each for each in EVENT_MODELS if each != kind]}}, "account_id": _KEY}
     elif about_prescription:
         _set_key(kind, body)
@@ -87,7 +87,7 @@ def _event(kind: str, model: type[EventRecord], records: dict[str, Schema]) -> S
 
 
 def _set_key(kind: str, body: Schema) -> None:
-    """Say what the record's key may look like, and that there must be one."""
+    """Add the pattern of the record's key, and make it required."""
     members = body["properties"]
     members["prescription_id"] |= _PRESCRIPTION | {"type": members["prescription_id"]["type"]}
     if kind in KEY_RULES:
@@ -101,7 +101,7 @@ def _object(
     model: type[ContractRecord], records: dict[str, Schema], *, without: frozenset[str] = frozenset()
 ) -> Schema:
     fields = {name: field for name, field in model.model_fields.items() if name not in without}
-    # The words that are in no list are kept there by the bridge; nobody sends them.
+    # The bridge stores values outside enums there; senders do not send them.
     kept = {name for name in fields if name.startswith("raw_") and name.removeprefix("raw_") in fields}
     names = [name for name in fields if name not in kept]
     return {

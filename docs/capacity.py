@@ -1,5 +1,5 @@
 """The capacity table of the operating page, computed from figures measured on one machine."""
-# ruff: noqa: INP001 - a script beside its pages, no package
+# ruff: noqa: INP001 - a script next to its pages, not a package
 
 from collections.abc import Callable
 from math import ceil, log10
@@ -56,7 +56,7 @@ def partitions(rate: int) -> int:
 
 
 def brokers(rate: int) -> int:
-    """Brokers by what they write."""
+    """Brokers by their write rate."""
     return max(BROKERS_LEAST, ceil(rate * LOG_BYTES * LOG_REPLICAS / BROKER_BYTES_PER_S))
 
 
@@ -74,14 +74,14 @@ def capacity() -> str:
 
 
 def table() -> str:
-    """Return a column for each rate."""
+    """Return the table, with a column for each rate."""
     head = f"| events/s | {' | '.join(f'{rate:,}' for rate in RATES)} | calculation |\n|---|{'--:|' * len(RATES)}---|\n"
     rows = (f"| {each.name} | {' | '.join(map(each.cell, RATES))} | {each.how} |\n" for each in _NEEDS)
     return head + "".join(rows)
 
 
 def _bytes(count: float) -> str:
-    """Write bytes with two significant digits at least."""
+    """Format bytes with at least two significant digits."""
     power = min(int(log10(max(count, _THOUSAND)) // 3), len(_UNITS))
     count /= _THOUSAND**power
     return f"{count:.{0 if count >= _TEN else 1}f} {_UNITS[power - 1]}"

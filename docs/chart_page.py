@@ -1,5 +1,5 @@
 """The chart's schema, its table of values and the defaults of consumers, from `chart_values.yaml` and the folders."""
-# ruff: noqa: INP001 - a script beside its pages, no package
+# ruff: noqa: INP001 - a script next to its pages, not a package
 
 import json
 import re
@@ -13,7 +13,7 @@ from docs.folders import ROOT, Folder, between, folders
 
 CHART = ROOT / "helm" / "drx-bridge"
 NAMED = "<name>"
-"""Stands in a path for a key that the operator chooses."""
+"""Placeholder in a path for a key that the operator chooses."""
 SOURCE: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name("chart_values.yaml").read_text(encoding="utf-8"))
 _BEGIN = "<!-- Generated from docs/chart_values.yaml by `python docs/generate.py`; do not edit. -->\n"
 _END = "<!-- End of what is generated. -->\n"
@@ -24,7 +24,7 @@ _WIDTH = 116
 
 
 def chart_values(found: Sequence[Folder] | None = None) -> str:
-    """Return the chart's defaults with those of the consumers that ship."""
+    """Return the chart's defaults with those of the shipped consumers."""
     values = {each.name: each.read("chart.yaml")["values"] for each in (folders() if found is None else found)}
     text = yaml.safe_dump(values, sort_keys=False, width=_WIDTH)
     inside = "".join(f"  {line}\n" for line in text.splitlines())
@@ -42,18 +42,18 @@ def chart_schema() -> str:
 
 
 def chart_readme() -> str:
-    """Return the chart's README with the table that its values have now."""
+    """Return the chart's README with the current table of values."""
     rows = "".join(
         f"| `{path}` | {_shown(default)} | {meaning} |\n"
         for path, default, meaning in _rows(SOURCE["values"], yaml.safe_load(chart_values()), "")
-        # What any consumer has stands under `consumerDefaults`; Helm hands `global` to every chart.
+        # Values of all consumers are under `consumerDefaults`; Helm passes `global` to every chart.
         if not (path.startswith(f"consumers.{NAMED}.") and _in_defaults(path))
     )
     return between((CHART / "README.md").read_text(encoding="utf-8"), _BEGIN, _END, f"\n{_HEADER}{rows}\n")
 
 
 def leaves(node: Mapping[str, Any] = SOURCE["values"], before: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield every value that may be given, as its path and what it may be."""
+    """Yield every value, as its path and its schema."""
     for name, member in node.items():
         if isinstance(member, list):
             yield f"{before}{name}", _leaf(member)
@@ -62,7 +62,7 @@ def leaves(node: Mapping[str, Any] = SOURCE["values"], before: str = "") -> Iter
 
 
 def pretty(value: Any, indent: int = 0) -> str:
-    """Write JSON with each object on one line that fits there."""
+    """Format JSON with each object on one line if it fits."""
     text = json.dumps(value, ensure_ascii=False)
     if not value or not isinstance(value, dict | list) or indent + len(text) <= _WIDTH:
         return text
@@ -76,7 +76,7 @@ def pretty(value: Any, indent: int = 0) -> str:
 
 
 def _schema(node: Mapping[str, Any], defaults: Any, path: str) -> dict[str, Any]:
-    """Return a closed table; what has a default that is not empty must not be taken away."""
+    """Return a closed table; a value with a non-empty default must not be removed."""
     if NAMED in node:
         pattern = {"propertyNames": names} if (names := SOURCE["names"].get(path)) else {}
         return {"type": "object", **pattern, "additionalProperties": _schema(node[NAMED], None, f"{path}.{NAMED}")}
@@ -88,7 +88,7 @@ def _schema(node: Mapping[str, Any], defaults: Any, path: str) -> dict[str, Any]
         else _schema(member, given.get(name), f"{path}.{name}".removeprefix("."))
         for name, member in node.items()
     }
-    # Helm hands `global` to every chart, with the values of all.
+    # Helm passes `global` to every chart, with the values of all.
     closed = {} if path == "global" else {"additionalProperties": False}
     must = {"required": required} if required else {}
     return {"type": "object", **closed, **must, "properties": members}

@@ -1,5 +1,5 @@
 """The page of the events: every type, its fields and an example of it, from the schemas and the samples."""
-# ruff: noqa: INP001 - a script beside its pages, no package
+# ruff: noqa: INP001 - a script next to its pages, not a package
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -66,7 +66,7 @@ def events_page() -> str:
 
 
 def _named(part: Any) -> Iterator[Schema]:
-    """Find the records and enums in a schema; each stands whole where it is named first."""
+    """Find the records and enums in a schema; each is defined where it is first named."""
     if isinstance(part, list):
         for each in part:
             yield from _named(each)
@@ -86,7 +86,7 @@ def _table(fields: Iterable[Schema], named: Mapping[str, Schema]) -> str:
 
 
 def _words(schema: Any, named: Mapping[str, Schema]) -> str:
-    """Say which type a field has."""
+    """Return the type of a field."""
     if isinstance(schema, list):
         (inner,) = (each for each in schema if each != "null")
         return f"{_words(inner, named)}?"

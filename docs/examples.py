@@ -1,5 +1,5 @@
-"""One example of each event type: the first sample of it, and the record that it becomes."""
-# ruff: noqa: INP001 - a script beside its pages, no package
+"""One example of each event type: its first sample, and the record of it."""
+# ruff: noqa: INP001 - a script next to its pages, not a package
 
 from datetime import datetime, timedelta
 from functools import cache
@@ -18,7 +18,7 @@ SAMPLES = Path(__file__).parents[1] / "tests" / "data" / "samples"
 
 
 class Example(NamedTuple):
-    """A body of native DRx and what is written of it.
+    """A body of native DRx and its record.
 
     Attributes:
         key: The Kafka record's.

@@ -1,5 +1,5 @@
-"""Write the reference pages from the code: `python docs/generate.py`; with `--check`, only say which differ."""
-# ruff: noqa: INP001 - a script beside its pages, no package
+"""Write the reference pages from the code: `python docs/generate.py`; with `--check`, only report differences."""
+# ruff: noqa: INP001 - a script next to its pages, not a package
 
 import sys
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ WIDTH = 116  # of the YAML, so that a diff fits a screen
 
 
 class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # as above
-    """Writes a text of several lines as one reads it, and nothing as an anchor."""
+    """Writes strings of several lines as blocks, and no anchors."""
 
     def ignore_aliases(self, _data: object) -> bool:
         return True
@@ -67,11 +67,11 @@ PAGES: Mapping[str, Callable[[], str]] = MappingProxyType(
         "../consumers/archive/README.md": archive_page,
     }
 )
-"""File name to what must stand in it."""
+"""File name to the function that generates it."""
 
 
 def outdated() -> list[str]:
-    """Return the pages that are not what the code says."""
+    """Return the pages that differ from the code."""
     return [name for name, page in PAGES.items() if not _stands(HERE / name, page())]
 
 
@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--check"]:
         found = outdated()
         for name in found:
-            sys.stderr.write(f"docs/{name} is not what the code says; run `{COMMAND}`\n")
+            sys.stderr.write(f"docs/{name} is out of date; run `{COMMAND}`\n")
         return int(bool(found))
     if arguments:
         sys.stderr.write(f"usage: {COMMAND} [--check]\n")

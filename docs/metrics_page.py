@@ -1,5 +1,5 @@
 """The page of the metrics, from their contract."""
-# ruff: noqa: INP001 - a script beside its pages, no package
+# ruff: noqa: INP001 - a script next to its pages, not a package
 
 from collections.abc import Sequence
 from pathlib import Path

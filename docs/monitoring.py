@@ -1,5 +1,5 @@
-"""What the folders of the consumers add to the chart's rules and dashboards, which are files written by hand else."""
-# ruff: noqa: INP001 - a script beside its pages, no package
+"""The consumers' parts of the chart's rules and dashboards; the other files are written by hand."""
+# ruff: noqa: INP001 - a script next to its pages, not a package
 
 import json
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from docs.folders import Folder, folders
 _NOTE = "# A copy of consumers/{name}/alerts.yaml by `python docs/generate.py`; do not edit.\n"
 # Of Grafana's grid, as on the other dashboards.
 _WIDTH, _HEIGHT, _COLUMNS, _STATS_HEIGHT = 12, 8, 2, 4
-# Of a graph that names none: what a sink shows first, when it is away.
+# Default runbook of a graph: the alert of an unavailable sink.
 _RUNBOOK = "SinkCircuitOpen"
 _SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 
 def rule_files(found: Sequence[Folder] | None = None) -> dict[str, str]:
-    """Return the rules of the consumers by file name: copies, since a chart has its files within itself."""
+    """Return the rules of the consumers by file name: copies, since a chart must contain its files."""
     texts = {
         each.name: (each.path / "alerts.yaml").read_text(encoding="utf-8")
         for each in (folders() if found is None else found)
@@ -27,7 +27,7 @@ def rule_files(found: Sequence[Folder] | None = None) -> dict[str, str]:
 
 
 def sinks(found: Sequence[Folder] | None = None) -> str:
-    """Return the dashboard of what single consumers measure, a row each, in the frame of the one of all consumers."""
+    """Return the dashboard with a row per consumer, in the frame of the dashboard of all consumers."""
     board = json.loads((CHART / "files" / "dashboards" / "consumers.json").read_text(encoding="utf-8"))
     panels = [each for each in board["panels"] if each["type"] == "stat"]
     y = _STATS_HEIGHT

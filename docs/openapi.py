@@ -1,5 +1,5 @@
 """OpenAPI of the public and the management port, from the tables of responses."""
-# ruff: noqa: INP001 - a script beside its pages, no package
+# ruff: noqa: INP001 - a script next to its pages, not a package
 
 from collections.abc import Mapping
 from importlib.metadata import version

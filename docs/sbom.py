@@ -1,11 +1,11 @@
-"""Write what an environment is made of: `python docs/sbom.py` in it prints CycloneDX 1.6 on standard output.
+"""Write the bill of materials of an environment: `python docs/sbom.py` in it prints CycloneDX 1.6 on standard output.
 
 Crates that are compiled into the library of a wheel are in it, if the wheel says so; maturin's do.
 
 Only the standard library: it runs where nothing but the package and its dependencies is installed. There is no time and
 no serial number in it, so the same environment gives the same bytes.
 """
-# ruff: noqa: INP001 - a script beside its pages, no package
+# ruff: noqa: INP001 - a script next to its pages, not a package
 
 import json
 import re
@@ -18,7 +18,7 @@ PACKAGE = "drx-bridge"
 
 
 def bill() -> dict[str, Any]:
-    """Return the document: the package, and everything else that is installed."""
+    """Return the document: the package and all other installed distributions."""
     found = {canonical(each.name): each for each in distributions()}
     found.pop(PACKAGE, None)
     known = {name: reference(each) for name, each in found.items()}
@@ -61,7 +61,7 @@ def component(each: Distribution, *, kind: str) -> dict[str, Any]:
 
 
 def compiled_in(each: Distribution) -> dict[str, dict[str, Any]]:
-    """Describe what is part of its libraries, by package URL, where it has a bill of its own (PEP 770)."""
+    """Describe its bundled libraries by package URL, if it includes a bill of materials (PEP 770)."""
     found = {}
     for file in each.files or ():
         if file.parent.name != "sboms" or file.suffix != ".json":
@@ -80,12 +80,12 @@ def reference(each: Distribution) -> str:
 
 
 def canonical(name: str) -> str:
-    """Spell a name as package URLs do."""
+    """Normalize a name as in package URLs."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def wanted(each: Distribution) -> Iterator[str]:
-    """Name what it requires without extras; whether it is installed says the caller."""
+    """Return its requirements without extras, installed or not."""
     for requirement in each.requires or ():
         if "extra ==" not in requirement:
             yield canonical(re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0])

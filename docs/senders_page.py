@@ -1,5 +1,5 @@
 """The table of codes in the page for senders, from the table of responses."""
-# ruff: noqa: INP001 - a script beside its pages, no package
+# ruff: noqa: INP001 - a script next to its pages, not a package
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ _END = "<!-- End of what is generated. -->\n"
 
 
 def senders() -> str:
-    """Return the page with the table as it follows from the code."""
+    """Return the page with the table from the code."""
     text = _PAGE.read_text(encoding="utf-8")
     before, _, after = text.partition(_BEGIN)
     return before + _BEGIN + "\n" + _table() + "\n" + _END + after.partition(_END)[2]

@@ -1,5 +1,5 @@
 """The reference of every setting, from the models that read them."""
-# ruff: noqa: INP001 - a script beside its pages, no package
+# ruff: noqa: INP001 - a script next to its pages, not a package
 
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
@@ -13,7 +13,7 @@ from consumers.settings import PREFIX as CONSUMER
 from consumers.settings import ConsumerSettings
 from docs.folders import folders
 
-# A source is named by the operator, so its settings have a place for the name.
+# A source is named by the operator, so its settings have a placeholder for the name.
 NAME = "<NAME>"
 FILE = config_variable(Settings)
 INTRO = f"""# Settings
@@ -134,7 +134,7 @@ def settings_page() -> str:
 
 
 def consumer_settings_page() -> str:
-    """Return the page of a consumer: what differs from the ingress, and what several consumers have."""
+    """Return the page of consumers: settings that differ from the ingress, and those of several consumers."""
     bridge = {row.removeprefix(f"| `{PREFIX}") for _, row in _all_rows(Settings)}
     rows = dict(_all_rows(ConsumerSettings))
     own = {name: row for name, row in rows.items() if row.removeprefix(f"| `{CONSUMER}") not in bridge}
@@ -163,7 +163,7 @@ def options_of(consumer: str) -> type[Options]:
 
 
 def shared_options() -> dict[tuple[str, str], dict[str, str]]:
-    """Return what several consumers have: key and meaning, then each default with the consumers that have it."""
+    """Return the settings of several consumers: key and meaning, then each default with its consumers."""
     found: dict[tuple[str, str], dict[str, str]] = {}
     for folder in folders():
         for name, info in options_of(folder.name).model_fields.items():
@@ -181,7 +181,7 @@ def _option_default(default: object) -> str:
 
 
 def _tables(rows: Iterable[tuple[str, str]]) -> str:
-    """Return the table of what most sites set, and the table of the rest."""
+    """Return the table of usual settings, and the table of the others."""
     needed: list[str] = []
     rarely: list[str] = []
     for name, row in rows:
@@ -205,7 +205,7 @@ def _all_rows(model: type[FileSettings]) -> Iterator[tuple[str, str]]:
 
 
 def _section(member: Mapping[str, Any], path: str) -> tuple[str | None, str]:
-    """Return the section that a member holds, and the variable's beginning; None for a plain setting."""
+    """Return the section of a member, and the variable's prefix; None for a plain setting."""
     if "$ref" in member:
         return _target(member["$ref"]), path
     inside = member.get("patternProperties") or {"": member.get("additionalProperties")}

@@ -1,5 +1,5 @@
-"""What the site of the documentation needs beyond MkDocs: pages that stand elsewhere, and links to them."""
-# ruff: noqa: INP001 - a script beside its pages, no package
+"""Hooks of MkDocs: pages outside `docs/`, and links to them."""
+# ruff: noqa: INP001 - a script next to its pages, not a package
 
 import os
 import re
@@ -11,7 +11,7 @@ from mkdocs.structure.files import File, Files  # type: ignore[import-not-found,
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-# Pages of the site that stand outside `docs/`.
+# Pages of the site that are outside `docs/`.
 ELSEWHERE = {
     ROOT / "README.md": "overview.md",
     ROOT / "CHANGELOG.md": "changelog.md",
@@ -31,14 +31,14 @@ def on_config(config: Any) -> Any:
 
 
 def on_files(files: Files, *, config: Any) -> Files:
-    """Add the pages that stand elsewhere."""
+    """Add the pages outside `docs/`."""
     for path, name in ELSEWHERE.items():
         files.append(File.generated(config, name, abs_src_path=str(path)))
     return files
 
 
 def on_page_markdown(markdown: str, *, page: Any, files: Files, **_: object) -> str:
-    """Have each link lead to the page on the site, under its title; what is not on the site keeps its name only."""
+    """Point links to the pages of the site; a link to a file outside the site becomes its name."""
     source = Path(page.file.abs_src_path)
     return _LINK.sub(lambda link: _on_site(link, source, page.file.src_uri, files), markdown)
 

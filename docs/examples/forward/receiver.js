@@ -1,5 +1,5 @@
-// A receiver to try the consumer `forward` with: verifies each event, prints its id, type and key, and takes it.
-// node receiver.js PORT SECRET_FILE, beside `npm install standardwebhooks`.
+// A receiver to try the consumer `forward` with: verifies each event, prints its id, type and key, and accepts it.
+// node receiver.js PORT SECRET_FILE, after `npm install standardwebhooks`.
 'use strict'
 
 const { readFileSync } = require('node:fs')
@@ -17,7 +17,7 @@ function take(request, body) {
   } catch {
     return 401
   }
-  // Note the id here, before the answer; a repeat has the same.
+  // Store the id here, before the response; a repeat has the same id.
   console.log(event.id, event.type, event.data.prescription_id ?? '')
   return 204
 }

@@ -7,10 +7,10 @@ START, END = b"\x0b", b"\x1c\r"
 
 
 class Connection(socketserver.StreamRequestHandler):
-    """Takes the messages of one connection, one after the other."""
+    """Handles the messages of one connection, one after the other."""
 
     def handle(self) -> None:
-        """Read frames of MLLP until the sender closes the connection."""
+        """Read MLLP frames until the sender closes the connection."""
         frames = b""
         while more := self.connection.recv(65_536):
             frames += more
@@ -22,7 +22,7 @@ class Connection(socketserver.StreamRequestHandler):
                 self.acknowledge(message.split("|", 10)[9])
 
     def acknowledge(self, control_id: str) -> None:
-        """Say that the message with this MSH-10 was taken."""
+        """Return the acknowledgement of the message with this MSH-10."""
         answer = f"MSH|^~\\&|EHR||DRX||20260101||ACK|1|P|2.5.1\rMSA|AA|{control_id}\r"
         self.connection.sendall(START + answer.encode() + END)
 

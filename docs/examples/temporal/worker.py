@@ -21,16 +21,16 @@ from consumers.workflow.temporal import SealedPayloads, read_codec_keys
 
 
 class Desk:
-    """Where people read what workflows have to tell."""
+    """Notifies people of the actions of workflows."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str | None) -> None:
-        """Post to `url`, or print where there is none."""
+        """Post to `url`, or print without one."""
         self._session = session
         self._url = url
 
     @activity.defn(name=TELL)
     async def tell(self, word: str, about: dict[str, Any]) -> None:
-        """Post a word; an attempt that is made again has the same key."""
+        """Post an action; a retry has the same key."""
         info = activity.info()
         key = f"{info.workflow_id}:{info.activity_id}"
         if self._url is None:

@@ -1,4 +1,4 @@
-"""The workflows that the shipped rules of the consumer `workflow` start: what a site would write for itself.
+"""The workflows that the shipped rules of the consumer `workflow` start: an example of what a site would write.
 
 Nothing here may ask the clock, the network or a random number: Temporal runs it again from its history. What has to be
 told to the outside, an activity tells.
@@ -10,15 +10,15 @@ from typing import Any
 from temporalio import workflow
 from temporalio.common import RetryPolicy
 
-# A pharmacy that has no answer calls the practice after some days, and the patient has run out after two weeks.
+# A pharmacy without a response calls the practice after some days, and the patient has run out after two weeks.
 REMIND_AFTER = timedelta(days=3)
 ESCALATE_AFTER = timedelta(days=14)
-# Where a word of the activity goes is a matter of the worker: `worker.py`.
+# The worker decides where an action goes: `worker.py`.
 TELL = "tell"
 
 
 async def tell(word: str, about: dict[str, Any]) -> None:
-    """Have the worker tell people something; tried until it works."""
+    """Let the worker notify people, with retries until it works."""
     await workflow.execute_activity(
         TELL,
         args=[word, about],
@@ -28,14 +28,14 @@ async def tell(word: str, about: dict[str, Any]) -> None:
 
 
 class Request:
-    """Base: a question to the practice. It reminds, escalates, and ends with the answer or when it is closed."""
+    """Base: a question to the practice. It reminds, escalates, and ends with the response or when it is closed."""
 
     def __init__(self) -> None:
-        """Wait for news."""
+        """Wait for a signal."""
         self._ended = ""
 
     async def follow(self, about: dict[str, Any]) -> str:
-        """Return what has ended it."""
+        """Return the reason for its end."""
         if not await self._ends_within(REMIND_AFTER):
             await tell("remind", about)
         if not await self._ends_within(ESCALATE_AFTER - REMIND_AFTER):
@@ -52,16 +52,16 @@ class Request:
 
     @workflow.signal
     def asked(self, _event: dict[str, Any]) -> None:
-        """Note the question; it may come again, and after its answer."""
+        """Store the request; it may arrive repeatedly, and after its response."""
 
     @workflow.signal
     def answered(self, event: dict[str, Any]) -> None:
-        """Note an answer; one that comes again changes nothing."""
+        """Store a response; a repeat changes nothing."""
         self._ended = self._ended or str(event["event_id"])
 
     @workflow.signal
     def closed(self, event: dict[str, Any]) -> None:
-        """Note that nobody waits for an answer any more."""
+        """Store that a response is no longer expected."""
         self._ended = self._ended or str(event["event_id"])
 
 
@@ -71,7 +71,7 @@ class Renewal(Request):
 
     @workflow.run
     async def run(self, event: dict[str, Any]) -> str:
-        """Follow it."""
+        """Run until it ends."""
         return await self.follow(event)
 
 
@@ -81,7 +81,7 @@ class Change(Request):
 
     @workflow.run
     async def run(self, event: dict[str, Any]) -> str:
-        """Follow it."""
+        """Run until it ends."""
         return await self.follow(event)
 
 
@@ -91,38 +91,38 @@ class Cancel(Request):
 
     @workflow.run
     async def run(self, event: dict[str, Any]) -> str:
-        """Follow it."""
+        """Run until it ends."""
         return await self.follow(event)
 
 
 @workflow.defn
 class Overdue:
-    """Something has waited longer than its timer: it escalates at once, and ends when that waits no longer."""
+    """An item has waited longer than its timer: escalate at once, and end when the wait is over."""
 
     def __init__(self) -> None:
-        """Wait."""
+        """Create the state of the wait."""
         self._resolved = False
 
     @workflow.run
     async def run(self, wait: dict[str, Any]) -> None:
-        """Tell people, and say when it is over."""
+        """Notify people, now and when the wait is over."""
         await tell("escalate", wait)
         await workflow.wait_condition(lambda: self._resolved)
         await tell("over", wait)
 
     @workflow.signal
     def resolved(self, _wait: dict[str, Any]) -> None:
-        """Note that it waits no longer."""
+        """Store that the wait is over."""
         self._resolved = True
 
 
 @workflow.defn
 class Repair:
-    """A message did not get through, or could not be signed: somebody has to see to it."""
+    """A message did not get through, or could not be signed: somebody has to act."""
 
     @workflow.run
     async def run(self, event: dict[str, Any]) -> None:
-        """Tell people."""
+        """Notify people."""
         await tell("repair", event)
 
 
@@ -132,7 +132,7 @@ class Alert:
 
     @workflow.run
     async def run(self, event: dict[str, Any]) -> None:
-        """Tell people."""
+        """Notify people."""
         await tell("alert", event)
 
 

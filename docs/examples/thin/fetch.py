@@ -1,4 +1,4 @@
-"""A consumer for a vendor whose pushes only name what changed: it reads the resource and posts it to the bridge.
+"""A consumer for a vendor with thin webhooks: it reads the named resource and posts it to the bridge.
 
 The source `acme_thin` takes the pushes: a mapping file makes `other.reported` of each, of the prescription it names.
 The source `acme` takes the resources, signed as Standard Webhooks: another file makes events of them. Both have one
@@ -34,7 +34,7 @@ RESOURCE_MAX_BYTES = 256 * 1024  # the bound of the bridge on a body
 
 
 class Ends(NamedTuple):
-    """Where a resource is read, and where it is posted."""
+    """Clients of the vendor's API and of the bridge."""
 
     api: HttpClient
     bridge: HttpClient
@@ -77,13 +77,13 @@ def open_fetch(setup: Setup) -> Consumer:
 
 
 async def ping(ends: Ends) -> None:
-    """Ask both whether they answer."""
+    """Ping both."""
     await ends.api.ping()
     await ends.bridge.ping()
 
 
 def signed(event: Event, body: bytes, secret: bytes) -> dict[str, str]:
-    """Sign as Standard Webhooks; the same push with the same resource is the same delivery."""
+    """Sign by Standard Webhooks; the same webhook with the same resource is the same delivery."""
     webhook_id = sha256(event.id.encode() + b"\0" + body).hexdigest()
     timestamp = str(int(time.time()))
     mac = hmac.digest(secret, b".".join((webhook_id.encode(), timestamp.encode(), body)), "sha256")

@@ -91,7 +91,7 @@ func main() {
 	}
 }
 
-// header returns the last header of this name: of several the last counts.
+// header returns the last header of this name: if there are several.
 func header(record *kgo.Record, name string) (value string) {
 	for _, each := range record.Headers {
 		if each.Key == name {

@@ -5,7 +5,7 @@ import { Consumer } from '@platformatic/kafka'
 import avro from 'avsc'
 import pg from 'pg'
 
-// Without these a quantity is a Buffer, a date a number of days and an instant one of microseconds.
+// Without these a quantity is a Buffer, a date a number of days and a timestamp a number of microseconds.
 class Decimal extends avro.types.LogicalType {
   constructor(schema, options) {
     super(schema, options)
