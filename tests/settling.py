@@ -131,6 +131,7 @@ class Effects:
         self.refused = set(refused)
         self.attempts: list[str] = []
         self.applied: list[str] = []
+        self.batches: list[list[str]] = []
         self.fail: Callable[[Event, int], BaseException | None] = lambda event, tried: None  # noqa: ARG005 - a hook
         self.down = False
         self.pings = 0
@@ -150,6 +151,7 @@ class Effects:
         await until(lambda: len(self.attempts) >= before + times)
 
     async def batch(self, placed: Sequence[Placed], connection: Any) -> None:
+        self.batches.append([event.id for event, _ in placed])
         for event, context in placed:
             await self._apply(event, context, connection)
 

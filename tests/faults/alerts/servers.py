@@ -1,7 +1,7 @@
 """A real Prometheus and real Alertmanagers on loopback, which evaluate the shipped rules `FACTOR` times as fast."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -99,10 +99,8 @@ def alerting(directory: Path, config: Mapping[str, Any]) -> Iterator[Alertmanage
 
 
 @contextmanager
-def watching(
-    directory: Path, *, targets: Mapping[str, Sequence[str]], webhook: str
-) -> Iterator[tuple[Prometheus, Alertmanager]]:
-    """Run Prometheus for the block, and two Alertmanagers: one delivers everything, one is that of the sample.
+def watching(directory: Path, *, targets: Mapping[str, Sequence[str]], webhook: str) -> Iterator[Prometheus]:
+    """Run Prometheus for the block, and an Alertmanager that delivers everything.
 
     Args:
         directory: Of their files.
@@ -110,14 +108,12 @@ def watching(
         webhook: Where alerts are delivered.
     """
     directory.mkdir()
-    with ExitStack() as stack:
-        everything = {"route": _ROUTE, "receivers": [_receiver(webhook)]}
-        configs = {"everything": everything, "sample": SAMPLE}
-        told = [stack.enter_context(alerting(directory / name, config)) for name, config in configs.items()]
+    with alerting(directory / "everything", {"route": _ROUTE, "receivers": [_receiver(webhook)]}) as told:
         _write(directory / "rules.yaml", scaled(RULES, FACTOR))
-        _write(directory / "prometheus.yaml", _config(targets, [each.address for each in told]))
+        _write(directory / "prometheus.yaml", _config(targets, told.address))
         pace = f"--query.lookback-delta={_LOOKBACK}", f"--rules.alert.resend-delay={_RESEND}"
-        yield stack.enter_context(prometheus(directory, *pace)), told[1]
+        with prometheus(directory, *pace) as watching:
+            yield watching
 
 
 @contextmanager
@@ -139,11 +135,11 @@ def _running(arguments: Sequence[str], directory: Path, address: str) -> Iterato
         child.stop()
 
 
-def _config(targets: Mapping[str, Sequence[str]], alertmanagers: Sequence[str]) -> dict[str, Any]:
+def _config(targets: Mapping[str, Sequence[str]], alertmanager: str) -> dict[str, Any]:
     return {
         "global": {"scrape_interval": SCRAPE, "scrape_timeout": SCRAPE, "evaluation_interval": SCRAPE},
         "rule_files": ["rules.yaml"],
-        "alerting": {"alertmanagers": [{"static_configs": [{"targets": list(alertmanagers)}]}]},
+        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]},
         "scrape_configs": [
             {
                 "job_name": job,

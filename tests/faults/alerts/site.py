@@ -21,7 +21,7 @@ from bridge.dev.kafka import create_topics
 from tests.builders import KEY, SECRET, a_body, signed_headers
 from tests.cluster import STANDARD_TOPICS, Cluster
 from tests.faults.alerts.scaling import scaled_query
-from tests.faults.alerts.servers import FACTOR, Alertmanager, Prometheus, need, watching
+from tests.faults.alerts.servers import FACTOR, Prometheus, need, watching
 from tests.http_server import served
 from tests.integration.consumer_process import ConsumerProcess, install_code
 from tests.integration.ingress_process import IngressProcess
@@ -127,8 +127,10 @@ _SCRAPES_MIN = 8
 class Site:
     """The installation for faults.
 
-    Attributes: began: Unix time of Prometheus's first data. desk: A consumer next to the read model. sample: The
-        Alertmanager that inhibits. played: Titles of the faults that have run.
+    Attributes:
+        began: Unix time of Prometheus's first data.
+        desk: A consumer next to the read model.
+        played: Titles of the faults that have run.
     """
 
     cluster: Cluster
@@ -138,7 +140,6 @@ class Site:
     desk: ConsumerProcess
     inbox: Inbox
     prometheus: Prometheus
-    sample: Alertmanager
     began: float = field(default_factory=time.time)
     played: set[str] = field(default_factory=set)
 
@@ -175,9 +176,6 @@ class Site:
     def now(self, query: str) -> float | None:
         """Return the current number of a query, scaled like the rules."""
         return self.prometheus.value(scaled_query(query, FACTOR))
-
-    def pages(self) -> set[str]:
-        return {each["alertname"] for each in self.sample.firing() if each["severity"] == "page"}
 
     def _is_calm(self) -> bool:
         alarmed = {*self.prometheus.alerts(), *self.inbox.open()}
@@ -224,8 +222,8 @@ def open_site(
                 "read_model": [reader.management_url],
                 "desk": [desk.management_url],
             }
-            with watching(directory / "watch", targets=targets, webhook=inbox.url) as watchers:
-                site = Site(cluster, postgres, ingress, reader, desk, inbox, *watchers)
+            with watching(directory / "watch", targets=targets, webhook=inbox.url) as prometheus:
+                site = Site(cluster, postgres, ingress, reader, desk, inbox, prometheus)
                 site.keep_secret()
                 yield site
     finally:

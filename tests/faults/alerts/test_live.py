@@ -21,7 +21,7 @@ from tests.faults.alerts.results import RESULTS, Result
 from tests.faults.alerts.servers import FACTOR
 from tests.faults.alerts.site import EVENTS, Site, open_site
 from tests.faults.ingress.results import keep
-from tests.integration.service_process import HANG_S, until
+from tests.integration.service_process import HANG_S
 from tests.monitoring.queries import RUNBOOKS, Query, blocks, queries
 from tests.postgres import EmbeddedPostgres
 
@@ -146,16 +146,6 @@ def test_a_fault_fires_its_alert_and_no_other_page_and_it_clears(site: Site, cas
     )
     assert {each.name for each in came if each.severity == "page"} <= {case.alert, *case.consequences}
     assert [each.labels for each in came].count(fired.labels) == 1, "it came and went"
-
-
-@pytest.mark.parametrize(
-    ("cause", "fault"), [("HeartbeatMissing", faults.kafka_frozen), ("ConsumerStuck", faults.database_killed)]
-)
-def test_one_cause_pages_once(site: Site, cause: str, fault: faults.Fault) -> None:
-    site.calm()
-    with fault(site):
-        until(lambda: cause in site.pages(), what="the page of the cause")
-        assert site.pages() == {cause}
 
 
 @pytest.fixture(scope="module")

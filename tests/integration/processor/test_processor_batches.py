@@ -1,16 +1,16 @@
 import asyncio
-from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from bridge.errors import PermanentError, TransientError
 from bridge.kafka.consumed_record import TopicPartition
-from consumers.api import ATTEMPTS, Batches, Consumer, Lanes, Placed
-from consumers.postgres.pool import Connection, Database
+from consumers.api import ATTEMPTS, Batches, Consumer, Lanes
+from consumers.postgres.pool import Database
 from consumers.runtime.batches import BATCHES_MAX
 from consumers.runtime.sorting import UnknownTypeError
 from tests.kafka import until
-from tests.settling import GROUP, PLACE, Bench, Effects, a_consumer, a_record, at_work
+from tests.settling import PLACE, Bench, Effects, a_consumer, a_record, at_work
 
 ONES = Batches(50, 0.005)
 
@@ -24,90 +24,66 @@ async def test_a_batch_waits_for_no_more_than_the_window_takes_in(bench: Bench) 
     await bench.until_rows("select count(*) > 0 from effect", [(True,)])
 
 
-async def test_where_partitions_fill_the_window_together_the_largest_batches_make_room(database: Database) -> None:
+@pytest.mark.parametrize("mode", [Batches(records=30, wait_s=3_600.0, window_records=30, window_bytes=70 * 2_048)])
+async def test_where_partitions_fill_the_window_together_the_largest_batches_make_room(
+    bench: Bench, effects: Effects
+) -> None:
     """If each went with what it has, there would be many small batches."""
-    effects, calls = Effects(), []
-
-    async def write(batch: Sequence[Placed], connection: Connection) -> None:
-        calls.append((batch[0].context.partition, len(batch)))
-        await effects.batch(batch, connection)
-
-    mode = Batches(records=30, wait_s=3_600.0, window_records=30, window_bytes=70 * 2_048)
-    consumer = Consumer(GROUP, [PLACE.topic], mode=mode)
-    consumer.handler(write)
     small, *large = (TopicPartition(PLACE.topic, number) for number in range(1 + BATCHES_MAX))
     logs = {tp: [a_record(at, id=f"evt_{tp.partition}_{at}", tp=tp) for at in range(30)] for tp in (small, *large)}
-    async with at_work(consumer, database) as bench:
-        for tp in (small, *large):
-            await bench.adopt(tp)
-        for tp in large:
-            bench.processor.offer(tp, logs[tp][:25])
-        bench.processor.offer(small, logs[small][:5])
-        for tp in large:
-            await bench.settled(25, tp)
-        bench.processor.offer(small, logs[small][5:])
-        await bench.settled(30, small)
+    for tp in (small, *large):
+        await bench.adopt(tp)
+    for tp in large:
+        bench.processor.offer(tp, logs[tp][:25])
+    bench.processor.offer(small, logs[small][:5])
+    for tp in large:
+        await bench.settled(25, tp)
+    bench.processor.offer(small, logs[small][5:])
+    await bench.settled(30, small)
 
-    assert (sorted(calls[:-1]), calls[-1]) == ([(tp.partition, 25) for tp in large], (0, 30))
+    *first, last = [(int(ids[0].split("_")[1]), len(ids)) for ids in effects.batches]
+    assert (sorted(first), last) == ([(tp.partition, 25) for tp in large], (0, 30))
 
 
-async def test_a_sink_that_is_away_for_long_leaves_a_batch_whole_too(database: Database) -> None:
+@pytest.mark.parametrize("mode", [Batches(50, 0.05)])
+async def test_a_sink_that_is_away_for_long_leaves_a_batch_whole_too(
+    consumer: Consumer, effects: Effects, database: Database
+) -> None:
     """One batch alone does not open the circuit before it has been tried so often that it would be taken apart."""
-    effects, calls, away, pings = Effects(), [], True, 0
-
-    async def write(batch: Sequence[Placed], connection: Connection) -> None:
-        calls.append(len(batch))
-        if away:
-            raise TransientError("full", systemic=True)
-        await effects.batch(batch, connection)
+    away, pings = TransientError("full", systemic=True), 0
+    effects.fail = lambda *_: away if pings >= 0 else None
 
     async def ping(_: object) -> None:
         nonlocal pings
-        if away and len(calls) >= ATTEMPTS:
+        if pings >= 0 and len(effects.batches) >= ATTEMPTS:
             pings += 1
-            raise TransientError("full", systemic=True)
+            raise away
 
-    consumer = Consumer(GROUP, [PLACE.topic], mode=Batches(50, 0.05), ping=ping)
-    consumer.handler(write)
-    async with at_work(consumer, database) as bench:
+    async with at_work(replace(consumer, ping=ping), database) as bench:
         await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(20)])
         await until(lambda: bench.count("circuit_state", state="open") == 1)
         seen = pings
         await until(lambda: pings > seen + 1)  # one may still be of the attempt that has opened the circuit
-        away = False
+        pings = -1
         await bench.settled(20)
 
         assert await bench.parked() == []
-    assert len(calls) > ATTEMPTS
-    assert set(calls) == {20}
+    assert len(effects.batches) > ATTEMPTS
+    assert {len(ids) for ids in effects.batches} == {20}
 
 
-async def test_a_batch_stays_one_but_for_a_key_whose_id_came_with_another_body(database: Database) -> None:
+@pytest.mark.parametrize("mode", [Batches(50, 0.05)])
+async def test_a_batch_stays_one_but_for_a_key_whose_id_came_with_another_body(bench: Bench, effects: Effects) -> None:
     """Thousands of records would else be handled one by one, for one of them."""
-    effects, calls = Effects(), []
+    conflict = [a_record(20, "rx_2", id="evt_0", body="other"), a_record(21, "rx_2"), a_record(22, "rx_3")]
+    await bench.feed_all([a_record(0)])
+    bench.processor.offer(PLACE, [*(a_record(offset, f"rx_{offset}") for offset in range(1, 20)), *conflict])
+    await bench.settled(23)
 
-    async def write(batch: Sequence[Placed], connection: Connection) -> None:
-        calls.append([event.id for event, _ in batch])
-        await effects.batch(batch, connection)
-
-    consumer = Consumer(GROUP, [PLACE.topic], mode=Batches(50, 0.05))
-    consumer.handler(write)
-    async with at_work(consumer, database) as bench:
-        await bench.feed_all([a_record(0)])
-        bench.processor.offer(
-            PLACE,
-            [
-                *(a_record(offset, f"rx_{offset}") for offset in range(1, 20)),
-                a_record(20, "rx_2", id="evt_0", body="other"),
-                a_record(21, "rx_2"),
-                a_record(22, "rx_3"),
-            ],
-        )
-        await bench.settled(23)
-
-        assert await bench.parked() == [("rx_2", 20, "id_conflict"), ("rx_2", 21, "key_parked")]
-    assert calls[0] == ["evt_0"]
-    assert sorted(calls[1:], key=len) == [["evt_2"], [f"evt_{number}" for number in (1, *range(3, 20), 22)]]
+    assert await bench.parked() == [("rx_2", 20, "id_conflict"), ("rx_2", 21, "key_parked")]
+    first, *others = effects.batches
+    assert first == ["evt_0"]
+    assert sorted(others, key=len) == [["evt_2"], [f"evt_{number}" for number in (1, *range(3, 20), 22)]]
 
 
 @pytest.mark.parametrize(
