@@ -1,4 +1,4 @@
-"""A consumer, one that ships or somebody's own, runs with the chart by its key, its options and what they name."""
+"""A shipped or custom consumer runs with the chart by its key, its options and the objects they name."""
 
 import os
 import subprocess

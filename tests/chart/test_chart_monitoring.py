@@ -1,4 +1,4 @@
-"""Rules and dashboards are those of the chart's files, and monitors meet the pods."""
+"""Rules and dashboards are those of the chart's files, and monitors select the pods."""
 
 import json
 from typing import Any

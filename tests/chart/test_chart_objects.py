@@ -1,4 +1,4 @@
-"""What every pod and every object of the chart keeps to, in each set of values."""
+"""Properties of every pod and object of the chart, in each set of values."""
 
 import json
 import re

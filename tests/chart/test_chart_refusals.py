@@ -1,4 +1,4 @@
-"""Values that cannot work, and of which no pod could say so, are refused by name and with what to do."""
+"""Values that cannot work, and that no pod could report, are refused with their name and a remedy."""
 
 from collections.abc import Iterator
 from functools import reduce

@@ -1,4 +1,4 @@
-"""What each set of values becomes, by both Helms, and that it is what it was."""
+"""Each set of values renders to its golden files with both Helms."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What others say about the rendered objects: the schemas of Kubernetes and of the operators, and checkov."""
+"""The rendered objects pass the schemas of Kubernetes and of the operators, and checkov."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What the chart sets is what the programs read: no variable is unknown to them, no setting is out of reach."""
+"""The programs read the settings of the chart: no variable is unknown, and every setting can be set."""
 
 import re
 import shlex

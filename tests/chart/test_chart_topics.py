@@ -1,4 +1,4 @@
-"""Topics and users of Kafka, by a Job or by Strimzi, are there before what needs them."""
+"""Topics and users of Kafka, by a Job or by Strimzi, exist before the pods that need them."""
 
 import pytest
 

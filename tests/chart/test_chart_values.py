@@ -1,4 +1,4 @@
-"""The values, their schema and their documentation are one thing."""
+"""The values, their schema and their documentation agree."""
 
 import json
 import re

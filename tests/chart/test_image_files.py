@@ -1,4 +1,4 @@
-"""What the image is built from, as far as it can be judged without an engine; tests/docker builds and runs it."""
+"""The files of the image, as far as they can be checked without an engine; tests/docker builds and runs it."""
 
 import json
 import os

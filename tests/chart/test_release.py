@@ -1,4 +1,4 @@
-"""What `make release` writes, and the workflows that publish it, as far as they run without a registry."""
+"""The files of `make release`, and the workflows that publish them, as far as they run without a registry."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The consumers of docs/examples/clients on a real broker, registry and database: what they keep, when they commit."""
+"""The consumers of docs/examples/clients on a real broker, registry and database: their tables and commits."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What a process says of itself: once when it can work, and again only when that changes."""
+"""The log lines of a process's state: once when it is ready, and again only on changes."""
 
 import asyncio
 from functools import partial

@@ -1,4 +1,4 @@
-"""What a client without a secret does to the public port, and what an honest sender notices of it: nothing."""
+"""Attacks of clients without a secret on the public port, which genuine senders must not notice."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""A vendor registers the endpoint: published handshakes, and what must never be taken for one."""
+"""Registration of the endpoint by a vendor: published handshakes, and requests that are not handshakes."""
 
 import hmac
 import json

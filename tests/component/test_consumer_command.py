@@ -1,4 +1,4 @@
-"""`drx-consumer` before anything is asked of Kafka or PostgreSQL: what is wrong is said in one line."""
+"""`drx-consumer` before it connects to Kafka or PostgreSQL: errors are reported in one line."""
 
 import asyncio
 import base64

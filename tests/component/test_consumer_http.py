@@ -1,4 +1,4 @@
-"""What a handler that calls another system gets: an answer, or the one error that says what becomes of its record."""
+"""Results of a handler's HTTP calls: a response, or the error that decides about its record."""
 
 import asyncio
 from collections.abc import AsyncIterator

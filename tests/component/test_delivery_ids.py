@@ -1,4 +1,4 @@
-"""What is a repeat where the source signs no id: the whole body decides, and time where a state may come again."""
+"""Repeats of a source without signed ids: the whole body decides, and the time if a state may recur."""
 
 import contextlib
 import json

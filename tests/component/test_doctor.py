@@ -1,4 +1,4 @@
-"""What the doctor finds without a broker; each finding says what to do, and nothing is changed."""
+"""Findings of the doctor without a broker; each states a remedy, and nothing is changed."""
 
 import asyncio
 import json

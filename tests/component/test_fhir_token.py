@@ -1,4 +1,4 @@
-"""How the consumer fhir gets the token that its server wants."""
+"""How the consumer fhir gets the token for its server."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""`drx-consumer forward try`: the receiver's own shape, seen before anything is sent."""
+"""`drx-consumer forward try`: the request for a receiver, shown before anything is sent."""
 
 import json
 from pathlib import Path

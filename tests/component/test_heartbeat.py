@@ -1,4 +1,4 @@
-"""A heartbeat is a delivery like any other, and only Kafka's word counts for it."""
+"""A heartbeat is an ordinary delivery, and counts only once Kafka has it."""
 
 import asyncio
 import contextlib

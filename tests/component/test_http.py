@@ -1,4 +1,4 @@
-"""Connections of the hardened server, seen from inside at moments that no client can choose."""
+"""Connections of the hardened server, observed from inside at times that no client can choose."""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""The public port over a real socket, with a publisher that does as it is told."""
+"""The public port over a real socket, with a controlled publisher."""
 
 import asyncio
 import contextlib

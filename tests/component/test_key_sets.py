@@ -1,4 +1,4 @@
-"""The keys of an issuer, read from a real server that is at times away, wrong or too generous."""
+"""The keys of an issuer, read from a real server that may be down, wrong or send too much."""
 
 import asyncio
 import json

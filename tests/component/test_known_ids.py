@@ -1,4 +1,4 @@
-"""What the index of an ingress knows of an id: pending, spooled, committed or nothing."""
+"""The state of an id in the index of an ingress: pending, spooled, committed or unknown."""
 
 import asyncio
 from hashlib import sha256

@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order: nothing new is taken for known, and nothing durable is written twice in time."""
+"""In any order of events: no new event counts as known, and no durable one is written twice within its window."""
 
 import asyncio
 from dataclasses import dataclass, field

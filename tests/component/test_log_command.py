@@ -1,4 +1,4 @@
-"""`drx-bridge log` makes lines for people of what an ingress has logged about deliveries."""
+"""`drx-bridge log` makes the log lines about deliveries readable."""
 
 import re
 

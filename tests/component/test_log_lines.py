@@ -1,4 +1,4 @@
-"""Ids in the log are hashed wherever a line is written; of what libraries log, constants alone."""
+"""Ids are hashed in every log line, and libraries log only constants."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""`drx-bridge map` and `mapping check` say of a body what the ingress would make of it."""
+"""`drx-bridge map` and `mapping check` show the ingress's result for a body."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What an operator posts: its proof, and what becomes of it at the public port."""
+"""Deliveries from operators: their signature, and their handling at the public port."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace

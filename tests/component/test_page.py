@@ -1,4 +1,4 @@
-"""The page of a local stack joins the ingress's log with Kafka, masks, and lets nothing run that comes from outside."""
+"""The page of a local stack joins the ingress's log with Kafka, masks values, and executes no external content."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The partition writers with a disk beside Kafka: what one cannot take the other does, and nothing is overtaken."""
+"""The partition writers with Kafka and a disk: each covers for the other, and order is kept."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Whatever is raised at whichever await of a partition's task, the partition goes on, and every promise is kept."""
+"""After an exception at any await of a partition's task, the partition continues, and every promise holds."""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How a long-running process ends, by its exit code and its last log line."""
+"""The end of a long-running process: its exit code and its last log line."""
 
 import json
 import subprocess

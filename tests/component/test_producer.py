@@ -1,4 +1,4 @@
-"""Whatever is raised at whichever await of the producer, there is a working producer again, and only one."""
+"""After an exception at any await of the producer, exactly one working producer exists again."""
 
 import asyncio
 from collections.abc import Sequence

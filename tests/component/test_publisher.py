@@ -1,4 +1,4 @@
-"""What the publisher makes of a delivery."""
+"""Records that the publisher builds from a delivery."""
 
 import itertools
 from pathlib import Path

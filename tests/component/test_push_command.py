@@ -1,4 +1,4 @@
-"""`drx-bridge push` against a small real server: what is posted, and how it ends when something is wrong."""
+"""`drx-bridge push` against a small real server: the posted deliveries, and its end after errors."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""429 before the proof, with the time to come back; and nothing that is proved is refused."""
+"""429 before verification, with `Retry-After`; verified deliveries are not refused."""
 
 import pytest
 

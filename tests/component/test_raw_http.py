@@ -1,4 +1,4 @@
-"""The public port under raw HTTP: each case of the corpus is answered as it says, and costs the next sender nothing."""
+"""The public port under raw HTTP: each case gets an allowed response, and does not affect the next sender."""
 
 import asyncio
 import json

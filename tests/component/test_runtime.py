@@ -1,4 +1,4 @@
-"""Lifecycle, health and logging with parts that do as they are told."""
+"""Lifecycle, health and logging with controlled parts."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Every scheme through a real socket."""
+"""Every scheme over a real socket."""
 
 import asyncio
 import itertools

@@ -1,4 +1,4 @@
-"""`drx-bridge secrets` and `verify` as an operator runs them: files that the bridge takes, no secret on a screen."""
+"""`drx-bridge secrets` and `verify`: they write files that the bridge accepts, and never show a secret."""
 
 import json
 from pathlib import Path

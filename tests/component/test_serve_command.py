@@ -1,4 +1,4 @@
-"""What an operator who made a mistake is told: one line that names it, and exit 2."""
+"""Configuration errors of an operator: one line that names the setting, and exit code 2."""
 
 import json
 import socket

@@ -1,4 +1,4 @@
-"""What `drx-bridge sign` prints, `drx-bridge verify` accepts, whatever the scheme."""
+"""`drx-bridge verify` accepts the output of `drx-bridge sign`, for every scheme."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Traces of the ingress, as a collector has them; and that none costs or fails a delivery."""
+"""Traces of the ingress at a collector; exporting never delays or fails a delivery."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What the first connection to a Temporal server comes to, by a server that answers no more than is needed."""
+"""The first connection to a Temporal server, with a minimal server."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""One suite for both FHIR servers: the fake answers as HAPI does, and HAPI's validator takes all that is written."""
+"""One suite for both FHIR servers: the fake responds like HAPI, and HAPI's validator accepts all writes."""
 
 import asyncio
 import tempfile

@@ -1,4 +1,4 @@
-"""Every sample of a vendor says what its row of the table says, in records that any Avro reader reads."""
+"""Every sample of a vendor matches its row of the table, in records that any Avro reader can read."""
 
 import copy
 import json

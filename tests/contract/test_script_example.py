@@ -1,4 +1,4 @@
-"""The mapping file for NCPDP SCRIPT in docs/examples, on the messages beside it, which are XML."""
+"""The mapping file for NCPDP SCRIPT in docs/examples, on its XML messages."""
 
 import copy
 import re

@@ -1,4 +1,4 @@
-"""One suite for the fake member of a group and the real one, so that the fake does not lie."""
+"""One suite for the fake group member and the real one."""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence

@@ -1,4 +1,4 @@
-"""What docs/engines.md shows runs in the engines themselves, and finds what PostgreSQL has."""
+"""The examples of docs/engines.md run in the engines, with the same results as PostgreSQL."""
 
 import json
 import os

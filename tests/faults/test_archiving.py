@@ -1,4 +1,4 @@
-"""`archive` killed at its named points, frozen, rebalanced, or without its disk: each event is in the lake once."""
+"""`archive` killed at failpoints, frozen, rebalanced, or without its disk: each event is in the lake once."""
 
 from collections.abc import Callable, Iterator
 from itertools import cycle

@@ -1,4 +1,4 @@
-"""Three groups of a consumer at once, killed, frozen or without their peer: nothing is lost, parked or doubled."""
+"""Three groups of a consumer, killed, frozen or without their sink: no event is lost, parked or doubled."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager

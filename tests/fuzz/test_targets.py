@@ -1,4 +1,4 @@
-"""Each target holds for the inputs that are kept, and for a few spoilt ones; `make fuzz` tries a million."""
+"""Each target holds for the corpus, and for some mutations of it; `make fuzz` runs a million."""
 
 import random
 from collections.abc import Iterator

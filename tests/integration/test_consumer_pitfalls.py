@@ -1,4 +1,4 @@
-"""What our member of a group does where aiokafka's own would do what nobody expects."""
+"""Differences of the project's group member from aiokafka's surprising defaults."""
 
 import asyncio
 from contextlib import AbstractAsyncContextManager, AsyncExitStack

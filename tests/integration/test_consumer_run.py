@@ -1,4 +1,4 @@
-"""`drx-consumer run` as a process: starts when it may, applies, waits for what is away, and ends as it is told."""
+"""`drx-consumer run` as a process: it starts, applies, waits for unavailable services, and stops on request."""
 
 import json
 import sys

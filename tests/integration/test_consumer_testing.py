@@ -1,4 +1,4 @@
-"""The harness that teams test their consumers with: what it shows is what the runtime did."""
+"""The test harness for consumers shows what the runtime did."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager

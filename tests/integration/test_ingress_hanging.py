@@ -1,4 +1,4 @@
-"""A stop is obeyed whatever hangs: a file system that does not answer is played by pipes that nobody writes to."""
+"""A stop works whatever hangs: pipes without a writer simulate a file system that does not respond."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""With the ACLs of docs/security.md, on a broker with its authorizer on, a process can work and do no more."""
+"""With the ACLs of docs/security.md, on a broker with an authorizer, a process can work and do no more."""
 
 import asyncio
 import base64

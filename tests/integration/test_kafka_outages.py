@@ -1,4 +1,4 @@
-"""What aiokafka does when brokers vanish (it hangs), and that the supervised producer does not."""
+"""aiokafka hangs when brokers vanish; the supervised producer does not."""
 
 import asyncio
 import contextlib

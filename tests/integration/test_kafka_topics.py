@@ -1,4 +1,4 @@
-"""`topics create` and `topics check`, on a cluster of their own: the shared one has its topics from elsewhere."""
+"""`topics create` and `topics check`, on a separate cluster: the shared one has its topics already."""
 
 import asyncio
 import json

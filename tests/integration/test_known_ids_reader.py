@@ -1,4 +1,4 @@
-"""What is in our topics is found at a start, on a real broker; whatever is wrong with that, nobody waits for ever."""
+"""A start reads the ids in the topics of a real broker; faults of that never block deliveries indefinitely."""
 
 import asyncio
 from collections import Counter

@@ -1,4 +1,4 @@
-"""An output that takes no lines costs lines only: deliveries are answered, probes too, and a stop is one."""
+"""An output that accepts no lines loses only lines: deliveries, probes and stops still work."""
 
 import asyncio
 import fcntl

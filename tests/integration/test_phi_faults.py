@@ -1,4 +1,4 @@
-"""Health information in exceptions, on disk and in a crash: it stays in values, whatever fails, and wherever."""
+"""Health information in exceptions, on disk and in a crash stays in record values."""
 
 import asyncio
 import json

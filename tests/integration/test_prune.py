@@ -1,4 +1,4 @@
-"""`drx-consumer prune` beside a read model under load: only what has ended goes, and what is kept is still known."""
+"""`drx-consumer prune` next to a read model under load: it deletes only ended history, and kept ids stay known."""
 
 import asyncio
 import json

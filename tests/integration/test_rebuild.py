@@ -1,4 +1,4 @@
-"""A schema that was dropped is filled anew with all that was ever said, or not at all: its page, Rebuild."""
+"""A dropped schema is filled again with the complete history, or not at all (README of the read model, Rebuild)."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""A vendor that is pointed at the bridge before there is a mapping: parked, listed, mapped, replayed; history, too."""
+"""A vendor that pushes before there is a mapping: parked, listed, mapped, replayed; history, too."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""Each shipped consumer, from a real broker to its sink and by its commands, in which nothing of an event is shown."""
+"""Each shipped consumer, from a real broker to its sink and by its commands, without showing event content."""
 
 import base64
 from collections.abc import AsyncIterator, Callable, Sequence

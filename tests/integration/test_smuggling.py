@@ -1,4 +1,4 @@
-"""Smuggling through HAProxy and nginx: what either forwards as one request, the ingress reads as one request."""
+"""Smuggling through HAProxy and nginx: a request that a proxy forwards is one request for the ingress."""
 
 from collections.abc import Iterator
 from dataclasses import replace

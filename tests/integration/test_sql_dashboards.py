@@ -1,4 +1,4 @@
-"""Dashboards on PostgreSQL: `drx_reader` may run each query, each finds something, and nothing identifies anybody."""
+"""Dashboards on PostgreSQL: `drx_reader` may run each query, each returns rows, and no row identifies a person."""
 
 from typing import Any
 

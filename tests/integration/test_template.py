@@ -1,4 +1,4 @@
-"""A consumer of one's own in ten minutes: what the page tells is what `new` makes, and it installs, passes and runs."""
+"""The page about consumers equals the package of `drx-consumer new`, which installs, passes its tests and runs."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""The consumer of docs/examples/thin: what a thin push names is read from the vendor's API and becomes an event."""
+"""The consumer of docs/examples/thin reads the resource of a thin webhook from the vendor's API."""
 
 import sys
 from collections.abc import AsyncIterator

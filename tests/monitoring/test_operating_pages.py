@@ -1,4 +1,4 @@
-"""What the pages of objectives and of systemd say is what the rules say, and what the programs of others accept."""
+"""The pages of objectives and of systemd agree with the rules, and third-party programs accept them."""
 
 import re
 import shutil

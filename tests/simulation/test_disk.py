@@ -1,4 +1,4 @@
-"""The simulated disk beside the real one: the same calls come to the same."""
+"""The simulated disk compared with the real one: equal calls have equal results."""
 
 import random
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The page of guarantees names each check of the simulation, and each of these is made."""
+"""The guarantees page names each check of the simulation, and each named check exists."""
 
 import re
 import subprocess

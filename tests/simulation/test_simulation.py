@@ -1,4 +1,4 @@
-"""Worlds of the simulation: those of fixed seeds, new ones, and each the same whenever it is run."""
+"""Simulated worlds: those of fixed seeds, new ones, and reproducibility."""
 
 import os
 import random

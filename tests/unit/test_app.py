@@ -1,4 +1,4 @@
-"""How the parts of the ingress are set against each other, and what its keys make of readiness."""
+"""How the ingress is composed, and how its keys affect readiness."""
 
 from dataclasses import replace
 from types import SimpleNamespace

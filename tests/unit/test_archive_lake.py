@@ -1,4 +1,4 @@
-"""Whether a lake is there, as its files tell."""
+"""Whether a lake exists, by its files."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Audit lines: before and after the act, in both places, and nothing is done without the first."""
+"""Audit lines: before and after the action, in both outputs; without the first line the action is not done."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Delays grow with each failure, have a bound, and are spread."""
+"""Delays grow with each failure, have a limit, and are randomized."""
 
 import pytest
 

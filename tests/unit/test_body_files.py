@@ -1,4 +1,4 @@
-"""Reading what another system has exported."""
+"""Reading files of bodies exported by other systems."""
 
 from pathlib import Path
 

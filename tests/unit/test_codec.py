@@ -1,4 +1,4 @@
-"""What the codec writes, any Avro reader reads; what is not exactly a value, or not exactly a record, it refuses."""
+"""Any Avro reader reads the codec's output; the codec refuses invalid values and records."""
 
 import io
 from datetime import UTC, date, datetime

@@ -1,4 +1,4 @@
-"""compose.yaml without an engine: its commands, its settings and its order are those of the programs."""
+"""compose.yaml without an engine: its commands, settings and order match the programs."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""A consumer as a team declares it, and as a process can carry it."""
+"""A consumer's declaration, and its limits in a process."""
 
 import functools
 from collections.abc import AsyncIterator, Callable

@@ -1,4 +1,4 @@
-"""A consumer's own settings: read once, closed, and silent about what they hold."""
+"""A consumer's settings: read once, no unknown names, and no values in errors."""
 
 import re
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""A consumer's settings: its own section, what depends on what, and no value in a complaint."""
+"""The settings of consumers: sections, dependencies, and no values in errors."""
 
 from pathlib import Path
 

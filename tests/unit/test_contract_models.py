@@ -1,4 +1,4 @@
-"""The models hold what they promise, and show nothing of a patient."""
+"""The models validate their fields, and show no patient data."""
 
 from decimal import Decimal
 from typing import Any

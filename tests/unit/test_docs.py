@@ -1,4 +1,4 @@
-"""The reference pages under `docs` are what the code says, and hold together."""
+"""The reference pages under `docs` match the code, and their links work."""
 
 import re
 from functools import cache

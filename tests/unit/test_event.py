@@ -1,4 +1,4 @@
-"""What a handler gets of an event beside its plain value: the model of its type, and JSON text."""
+"""The interface of an event for handlers: the model of its type, and JSON."""
 
 import json
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""The fast path's answer is the reference's record, byte for byte; what does not conform plainly it leaves alone."""
+"""The fast path returns the reference's record, byte for byte, and defers other deliveries."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""How ours and others' elements meet, and what answers of a server mean."""
+"""Merging of owned and foreign elements, and the meaning of a server's responses."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the settings of fhir make of it, and what a server lacks by what it says of itself."""
+"""The settings of fhir, and missing capabilities by a server's metadata."""
 
 from copy import deepcopy
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What events come to in FHIR: every sample as it was reviewed, and in any order and repetition the same."""
+"""FHIR resources of events: every sample matches its golden file, in any order and with repeats."""
 
 import random
 from collections.abc import Callable

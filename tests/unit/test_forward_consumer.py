@@ -1,4 +1,4 @@
-"""What the settings of forward make of it: which events an endpoint gets, what of them, and how that is signed."""
+"""The settings of forward: filters, content and signature of requests."""
 
 import base64
 from datetime import UTC, datetime

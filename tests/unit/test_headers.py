@@ -1,4 +1,4 @@
-"""What a head says of its body is checked before any of it is read."""
+"""The headers of a request are checked before its body is read."""
 
 import pytest
 

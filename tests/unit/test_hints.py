@@ -1,4 +1,4 @@
-"""A sender makes a usual mistake, and the hint names it."""
+"""The hint of `verify` names a sender's common mistake."""
 
 import hmac
 import json

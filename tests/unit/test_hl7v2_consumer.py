@@ -1,4 +1,4 @@
-"""What the settings of hl7v2 make of it."""
+"""The settings of hl7v2."""
 
 from datetime import date
 from typing import Any

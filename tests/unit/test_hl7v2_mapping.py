@@ -1,4 +1,4 @@
-"""Each event is the message that an interface analyst would expect of it, or none."""
+"""Each event becomes the message that an interface analyst would expect, or none."""
 
 import os
 import re

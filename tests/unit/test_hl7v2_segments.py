@@ -1,4 +1,4 @@
-"""Whatever a value holds, it stays inside its field."""
+"""Every value stays inside its field."""
 
 import unicodedata
 

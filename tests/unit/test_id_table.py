@@ -1,4 +1,4 @@
-"""The compact table does what a dict would, and forgets what it must, in the order it must."""
+"""The compact table behaves like a dict, and evicts entries in the right order."""
 
 from dataclasses import dataclass, field
 

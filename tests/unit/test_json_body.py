@@ -1,4 +1,4 @@
-"""What a body may be: the first broken rule is named, numbers stay exact, and no exception escapes."""
+"""Strict JSON: the first broken rule is reported, numbers stay exact, and no exception escapes."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Tokens for OAUTHBEARER are kept, renewed in time, and given by others where a site says so."""
+"""Tokens for OAUTHBEARER are stored and renewed in time; a site may supply a token provider."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Asking the registry for schemas that records name: how long to wait for an unknown id, and how many at a time."""
+"""Requests to the registry for unknown schemas: waiting times and concurrency."""
 
 import asyncio
 

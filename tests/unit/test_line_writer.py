@@ -1,4 +1,4 @@
-"""The writer of log lines: whole lines in order, a bound, what failed counted, and nobody waits for it."""
+"""The writer of log lines: whole lines in order, a limit, counted failures, and no waiting."""
 
 import contextlib
 import os

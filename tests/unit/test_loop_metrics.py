@@ -1,4 +1,4 @@
-"""What counts without locks counts as the library does."""
+"""Metrics without locks count like the library's."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""What a mapping file makes of a body: its events, what it keeps, and why it parks; and why a start refuses a file."""
+"""Results of a mapping file: events, extensions and reasons to park; and errors of the file."""
 
 from datetime import UTC, datetime
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""What the functions of mapping files read, and that no expression takes long whatever it is given."""
+"""The functions of mapping files, and a time limit for every expression."""
 
 from contextlib import suppress
 from datetime import tzinfo

@@ -1,4 +1,4 @@
-"""The release before goes on working on the tables of this one: docs/operations.md, "Upgrade and roll back"."""
+"""The previous release works on the tables of this one: docs/operations.md, "Upgrade and roll back"."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Metadata are asked for again while they lack a topic, and only then."""
+"""Metadata are requested again only while they lack a topic."""
 
 from dataclasses import dataclass, field
 

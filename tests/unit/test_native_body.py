@@ -1,4 +1,4 @@
-"""The body that is written of an event is the one that it would be mapped from."""
+"""The body written for an event maps to the same event."""
 
 from typing import Any, cast
 

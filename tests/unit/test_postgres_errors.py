@@ -1,4 +1,4 @@
-"""What each failure of the database means, for those that are hard to bring about."""
+"""The classification of rare database failures."""
 
 import ssl
 from typing import Any

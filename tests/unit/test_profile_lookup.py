@@ -1,4 +1,4 @@
-"""A source's dialect is found by the name that the operator wrote."""
+"""A source's profile is found by its configured name."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What a field of a native delivery takes, forgives with a flag and keeps beside it, and what parks the event."""
+"""Fields of a native delivery: accepted, accepted with a flag, kept in extensions, or parked."""
 
 import json
 from datetime import UTC, datetime, timedelta

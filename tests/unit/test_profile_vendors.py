@@ -1,4 +1,4 @@
-"""The profiles that ship as mapping files: DigitalRX, DoseSpot and Photon."""
+"""The shipped mapping files: DigitalRX, DoseSpot and Photon."""
 
 import json
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""The contract of `/metrics` says what the code registers, and of closed lists what the code can say."""
+"""The contract of `/metrics` matches the registered metrics and their label values."""
 
 from typing import get_args
 

@@ -1,4 +1,4 @@
-"""How many deliveries pass, and when the next may come; counted on a clock that is set."""
+"""The number of accepted deliveries, and the time of the next; with a controlled clock."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Whatever the order and the repetitions of events: the same document, byte for byte, and the state of the oracle."""
+"""For any order and repetition of events: the same document, byte for byte, and the oracle's state."""
 
 import random
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""docs/contract.md §6 by sentences: which fact comes first, what contradicts, and where the sample lives end."""
+"""docs/contract.md §6 by sentences: the order of facts, contradictions, and the final states of samples."""
 
 from itertools import permutations
 

@@ -1,4 +1,4 @@
-"""What the history keeps of an event, and which prescription an event belongs to."""
+"""The stored history of an event, and the prescription of an event."""
 
 from datetime import UTC, date, datetime
 from decimal import Decimal

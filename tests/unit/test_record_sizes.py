@@ -1,4 +1,4 @@
-"""What a body can become: as an event, and as a delivery that is kept as it came."""
+"""The largest records of a body: as an event, and as a parked delivery."""
 
 import json
 

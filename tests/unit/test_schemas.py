@@ -1,4 +1,4 @@
-"""The lock says what the schema files say; models and files are one contract, and changes keep the rules."""
+"""The lock matches the schema files, models equal schemas, and changes follow the rules."""
 
 import json
 import re

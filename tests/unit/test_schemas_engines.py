@@ -1,4 +1,4 @@
-"""What the statements and masks for other tools name; `make engines` runs them in those tools."""
+"""Statements and masks for other tools; `make engines` runs them in those tools."""
 
 import ast
 import json

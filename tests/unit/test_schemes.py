@@ -1,4 +1,4 @@
-"""Every scheme against vectors, altered deliveries, hostile heads and rotated keys."""
+"""Every scheme with vectors, altered deliveries, hostile headers and rotated keys."""
 
 from base64 import b64encode
 from collections.abc import Callable, Iterator

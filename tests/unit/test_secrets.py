@@ -1,4 +1,4 @@
-"""A source's secrets as an operator handles them: swapped, half written, broken, gone."""
+"""A source's secret files: swapped, half written, broken, missing."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""Pages that name tests, and comments that name pages: what is named is there."""
+"""The tests and pages that pages and comments name exist."""
 
 import ast
 import re

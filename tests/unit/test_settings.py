@@ -1,4 +1,4 @@
-"""An operator's mistakes are named, and no value is ever shown."""
+"""Configuration errors name the setting, and never show a value."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a record is to a consumer, by its header and by what it holds."""
+"""The kind of a record for a consumer, by its headers and content."""
 
 import pytest
 from prometheus_client import CollectorRegistry

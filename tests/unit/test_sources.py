@@ -1,4 +1,4 @@
-"""What the settings of a source come to, and where a start says that they are wrong or weak."""
+"""The settings of a source, and the errors of invalid or weak ones."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""Records as bytes: what was sealed is opened again, and nothing else ever is."""
+"""Records as bytes: only encrypted records with a valid tag can be decrypted."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The side file of acknowledged positions: each frame is believed whole, or not at all."""
+"""The side file of acknowledged positions: a frame is valid as a whole or not at all."""
 
 from collections.abc import Iterable
 

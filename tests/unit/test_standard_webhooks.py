@@ -1,4 +1,4 @@
-"""What proves a delivery, on real bytes: the vectors of the contract, and the attacks they leave out."""
+"""Verification on real bytes: the vectors of the contract, and further attacks."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Offsets of another Kafka cluster are refused, and the line tells its operator what to do."""
+"""Offsets of another Kafka cluster are refused, and the line names the remedy."""
 
 from datetime import UTC, datetime
 

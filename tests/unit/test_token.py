@@ -1,4 +1,4 @@
-"""Tokens as issuers make them, and as somebody makes them who is none."""
+"""Tokens of issuers, and forged ones."""
 
 import hmac
 import json

@@ -1,4 +1,4 @@
-"""Batches of clients of other languages are unpacked, and none that would unpack to more than the bound."""
+"""Batches of clients in other languages are unpacked, unless the result would exceed the limit."""
 
 import subprocess
 import sys

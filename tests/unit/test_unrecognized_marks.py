@@ -1,4 +1,4 @@
-"""Which events `unrecognized list` counts as what became of a parked delivery."""
+"""Events that `unrecognized list` assigns to a parked delivery."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the settings and rules of workflow make of an event, what an answer of the server means, and the seal."""
+"""Settings and rules of workflow, the meaning of the server's responses, and encryption."""
 
 from base64 import b64encode
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What an XML body is read as, and why one parks as malformed."""
+"""How an XML body is read, and the reasons to park it as malformed."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a consumer makes of a record: an event, one more thing to ask the registry, or the word for why not."""
+"""How a consumer decodes a record: an event, a schema to request from the registry, or the reason for a failure."""
 
 from uuid import UUID
 

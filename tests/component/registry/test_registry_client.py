@@ -1,4 +1,4 @@
-"""What our client makes of registries, ours and others: what counts is what a schema says, never its text."""
+"""The client with the project's and other registries: schemas are compared by content, not by their text."""
 
 import asyncio
 import json

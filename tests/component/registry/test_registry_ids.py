@@ -1,4 +1,4 @@
-"""The ids of a start: from the file of that registry alone, else looked up, else not yet."""
+"""Schema ids at a start: from the file of that registry, else looked up, else unknown for now."""
 
 from collections.abc import Iterable
 from pathlib import Path

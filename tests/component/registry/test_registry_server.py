@@ -1,4 +1,4 @@
-"""What the registry of the lock shows, over a real socket, whatever real clients put into their requests."""
+"""The registry of the lock over a real socket, with requests of real clients."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What Kafka refuses for good: kept sealed, out of the way, and shown."""
+"""Records that Kafka refuses permanently: kept encrypted, set aside, and listed."""
 
 import json
 import shutil

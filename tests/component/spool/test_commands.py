@@ -1,4 +1,4 @@
-"""The verbs of `drx-bridge spool`: the truth about a directory, and nothing changed in it by a look."""
+"""The commands of `drx-bridge spool`: they report a directory correctly, and reading changes nothing."""
 
 import asyncio
 import hashlib

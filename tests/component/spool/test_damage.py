@@ -1,4 +1,4 @@
-"""Whatever happens to the files: what is intact comes back in order, the rest is counted, and nothing is forged."""
+"""After any damage to the files: intact records are recovered in order, damage is counted, and no record is forged."""
 
 import hashlib
 import struct

@@ -1,4 +1,4 @@
-"""A disk that says no: never a false success, nothing durable lost, and back as soon as it says yes."""
+"""A failing disk: no false success, no loss of durable events, and recovery as soon as it works."""
 
 import asyncio
 from pathlib import Path

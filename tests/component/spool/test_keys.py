@@ -1,4 +1,4 @@
-"""Keys: made once, turned without a restart, and without one nothing is lost and nothing is in the clear."""
+"""Keys: generated once, rotated without a restart; without a key no record is lost or stored in plaintext."""
 
 import base64
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the running process cannot read back is no longer known as spooled, so a repeat of it is taken again."""
+"""Records that the running process cannot read back are no longer known as spooled, so a repeat is accepted again."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A disk that does not give back what it holds: nothing is taken for damage, touched or lost, and order holds."""
+"""A disk with read errors: no data is treated as damaged, changed or lost, and order is kept."""
 
 import asyncio
 import errno

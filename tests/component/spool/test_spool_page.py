@@ -1,4 +1,4 @@
-"""The page that describes the files is enough to read them."""
+"""The page that describes the files is sufficient to read them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the spool promises, on real files: durable when it says so, in order, gone only when acknowledged."""
+"""Promises of the spool on real files: durable when confirmed, in order, removed only when acknowledged."""
 
 import asyncio
 import os

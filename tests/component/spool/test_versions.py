@@ -1,4 +1,4 @@
-"""A spool that another version of the bridge has written: nothing of it is lost, whichever version starts next."""
+"""A spool of another version of the bridge: no record is lost, whichever version starts next."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Where a partition begins: as settled, else as the policy says; never past a gap."""
+"""The start offset of a partition: the settled position, else by policy; never past a gap."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A client that fails is left in order, and another takes over; an outage that is short changes nothing."""
+"""A failed client is closed and replaced; a short outage changes nothing."""
 
 import asyncio
 from collections.abc import Collection

@@ -1,4 +1,4 @@
-"""Commits follow what is settled, polls ask for what has room, and a stop drains, commits and leaves, within bounds."""
+"""Commits follow settled offsets, polls request partitions with space, and a stop drains, commits and leaves."""
 
 import asyncio
 

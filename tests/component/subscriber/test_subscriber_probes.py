@@ -1,4 +1,4 @@
-"""What the probes and the lag say."""
+"""Probes and lag of a subscriber."""
 
 import asyncio
 from collections.abc import Collection

@@ -1,4 +1,4 @@
-"""With the sample for Alertmanager one cause pages once, and what has another cause still pages."""
+"""With the sample for Alertmanager one cause pages once, and other causes still page."""
 
 import re
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""Faults fire their alerts and no other page, alerts clear, and what people are told to ask has an answer."""
+"""Faults fire their alerts and no other page, alerts clear, and the documented queries return data."""
 
 import asyncio
 import math

@@ -1,4 +1,4 @@
-"""What three brokers show: what a 200 says, and that a partition without a leader holds up no other."""
+"""Three brokers: the meaning of a 200, and a partition without a leader does not block others."""
 
 import asyncio
 import itertools

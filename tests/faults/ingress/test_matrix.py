@@ -1,4 +1,4 @@
-"""The fault matrix of the ingress: whatever happens, what was answered 2xx is kept, once and in order."""
+"""The fault matrix of the ingress: every event with a 2xx is kept, once and in order."""
 
 import os
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The harness finds each promise that is broken on purpose: what it says of the bridge can be believed."""
+"""The harness detects each promise that is broken on purpose."""
 
 import asyncio
 import sys

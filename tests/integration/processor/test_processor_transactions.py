@@ -1,4 +1,4 @@
-"""Failures of the transaction itself that no handler has raised: of the record that caused them, and of no other."""
+"""Failures of the transaction that no handler has raised: they affect only the record that caused them."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress

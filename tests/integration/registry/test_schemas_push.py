@@ -1,4 +1,4 @@
-"""`drx-bridge schemas push` to a registry of somebody else's, whose ids the bridge learns."""
+"""`drx-bridge schemas push` to a foreign registry, whose ids the bridge uses."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The worker of `docs/examples/temporal`, on a server whose days pass at once, fed by the consumer."""
+"""The worker of `docs/examples/temporal`, on a server with virtual time, fed by the consumer."""
 
 import os
 import subprocess

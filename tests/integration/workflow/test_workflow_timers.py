@@ -1,4 +1,4 @@
-"""What waits too long starts a workflow, once, and tells it when it waits no longer: the read model says what."""
+"""An overdue item in the read model starts one workflow, which is signalled when the wait is over."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
