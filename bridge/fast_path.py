@@ -194,7 +194,7 @@ class _Encoders(dict[str, _Encode]):
         self._prefixes = profile.prefixes
         fields = next(iter(expanded.values()))["fields"]
         (symbols,) = (each["type"]["symbols"] for each in fields if each["name"] == "environment")
-        self.environments = {symbol: varint(place) for place, symbol in enumerate(symbols)}
+        self.environments = {symbol: varint(index) for index, symbol in enumerate(symbols)}
         # Bodies never have the type `other.reported`, only a sender's own type.
         self._schemas = {each: avro for each, avro in expanded.items() if each not in {OTHER_REPORTED, *profile.ignore}}
 
@@ -391,7 +391,7 @@ class _Function:
             yield f"raw = {item}.encode(); size = len(raw)"
             yield f"{target} = ({numbers}[size] if size < {SHORT} else {front}number(size)) + raw"
         elif get_origin(kind) is Literal:
-            places = {symbol: varint(place) for place, symbol in enumerate(avro["symbols"])}
+            places = {symbol: varint(index) for index, symbol in enumerate(avro["symbols"])}
             words = {word: lead + places[word] for word in inner if word != UNKNOWN}
             yield f"{target} = {self._constant(words)}.get({item}) if {item}.__class__ is str else None"
             yield f"if {target} is None: raise Defer"

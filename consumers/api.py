@@ -122,7 +122,7 @@ class Setup(NamedTuple):
     """The argument of an entry point's function that builds a `Consumer`."""
 
     options: Mapping[str, str]  # the consumer's settings (`CONSUMER_<NAME>__<KEY>`), keys in lower case
-    registry: CollectorRegistry  # registry for its own metrics, served with those of the runtime
+    registry: CollectorRegistry  # registry for its own metrics, served with the runtime's metrics
 
 
 class Placed(NamedTuple):
@@ -147,7 +147,7 @@ class PeriodicJob(NamedTuple):
     resource: bool = False
 
     async def once(self, connection: Any, resource: Any) -> None:
-        """Run it once."""
+        """Run the job once."""
         await (self.run(connection, resource) if self.resource else self.run(connection))
 
 
@@ -252,9 +252,9 @@ class Consumer:
         return register
 
     def within(self, connections: int) -> "Consumer":
-        """Return it with as many transactional lanes as a pool of `connections` allows: each lane occupies one.
+        """Return the consumer with as many transactional lanes as a pool of `connections` allows, one for each lane.
 
-        So does each job; one more connection is left for short work, such as claims and progress.
+        Each job occupies one, too; one more is left for short work, such as claims and progress.
         """
         if not isinstance(self.mode, Lanes) or not self.mode.transactional:
             return self
@@ -262,7 +262,7 @@ class Consumer:
         return replace(self, mode=replace(self.mode, count=count))
 
     def one_at_a_time(self) -> "Consumer":
-        """Return it with one record at a time, per partition with batches, in all with lanes."""
+        """Return the consumer with one record at a time, per partition with batches, in all with lanes."""
         if isinstance(self.mode, Lanes):
             return replace(self, mode=replace(self.mode, count=1))
         return replace(self, mode=replace(self.mode, records=1))

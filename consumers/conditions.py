@@ -19,7 +19,7 @@ class BodyExpression:
     """A JMESPath expression on the native body of an event."""
 
     def __init__(self, text: str) -> None:
-        """Compile it; `ValueError`, with a short reason, if it is invalid."""
+        """Compile the expression; `ValueError`, with a short reason, if it is invalid."""
         try:
             self._compiled = jmespath.compile(text)
         except (JMESPathError, ValueError, RecursionError) as exc:

@@ -197,7 +197,7 @@ def _binary(value: Any) -> bytes:
 
 
 def _enum(schema: Mapping[str, Any]) -> Encode:
-    places = {symbol: varint(place) for place, symbol in enumerate(schema["symbols"])}
+    places = {symbol: varint(index) for index, symbol in enumerate(schema["symbols"])}
 
     def write(value: Any) -> bytes:
         if type(value) is not str or value not in places:

@@ -71,7 +71,7 @@ class Coverage:
 
 
 def _given(draft: Draft | None) -> Iterator[str]:
-    """Yield the fields that an event has: its leading fields, and those of its record."""
+    """Yield the fields that an event has: the leading fields, and the fields of its record."""
     if draft is None:
         return
     yield from (f"data.{name}" for name, part in draft.parts.items() if part.value is not None)

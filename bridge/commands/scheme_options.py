@@ -1,4 +1,4 @@
-"""Options that choose the scheme of a command: that of a configured source, or one named directly."""
+"""Options that choose the scheme of a command: the scheme of a configured source, or a scheme by name."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path

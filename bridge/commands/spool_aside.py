@@ -49,7 +49,7 @@ class PutBack:
         return self
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Deliver them in the order of acceptance, until `stop` is set."""
+        """Deliver the records in the order of acceptance, until `stop` is set."""
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + self._patience_s
         # First find out which records are in the topics already.

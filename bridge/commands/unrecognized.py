@@ -69,7 +69,7 @@ def list_(*, source: str | None, left: bool, as_json: bool, bootstrap_servers: s
 
     The type is the one that the body names: `other` if it does not look like a type, `unknown` if there is none.
     Deliveries that were replayed or sent again stay in the topic and are counted, too; `events` is how many have become
-    events since. To find those, the event topics are read from the first of these deliveries on.
+    events since. To count these, the event topics are read from the first of the deliveries on.
     """
     counts, became = Counter[ParkedGroup](), Counter[ParkedGroup]()
     examples = dict[ParkedGroup, list[str]]()
@@ -123,7 +123,7 @@ def _event_marks(record: ConsumedRecord) -> set[Mark]:
 
 
 async def _in_events(settings: Settings, wanted: set[Mark], since_ms: int) -> set[Mark]:
-    """Return those of `wanted` that an event received since then has."""
+    """Return the marks in `wanted` of events received since then."""
     if not wanted:
         return set()
     known = set[Mark]()

@@ -1,4 +1,4 @@
-"""The leading fields of every event, and those of every event about a prescription."""
+"""The leading fields of every event, and of every event about a prescription."""
 
 from collections.abc import Iterable
 from typing import Any, Literal

@@ -1,4 +1,4 @@
-"""Cache of the Apache Kafka jars, exactly those of the lock, shared by all data directories.
+"""Cache of the Apache Kafka jars, exactly as the lock lists them, shared by all data directories.
 
 `python -m tests.relock kafka` rewrites the lock.
 """

@@ -93,7 +93,7 @@ class KafkaCluster:
             str(self._java),
             f"-Xmx{self._heap}",
             "-XX:+UseSerialGC",  # threads of G1 cost more than they save on a heap this small
-            "-XX:-UsePerfData",  # its file in /tmp would be left behind by a kill
+            "-XX:-UsePerfData",  # a killed JVM would leave its file in /tmp
             "-Djava.awt.headless=true",
             "-Djava.io.tmpdir=tmp",
             f"-Dlog4j2.configurationFile={_LOG4J}",
@@ -216,7 +216,7 @@ def known_brokers(address: str) -> set[int]:
 
 
 def create_topics(bootstrap_servers: str, topics: Mapping[str, int]) -> None:
-    """Create those of `topics` (partitions by name) that are missing, three replicas each if possible."""
+    """Create the missing `topics` (partitions by name), three replicas each if possible."""
 
     async def order() -> None:
         async with open_admin(KafkaConnection(bootstrap_servers)) as admin:

@@ -1,4 +1,4 @@
-"""Access check of those servers of the stack that show health information."""
+"""Access check of the servers of the stack that show health information."""
 
 from http import HTTPStatus
 

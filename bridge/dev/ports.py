@@ -48,7 +48,7 @@ def free_port() -> int:
 
 
 def stable_ports(path: Path, *, names: Iterable[str]) -> dict[str, int]:
-    """Return ports by name: those in the file at `path` if they are free, else new ones; update the file."""
+    """Return ports by name: from the file at `path` if they are free, else new ports; update the file."""
     known: dict[str, int] = read_json(path)
     ports = {}
     for name in names:

@@ -78,7 +78,7 @@ class PostgresServer(Child):
         return len(lines) >= _STATUS_LINE and lines[0] == str(self.pid) and lines[_STATUS_LINE - 1].strip() == _READY
 
     def start(self) -> None:
-        """Start it unless it runs; the first start creates its files."""
+        """Start the server unless it runs; the first start creates its files."""
         if self.alive:
             return
         if not self._files.exists():

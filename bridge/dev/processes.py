@@ -47,7 +47,7 @@ def launched(command: Sequence[str], *, user: str = "") -> list[str]:
 
 
 def spawn(command: Sequence[str], *, user: str = "", **options: Any) -> subprocess.Popen[Any]:
-    """Start `command` by `launched`; `options` are those of `subprocess.Popen`."""
+    """Start `command` by `launched`; `options` are for `subprocess.Popen`."""
     return _SPAWNER.submit(partial(subprocess.Popen, launched(command, user=user), **options)).result()
 
 
@@ -83,7 +83,7 @@ class Child:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs (also while paused)."""
+        """Whether the process runs, even paused."""
         return self._process is not None and self._process.poll() is None
 
     @property
@@ -103,7 +103,7 @@ class Child:
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def start(self) -> None:
-        """Start it unless it runs."""
+        """Start the process unless it runs."""
         if self.alive:
             return
         if self.log.exists() and self.log.stat().st_size > LOG_MAX_BYTES:
@@ -141,7 +141,7 @@ class Child:
             time.sleep(_READY_POLL_S)
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Ask the process to end."""
         self._signal(signal.SIGTERM)
 
     def wait(self, timeout_s: float) -> bool:
@@ -155,14 +155,14 @@ class Child:
         return True
 
     def stop(self) -> None:
-        """Ask it to end; kill it after `grace_s`."""
+        """Ask the process to end; kill it after `grace_s`."""
         self._signal(signal.SIGCONT)  # it may be paused
         self.terminate()
         if not self.wait(self.grace_s):
             self.kill()
 
     def kill(self) -> None:
-        """Kill its whole process group."""
+        """Kill the whole process group."""
         self._signal(signal.SIGKILL)
         self.wait(_KILL_WAIT_S)
 

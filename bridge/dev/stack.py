@@ -221,7 +221,7 @@ class Stack:
         self._publish()
 
     def stop(self) -> None:
-        """Stop all parts: first those that accept deliveries, last those that store them."""
+        """Stop all parts: the ones that accept deliveries first, the ones that store them last."""
         self.directory.endpoints.unlink(missing_ok=True)
         for service in reversed(self._services):
             service.stop()

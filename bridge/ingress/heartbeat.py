@@ -43,7 +43,7 @@ class Heartbeat:
         seen: Gauge,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Create its source; the first event is sent after one period.
+        """Create the source of heartbeats; the first event is sent after one period.
 
         A wildcard `host` is reached over loopback. `seen` is set to the time of the last delivery whose response was
         `accepted`: committed to Kafka.

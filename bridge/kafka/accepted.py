@@ -16,7 +16,7 @@ class Accepted(NamedTuple):
     ordinal: int  # rises in the order of acceptance
 
     def to_entry(self) -> Entry:
-        """Return its spool entry."""
+        """Return the spool entry of the record."""
         topic, partition, key, value, headers, timestamp_ms = self.record
         return Entry(self.ordinal, timestamp_ms, (topic, partition), pack(key, value, headers, timestamp_ms))
 

@@ -213,7 +213,7 @@ class PartitionWriters:
         self._writer(record.topic, record.partition).drain_found()
 
     def passed_over(self) -> None:
-        """Accept repeats as new, since a spooled record was skipped as unreadable; the drain skips those in Kafka."""
+        """Accept repeats as new, since an unreadable spooled record was skipped; the drain skips repeats in Kafka."""
         self.known_ids.forget_spooled()
 
     async def close(self, timeout_s: float) -> None:
@@ -237,7 +237,7 @@ class PartitionWriters:
             self._sweeper.cancel()
 
     async def _end_tasks(self) -> None:
-        """Wait for the tasks, which end once the producer is closed; cancel those that wait for a hanging disk."""
+        """Wait for the tasks, which end once the producer is closed; cancel tasks that wait for a hanging disk."""
         tasks = [writer.task for writer in self._writers.values() if writer.task is not None]
         if tasks:
             _, hanging = await asyncio.wait(tasks, timeout=END_S)
@@ -254,7 +254,7 @@ class PartitionWriters:
         return writer
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Fail deliveries whose deadline has passed, and spool those that Kafka did not acknowledge in time."""
+        """Fail deliveries whose deadline has passed, and spool deliveries that Kafka did not acknowledge in time."""
         # First, so that the timer survives any exception below.
         self._sweeper = loop.call_later(SWEEP_S, self._sweep, loop)
         now = loop.time()
@@ -378,7 +378,7 @@ class PartitionWriter:
         return 1
 
     def _take(self, most: int) -> list[Pending]:
-        """Take the next waiting records, without those whose senders were asked to retry."""
+        """Take the next waiting records, except records whose senders were asked to retry."""
         batch: list[Pending] = []
         while self._waiting and len(batch) < most:
             pending = self._waiting.popleft()

@@ -31,7 +31,7 @@ from bridge.event import Delivery, Identity
 # Seconds; a day is longer than the retries of every known sender with ids.
 DEDUPE_WINDOW_S = 86_400
 PREFIX = "dlv_"
-# Hex digits: 128 bits distinguish the deliveries of a source, 32 bits those with the same id.
+# Hex digits: 128 bits distinguish the deliveries of a source, 32 bits the deliveries with the same id.
 HASH_CHARS, SUFFIX_CHARS = 32, 8
 # Keys per source, some 40 MiB; beyond it the oldest is evicted.
 KEYS_MAX = 100_000

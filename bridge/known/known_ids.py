@@ -33,7 +33,7 @@ class Known:
     pending: tuple[asyncio.Future[Settled], ...] = ()
     # Set if one is pending with another body: wait, then call again; nothing was registered.
     rival: asyncio.Future[Settled] | None = None
-    conflict: bool = False  # one is committed or spooled with another body; nothing was registered
+    conflict: bool = False  # an id is committed or spooled with another body; nothing was registered
     spooled: bool = False  # at least one of the known ones is only spooled
 
 
@@ -91,7 +91,7 @@ class KnownIds:
         self.finished = False
 
     def __len__(self) -> int:
-        """Number of ids, including those whose window has just ended."""
+        """Number of ids, including ids whose window has just ended."""
         return len(self._table)
 
     def begin(self, identities: Sequence[Identity]) -> Known:

@@ -168,7 +168,7 @@ def compose(
 
 
 def _shares(kept: Mapping[str, str], places: Sequence[str], elements: Collection[str]) -> list[dict[str, str]]:
-    """Divide the unclaimed members: each event gets those of its element and of the enclosing elements.
+    """Divide the unclaimed members: each event gets the members of its element and of the enclosing elements.
 
     Beyond `REPEATED_MAX`, only the first event gets shared members. If an element has several events, the first gets
     its members. Members of an ignored element, which has no event, are dropped.

@@ -86,7 +86,7 @@ def _without_unreadable_key(document: dict[str, object], body: dict[str, object]
 
 @dataclass(frozen=True, slots=True)
 class NativeProfile:
-    """Native DRx without the types in `ignore`; `prefixes` are those of keys of other sources."""
+    """Native DRx without the types in `ignore`; `prefixes` are key prefixes of other sources."""
 
     prefixes: tuple[str, ...] = ()
     ignore: frozenset[str] = frozenset()

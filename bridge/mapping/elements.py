@@ -71,7 +71,7 @@ class Elements:
         """`base` is the pointer of `root` in the body, `path` the same without positions."""
         self.body = Spot(root, path, "")
         self.spots: dict[str, Spot] = {}  # elements that need an outcome, by pointer
-        self.owners: set[str] = set()  # pointers of these and of everything that encloses them
+        self.owners: set[str] = set()  # pointers of these elements and of everything that encloses them
         self.nowhere = ""  # path at which `each` found nothing
         self.lost = ""  # path at which `each` found a value that is not in the body
         self.parent_path = ""  # path of the object called `parent`, without positions
@@ -81,7 +81,7 @@ class Elements:
         self._nodes: dict[str, object] = {}  # the inverse
 
     def find(self, lists: Sequence[Expression]) -> list[Spot]:
-        """Return the elements of a table: those of its lists, each list within an element of the previous one."""
+        """Return the elements of a table, from its lists, each list within an element of the previous one."""
         if not lists:
             return [self.body]
         if (found := self._levels.get(id(lists))) is not None:
@@ -105,7 +105,7 @@ class Elements:
         return level
 
     def _note(self, spots: Sequence[Spot], *, is_last: bool) -> None:
-        """Note elements, and those that a filter left out of their lists: each needs an outcome."""
+        """Note elements, and elements that a filter left out of their lists: each needs an outcome."""
         held = {spot.pointer: spot for spot in spots if spot.position and spot.element is not None}
         around = {at: spot for spot in held.values() for at in pointers_around(spot.pointer)}
         self._divide(around, held if is_last else {}, passed=held.keys() | around.keys())
@@ -114,7 +114,7 @@ class Elements:
             self.spots.setdefault(pointer, spot)
 
     def _divide(self, lists: Mapping[str, Spot], held: Mapping[str, Spot], *, passed: Collection[str] = ()) -> None:
-        """Note items of lists that need an outcome, except passed ones and those that enclose other elements."""
+        """Note items of lists that need an outcome, except passed items and items that enclose other elements."""
         for at, spot in lists.items():
             node = self._nodes.get(at)
             is_list = type(node) is list

@@ -79,7 +79,7 @@ class MappingFile:
     file: CompiledFile
     sha256: str  # hex digest of the file
     mark: str  # identifies the file in events: the first digits of `sha256`, or empty
-    PREFIX: str  # prefix of all keys; empty for native ids. Names in capitals are those of `Profile`.
+    PREFIX: str  # prefix of all keys; empty for native ids. Names in capitals are defined by `Profile`.
     account_id: str
     zone: tzinfo | None
     ignore: frozenset[str]  # the vendor's names of types to ignore, unless a table matches

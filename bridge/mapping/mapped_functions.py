@@ -277,7 +277,7 @@ def _check_format(text: object) -> None:
         # Only a literal can be checked here.
         format_ = text if isinstance(text, str) else "%"
         datetime.strptime(datetime(2001, 2, 3, tzinfo=UTC).strftime(format_), format_)  # noqa: DTZ007 - tried only
-    except (ValueError, re.error):  # the latter for a repeated directive
+    except (ValueError, re.error):  # `re.error` for a repeated directive
         raise ExpressionError(f"{str(text)[:40]!r} is not a date format, such as %d.%m.%Y") from None
 
 
@@ -582,7 +582,7 @@ class _Interpreter(TreeInterpreter):  # type: ignore[misc] # the library is unty
         return result
 
     def _looked(self, before: dict[tuple[int, str], object], *, counts: bool) -> None:
-        """Restore the members read `before`; keep those read since only if `counts`."""
+        """Restore the members read `before`; keep the members read since only if `counts`."""
         if counts:
             before.update(self._scope.read)
         self._scope.read = before

@@ -2,7 +2,7 @@ r"""The mapping file: TOML whose expressions find events in a vendor's body.
 
     prefix = "acme:"                 # of the keys
     zone = "America/New_York"        # of times without one
-    claims = ["/version"]            # members not kept in `extensions`, besides those that expressions read
+    claims = ["/version"]            # members not kept in `extensions`, besides members that expressions read
     drop = ["/patient/birth"]        # members that are dropped
     drop_names = ["*ssn*"]           # the same, by their names at any depth
 
@@ -162,7 +162,7 @@ class Pointer(NamedTuple):
 
     @classmethod
     def of(cls, text: str) -> "Pointer":
-        """Parse it."""
+        """Parse the pointer."""
         *way, last = (step.replace("~1", "/").replace("~0", "~") for step in text.split("/")[1:])
         return cls(tuple(way), last)
 

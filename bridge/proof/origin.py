@@ -72,7 +72,7 @@ def verify_origin(scheme: Scheme, raw: Raw, keys: Sequence[KeySlot], now: float)
 
 
 def operator_keys(scheme: Scheme, keys: Sequence[KeySlot]) -> list[KeySlot]:
-    """Return the slots for an operator's posts: `replay`, else those with a secret that suffices to deliver."""
+    """Return the slots for an operator's posts: `replay`, else slots with a secret that suffices to deliver."""
     if own := [slot for slot in keys if isinstance(slot.key, ReplayKey)]:
         return own
     return [] if scheme.reads_peer else [slot for slot in keys if _secret(slot.key) is not None]

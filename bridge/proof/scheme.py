@@ -152,7 +152,7 @@ class Secrets(Protocol):
 
     @property
     def keys(self) -> Sequence[KeySlot]:
-        """Return all slots, also those not valid now."""
+        """Return all slots, even if not valid now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,7 @@ class Scheme(ABC):
         raise ConfigError(f"{self.name} has no secret")
 
     def parse_keys(self, texts: Sequence[str]) -> ProofKey:
-        """Decode the first line of a slot file and those that `further` names; raises like `parse_key`."""
+        """Decode the first line of a slot file and the lines that `further` names; raises like `parse_key`."""
         return self.parse_key(texts[0])
 
     @abstractmethod

@@ -124,7 +124,7 @@ class RegistryClient:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         spread: Spread = random.uniform,
     ) -> None:
-        """The caller closes `session`; `credentials` take precedence over those in `url`."""
+        """The caller closes `session`; `credentials` take precedence over user and password in `url`."""
         self.url = plain_url(url)
         self._session = session
         self._headers = {"Accept": f"{CONTENT_TYPE}, application/json"}

@@ -16,7 +16,7 @@ from typing import Any, Final
 from bridge.registry.lock import Lock
 from bridge.registry.schemas import NotAvroError, Schema, expand
 
-# Attributes compared part by part, and those that may change freely; all others carry meaning (logicalType, precision,
+# Attributes compared part by part, and attributes that may change; all others carry meaning (logicalType, precision,
 # scale, size, unit, default, ...) and must not change.
 _PARTS: Final = frozenset({"fields", "symbols", "items", "values"})
 _FIELD_PARTS: Final = frozenset({"type", "phi"})

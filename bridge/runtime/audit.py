@@ -59,7 +59,7 @@ def _text(_context: click.Context, _parameter: click.Parameter, given: str) -> s
 def audited(
     verb: str, *, actor: str | None = None, reason: str = "", dry_run: bool = False, **what: object
 ) -> Iterator[dict[str, Any]]:
-    """Write a line before and after an action; entries of the yielded dict are added to the latter.
+    """Write a line before and after an action; entries of the yielded dict are added to the second line.
 
     The second line has `done`, `interrupted`, or `failed` with a code; a command that fails by its exit code sets
     `outcome`. A dry run writes no lines. `what` must not contain health information. Raises `ConfigError` if the first

@@ -74,7 +74,7 @@ class Response:
         self.body, self.status, self.close = body, status, close
 
     async def prepare(self, request: "Request") -> None:
-        """Write it, and wait until the kernel has it or, before a close, until the client may have read it."""
+        """Write the response; wait until the kernel has it or, before a close, until the client may have read it."""
         connection = request.connection
         if (transport := connection.transport) is None:
             raise ConnectionResetError
@@ -94,7 +94,7 @@ class Response:
             await asyncio.sleep(LINGER_S)
 
     async def write_eof(self) -> None:
-        """Do nothing: it has been sent completely."""
+        """Do nothing: `prepare` has sent the whole response."""
 
 
 MALFORMED = Response(400, b'{"outcome":"refused","code":"malformed_http"}', close=True)
@@ -108,7 +108,7 @@ class Request(web_request.BaseRequest):
         super().__init__(message, payload, protocol, writer, task, loop := asyncio.get_running_loop())
         self.connection: ClientConnection = protocol
         self.connection.is_serving = True
-        self.began = time.perf_counter()  # completion of its headers, by `time.perf_counter`
+        self.began = time.perf_counter()  # when its headers were complete, by `time.perf_counter`
         self.response: asyncio.Future[Response] = loop.create_future()
         self.body = b""  # complete in `Handler.take`, unless it is larger than the server accepts
         self.note: Any = None  # set by the handler in `check`, for `take`
@@ -121,7 +121,7 @@ class Request(web_request.BaseRequest):
         return target.partition("?")[0] if target.startswith("/") else self.rel_url.raw_path
 
     def trust(self) -> None:
-        """Note that it carried a new verified delivery."""
+        """Note that the connection has carried a new verified delivery."""
         self.connection.is_trusted = True
 
     def invite(self) -> None:
@@ -130,7 +130,7 @@ class Request(web_request.BaseRequest):
             self.transport.write(CONTINUE)
 
     def respond(self, response: Response) -> None:
-        """Respond unless that was done already; does nothing if the client has disconnected."""
+        """Set the response unless one is set already; does nothing if the client has disconnected."""
         if not self.response.done():
             self.response.set_result(response)
 
@@ -140,7 +140,7 @@ class Request(web_request.BaseRequest):
 
     @property
     def is_plain(self) -> bool:
-        """Whether its version is supported, and its transfer coding is only chunked (RFC 9112 6.1)."""
+        """Whether the version is supported, and the transfer coding is only chunked (RFC 9112 6.1)."""
         length, codings = self.headers.get("Content-Length", ""), self.headers.getall("Transfer-Encoding", ())
         if codings:
             return self.version == HttpVersion11 and ",".join(codings).lower() == "chunked"
@@ -186,16 +186,16 @@ class ClientConnection(web_protocol.RequestHandler):
         self._parser = StrictParser(self, loop, server.body_max_bytes, auto_decompress=False, **own)
         self._max_msg_queue_size, self.server = AHEAD_MAX, server
         self.due = math.inf  # deadline of the current wait, by `time.monotonic`
-        self.overdue: Ended | None = None  # reason to reset it after `due`; None to just close it
-        self.held = 0  # bytes that it counts for in `HardenedServer.held_bytes`
+        self.overdue: Ended | None = None  # reason to reset the connection after `due`; None to just close it
+        self.held = 0  # its share of `HardenedServer.held_bytes`
         self.body: Any = EMPTY_PAYLOAD  # body of the request parsed last
         self.malformed, self.is_malformed = HttpProcessingError(code=MALFORMED.status), False
         self._fed = 0  # bytes of that body received, with its framing from the second piece on
         self.end = b""  # last bytes received
         self.is_serving = False  # a request is being read or handled, and its response is not written
-        self.is_busy = False  # it is being handled, and its response is not sent
+        self.is_busy = False  # that request is being handled, and its response is not sent
         self.is_finished = False  # the client has finished sending
-        self.is_trusted = False  # it has carried a new verified delivery
+        self.is_trusted = False  # the connection has carried a new verified delivery
 
     def wait(self, overdue: Ended | None) -> None:
         """Set a time limit for the next step, or only aiohttp's keep-alive timeout between two requests."""
@@ -209,7 +209,7 @@ class ClientConnection(web_protocol.RequestHandler):
         self.server.opened(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Release what it held; a delivery in progress is still finished."""
+        """Release the held bytes; a delivery in progress is still finished."""
         super().connection_lost(exc)
         self.drop()
 
@@ -268,7 +268,7 @@ class ClientConnection(web_protocol.RequestHandler):
         log.error("worker.http_failed", code=type(exc_info).__name__, where=trail(exc_info))
 
     def hold(self, size: int) -> None:
-        """Note that it holds `size` bytes of incomplete or queued requests."""
+        """Note that the connection holds `size` bytes of incomplete or queued requests."""
         server, holders = self.server, self.server.holders
         server.held_bytes += size - self.held
         self.held = size

@@ -234,7 +234,7 @@ def _stdout() -> int | None:
     """Return the descriptor of standard output, or None if the process was started without one.
 
     Closed standard descriptors are opened on /dev/null: otherwise a connection would get their number, and libuv never
-    closes those.
+    closes these numbers.
     """
     for descriptor in range(3):
         try:

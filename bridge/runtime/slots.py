@@ -66,7 +66,7 @@ ParseSlot = Callable[[Path, bytes], AnySlot]
 class SlotLines(NamedTuple):
     """The content of a slot file."""
 
-    secrets: list[str]  # the first line, and those of further names
+    secrets: list[str]  # the first line, and the lines of further names
     window: dict[str, float]  # `not_before` and `accept_until`, if given, in Unix seconds
 
 

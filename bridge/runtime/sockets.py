@@ -39,7 +39,7 @@ async def listen(
             each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_MAX_BYTES)
             each.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         await listener.start_serving()
-    except (OSError, UnicodeError) as exc:  # the latter for a name that cannot be looked up, such as `a..b`
+    except (OSError, UnicodeError) as exc:  # `UnicodeError` for a name that cannot be looked up, such as `a..b`
         why = "no such host"
         if isinstance(exc, OSError) and not isinstance(exc, socket.gaierror):
             why = os.strerror(exc.errno or 0)

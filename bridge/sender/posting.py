@@ -44,7 +44,7 @@ class Poster:
     """Posts deliveries of one source."""
 
     def __init__(self, settings: Settings, name: str, *, origin: Literal["replay", "import"], url: str | None) -> None:
-        """Build its profile; if `url` is given, also read the secret that became valid last."""
+        """Build the profile of the source; if `url` is given, also read the secret that became valid last."""
         source = configured_source(settings, name)
         self._name, self._environment, self._origin = name, source.environment, origin
         self._profile = open_profiles(settings.sources)[name]

@@ -129,7 +129,7 @@ class Directory:
     def check_keys(self, needed: AbstractSet[bytes]) -> str:
         """Check that all needed keys, including the current one, have files; return a code, or an empty string.
 
-        Keys in memory can still decrypt everything, but after a crash only those in files can: a 202 must not depend on
+        Keys in memory can still decrypt everything, but after a crash only keys in files can: a 202 must not depend on
         a key that a restart would not find.
         """
         self._keys.load()
@@ -274,7 +274,7 @@ class Spool:
         return Held(index.events(), index.locked(), self._availability.damaged, index.unread())
 
     async def open(self, drain: Drain) -> None:
-        """Recover existing entries; `drain` receives waiting entries in order, also those unlocked later.
+        """Recover existing entries; `drain` receives waiting entries in order, also entries unlocked later.
 
         Never raises because of the disk or its content; `code` has the reason. A failing disk adds up to `order_s`.
         """

@@ -109,7 +109,7 @@ class SegmentWriter:
         self.mark_ends()
 
     def mark_ends(self) -> None:
-        """Append the end marks that are due; those that fail are retried next time."""
+        """Append the end marks that are due; failed writes are retried next time."""
         for due in tuple(self._unmarked):
             try:
                 self.disk.extend(*due)
@@ -222,7 +222,7 @@ class GroupCommit:
         return call.done
 
     async def finish(self, timeout_s: float) -> None:
-        """Wait up to `timeout_s` for queued entries; those that take longer count as not durable."""
+        """Wait up to `timeout_s` for queued entries; later entries count as not durable."""
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=timeout_s)
             self._give_up(self._group, STALLED)

@@ -42,7 +42,7 @@ def run(name: str, *, one_at_a_time: bool) -> int:
 
 
 def announced(consumer: Consumer) -> Consumer:
-    """Return it with a log line before each call of its handler: the last line identifies a record that kills it."""
+    """Return the consumer with a log line before each call: the last one identifies a record that kills it."""
     handle: Callable[[Any, Any], Awaitable[None]] | None = consumer.handle
     if handle is None:
         return consumer

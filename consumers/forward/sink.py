@@ -146,7 +146,7 @@ async def open_endpoint(
     async with (
         open_http(
             options.url,
-            connections=options.lanes + 1,  # one for the ping
+            connections=options.lanes + 1,  # one connection for the ping
             headers=read_headers(options.headers_file),
             **options.session(NAME),
         ) as http,

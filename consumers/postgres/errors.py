@@ -90,7 +90,7 @@ def translated_connect(failure: BaseException) -> BridgeError | None:
     """Translate a failure to open a connection; None if it is a bug."""
     if isinstance(failure, ValueError):  # ClientConfigurationError is one; a malformed port raises a bare one
         form = "postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
-        if isinstance(failure.__context__, OSError):  # it looked only for ~/.postgresql/root.crt
+        if isinstance(failure.__context__, OSError):  # the driver looked only for ~/.postgresql/root.crt
             form = f"sslmode=verify-full needs a root certificate, {form}?sslmode=verify-full&sslrootcert=FILE"
         return ConfigError(f"the DSN of the database cannot be used: {form}")
     if isinstance(failure, asyncpg.PostgresError):

@@ -81,7 +81,7 @@ class Database:
         """Open a transaction: committed at the end of the block, rolled back if the block raises.
 
         A connection that broke, or failed for a `systemic` reason, is closed. If the block also `calls_services`, as
-        handlers do, a timeout or an OS error may be from those.
+        handlers do, a timeout or an OS error may be from a service.
 
         Raises:
             TransientError: The database is away (`systemic`), or the same statements may succeed later. If the

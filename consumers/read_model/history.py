@@ -18,7 +18,7 @@ _NUL_IN_JSON = rb"\u0000"
 _ACCOUNT_TYPES = frozenset({"prescriber.enrollment_changed", "system.ping"})
 _REQUEST_PREFIX = "req:"
 # `t` is a row of `event`, $3 the horizon. A prescription has ended if nothing is open or a safety signal, and one of
-# its state machines is in a final state. A sent one without any pharmacy event has not ended.  The subqueries yield
+# its state machines is in a final state. A sent one without any pharmacy event has not ended. The subqueries yield
 # scalars, which PostgreSQL looks up by an index. For `exists` it would build a table of all ended ones, again for each
 # few thousand events.
 _ENDED = """

@@ -31,8 +31,8 @@ class RowStatements(NamedTuple):
 
     history: str  # rows of `event`; returns the prescription ids of new ones
     load: str  # prescription ids; returns their rows
-    insert: str  # rows of `prescription`; skips those that exist meanwhile
-    update: str  # the same; skips those that have changed meanwhile
+    insert: str  # rows of `prescription`; skips rows that exist meanwhile
+    update: str  # the same; skips rows that have changed meanwhile
 
 
 def statements(schema: str) -> RowStatements:

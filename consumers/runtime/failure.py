@@ -71,7 +71,7 @@ class Park:
 class Tries:
     """The attempts at one record."""
 
-    attempt: int = 0  # number of attempts, without those in which the record was not at fault
+    attempt: int = 0  # number of attempts, without attempts in which the record was not at fault
     failures: int = 0  # number of all failed attempts
     charged: int = 0  # number of failures that count towards parking
     # `Circuit.passes` at the last failure of the record or the sink; None before the first such failure.

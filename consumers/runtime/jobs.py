@@ -33,7 +33,7 @@ class Jobs:
     group: str
     database: Database
     timeout_s: float  # of one run of a job
-    resource: object = None  # for those that want it
+    resource: object = None  # for jobs that use it
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run every job immediately and then once a period, until `stop` is set."""

@@ -242,7 +242,7 @@ class _UndoneError(Exception):
 
 
 async def _digests(source: Connection | Database, group: str, columns: _Columns) -> dict[tuple[str, ...], str]:
-    """Return the digests of those events that are in the inbox."""
+    """Return the digests of the events that are in the inbox."""
     rows = await source.fetch(_ADMITTED_BEFORE, group, *columns[:2])
     return {(row["source"], row["event_id"]): row["body_sha256"].hex() for row in rows}
 

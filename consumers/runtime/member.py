@@ -297,7 +297,7 @@ class Member:
             log.info("worker.revoked", group=self._group, partitions=len(ours), code=outcome)
 
     def _take_away(self, tps: Collection[TopicPartition]) -> list[AssignedPartition]:
-        """Stop reading these, so that a batch being fetched is dropped; return those that were assigned."""
+        """Stop reading these, so that a batch being fetched is dropped; return the partitions that were assigned."""
         ours = [self._assigned.pop(tp) for tp in list(self._assigned) if tp in tps]
         for each in ours:
             if each.claim is not None:
@@ -457,7 +457,7 @@ class Member:
             await pause(self._finishing, COMMIT_PERIOD_S)
 
     def _settled(self, partitions: Collection[AssignedPartition]) -> dict[TopicPartition, int]:
-        """Return up to where those that are read are settled."""
+        """Return the offset up to which each partition that is read is settled."""
         reading = [(each.tp, self._processor.next_offset(each.tp)) for each in partitions if each.reading]
         return {tp: offset for tp, offset in reading if offset is not None}
 

@@ -144,7 +144,7 @@ class Tally:
             log.warning("record.retried", code=failure.code, attempts=attempt, **self._where(record))
 
     def sink_failed(self, code: str, *, first: bool = False, **where: Any) -> None:
-        """Log a failure of the sink: the `first` of a record, and of the others one a minute."""
+        """Log a failure of the sink: the `first` of a record, and at most one other per minute."""
         now = time.monotonic()
         if first or now >= self._sink_due:
             self._sink_due = now + SINK_LOG_S

@@ -16,7 +16,7 @@ class Preset(NamedTuple):
     parameters: Mapping[str, str]
 
 
-# Module and class; a process loads only those of its sources.
+# Module and class; a process loads only the modules of its sources.
 KINDS: Mapping[str, str] = MappingProxyType(
     {
         "standard_webhooks": "standard_webhooks:StandardWebhooks",

@@ -83,7 +83,7 @@ class Basic(SecretHeader):
         return SharedSecret(b2a_base64(text.encode(), newline=False))
 
     def describe(self) -> str:
-        """Return its name."""
+        """Return the name of the scheme."""
         return BASIC
 
 

@@ -100,7 +100,7 @@ class StandardWebhooks(Scheme):
         return Proof(webhook_id.decode("ascii"), timestamp, slot.name)
 
     def describe(self) -> str:
-        """Return its name and tolerance."""
+        """Return the name and tolerance of the scheme."""
         return f"{NAME}, {age_words(self._tolerance_s)}"
 
 
@@ -123,7 +123,7 @@ def _svix(headers: Mapping[bytes, bytes]) -> tuple[bytes, bytes, bytes]:
 
 
 def _matching_slot(signature: bytes, signed: bytes, *, keys: Sequence[KeySlot], now: float) -> KeySlot | None:
-    """Try every key on every element; malformed elements and those of other schemes never match."""
+    """Try every key on every element; malformed elements, and elements of other schemes, never match."""
     elements = signature.split(b" ")
     shared = [element for element in elements if len(element) == _SHARED_LENGTH]
     public: list[bytes] = []
