@@ -41,7 +41,7 @@ class KeyQueue:
     tries: Tries = field(default_factory=Tries)  # the attempts at `first`
     unreadable: Failure | None = None  # why `first` cannot be read, if the registry does not know its schema
     has_lane: bool = False  # an attempt is in progress and holds a lane
-    held: bool = False  # it waits for the circuit
+    held: bool = False  # waits for the circuit
     task: asyncio.Task[None] | None = None  # the worker's task during an attempt
 
     def end_first(self) -> None:
@@ -52,7 +52,7 @@ class KeyQueue:
         self.tries = Tries()
 
     def cancel(self) -> None:
-        """Cancel its attempt in progress, unless called by that task itself; its partition is void."""
+        """Cancel the attempt in progress, unless called by its own task; the partition is void."""
         if self.task is not None and self.task is not asyncio.current_task():
             self.task.cancel()
 
@@ -79,9 +79,9 @@ class Partition:
         self.wake = asyncio.Event()  # wakes the driver
         self.draining = self.gone = False
         self.stopped: StoppedError | None = None  # why settling was stopped; None while it runs
-        self._in_hand = 0
+        self._in_progress = 0
         self._idle = asyncio.Event()
-        self._moved_at = 0.0
+        self._progress_at = 0.0
 
     @property
     def may_start(self) -> bool:
@@ -91,7 +91,7 @@ class Partition:
     @property
     def busy(self) -> bool:
         """Whether a batch or a record is in progress."""
-        return self._in_hand > 0
+        return self._in_progress > 0
 
     def open(self, offset: int) -> None:
         """Expect records from `offset` on."""
@@ -104,38 +104,38 @@ class Partition:
     def take(self, record: ConsumedRecord, *, now: float) -> bool:
         """Take a record into the window; False if it was settled before."""
         if not self.window.unsettled:
-            self._moved_at = now
+            self._progress_at = now
         return self.window.take(record, now=now)
 
     @contextmanager
     def in_progress(self) -> Iterator[None]:
         """Mark a batch or record as in progress: a drain waits for its end."""
-        self._in_hand += 1
+        self._in_progress += 1
         try:
             yield
         finally:
-            self._in_hand -= 1
-            if not self._in_hand:
+            self._in_progress -= 1
+            if not self._in_progress:
                 self._idle.set()
 
     async def idle(self) -> None:
         """Wait until no batch or record is in progress."""
-        while self._in_hand and not self.gone:
+        while self._in_progress and not self.gone:
             self._idle.clear()
             await self._idle.wait()
 
     def note_progress(self) -> None:
         """Note that a record was settled or released."""
-        self._moved_at = asyncio.get_running_loop().time()
+        self._progress_at = asyncio.get_running_loop().time()
         self.wake.set()
 
     def waits(self, now: float) -> bool:
         """Return whether unsettled records have made no progress for `WAITS_S` though the partition is not stopped."""
         waiting = self.window.unsettled or any(queue.releasing for queue in self.queues.values())
-        return bool(waiting) and not self.stopped and now - self._moved_at > WAITS_S
+        return bool(waiting) and not self.stopped and now - self._progress_at > WAITS_S
 
     async def woken(self) -> None:
-        """Wait for a change: a record came or was settled, or no more may be handled."""
+        """Wait for a change: a record arrived or was settled, or no more may be handled."""
         self.wake.clear()
         await self.wake.wait()
 

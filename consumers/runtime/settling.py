@@ -70,7 +70,7 @@ class Work:
 
     events: list[Sorted] = field(default_factory=list)  # for the handler, in order
     skipped: list[tuple[ConsumedRecord, Skip]] = field(default_factory=list)  # settled without calling the handler
-    # Records of parked keys, in order; they are parked as well.
+    # Records of parked keys, in order; they are parked, too.
     behind: list[ConsumedRecord] = field(default_factory=list)
     # The parked record being released; `events` then has only its event.
     parked: ConsumedRecord | None = None
@@ -181,7 +181,7 @@ class Settling:
         self._count(partition, work, applied)
 
     async def _hold(self, partition: Partition, work: Work, settlement: Settlement) -> None:
-        """Lock the rows that the work depends on: the partition's if it has many records, and those of parked keys."""
+        """Lock the rows that the work depends on: of the partition if there are many records, and of parked keys."""
         if work.handled is None and len(work) > 1:
             await settlement.fence(min(work.offsets))
         for record in work.behind:
