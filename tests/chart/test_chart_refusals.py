@@ -52,7 +52,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
 
 
 def refused(case: str, changes: dict[str, Any], *, major: int) -> list[str]:
-    """Return what is said, one problem a line."""
+    """Return Helm's refusal, one problem a line."""
     values = reduce(lambda values, change: changed(values, *change), changes.items(), load(case))
     with pytest.raises(RefusedError) as caught:
         render(values, major=major)

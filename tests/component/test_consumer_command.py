@@ -27,7 +27,7 @@ NO_HANDLER = "from consumers.api import Consumer\nconsumer = Consumer(name='desk
 
 @pytest.fixture(autouse=True)
 def _nowhere(clean: pytest.MonkeyPatch) -> None:
-    """Settings under which nothing answers."""
+    """Settings with unreachable services."""
     clean.setenv("CONSUMER_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
     clean.setenv("CONSUMER_POSTGRES__DSN", "postgresql://u:s3cret@127.0.0.1:1/d")
 

@@ -17,7 +17,7 @@ EVENTS = (an_event(id="evt_1", source=FIRST.source),)
 
 
 class SlowPublisher:
-    """Takes everything and says nothing about it by itself."""
+    """Accepts every delivery; a test sets the outcomes."""
 
     def __init__(self) -> None:
         self.taken: list[asyncio.Future[Durable]] = []

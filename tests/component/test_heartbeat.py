@@ -23,7 +23,7 @@ NOW = 1_790_000_000.0
 
 
 class Sender:
-    """A heartbeat and the server that it posts to, which gives the answers that are set; each takes a second."""
+    """A heartbeat and its server, with the responses that a test sets; each takes a second."""
 
     heart: Heartbeat
 

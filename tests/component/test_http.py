@@ -83,7 +83,7 @@ async def test_a_turn_takes_a_bounded_size_of_bodies() -> None:
 
 
 class Quiet(StubTransport):
-    """A client that takes nothing, or all, as `taken` says."""
+    """A client that accepts no bytes, or all, as `taken` sets."""
 
     taken = True
     protocol: ClientConnection
@@ -199,7 +199,7 @@ async def test_a_request_is_answered_once_whatever_its_handler_does_later() -> N
 
 
 async def turns() -> None:
-    """Let what has come be served, and its answers be written."""
+    """Let received requests be served, and their responses be written."""
     for _ in range(20):
         await asyncio.sleep(0)
 

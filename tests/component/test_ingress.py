@@ -46,7 +46,7 @@ BODY_MAX = 262_144
 
 @dataclass
 class ScriptedPublisher:
-    """Keeps what it is given; waits for `gate` and fails as `failures` say."""
+    """Stores deliveries; waits for `gate` and fails as set in `failures`."""
 
     published: list[tuple[Delivery, Outcome]] = field(default_factory=list)
     failures: list[Exception] = field(default_factory=list)
@@ -104,7 +104,7 @@ class Ingress:
             return answer.status, await answer.json()
 
     def feed(self, request: bytes) -> ClientConnection:
-        """Have a request come on a connection of its own; what is fed in one turn of the loop is taken together."""
+        """Send a request on a new connection; requests of one turn of the loop are handled together."""
         connection, transport = self.server(), StubTransport()
         transport.closed = connection.connection_lost
         connection.connection_made(transport)
@@ -177,9 +177,8 @@ async def running(
     now: Callable[[], float] = time.time,
     tracing: Any = None,
 ) -> AsyncIterator[Ingress]:
-    """Run one; with `deduplicator` what is taken goes there and not to the scripted publisher.
-
-    Without `sources` there is one, `drx`, with signatures of Standard Webhooks.
+    """Run one; with `deduplicator` deliveries go there instead of the scripted publisher. The default of `sources` is
+    `drx`, with signatures of Standard Webhooks.
     """
     port = free_port()
     metrics = IngressMetrics(CollectorRegistry())

@@ -33,7 +33,7 @@ A_LOOK_S, MANY_LOOKS_S = 0.02, 3.0
 
 
 class SlowSpool(FakeSpool):
-    """A disk that takes a turn of the loop to answer, and keeps nothing aside."""
+    """A disk that responds after one turn of the loop, and sets no records aside."""
 
     async def set_aside(self, partition: tuple[str, int], /, *, code: str) -> bool:
         del partition, code

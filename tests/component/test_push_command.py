@@ -26,7 +26,7 @@ CANARY = "Quintero"
 
 @pytest.fixture(autouse=True)
 def secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Configure a source; nothing waits long for an ingress that is away."""
+    """Configure a source, with short waits for an unreachable ingress."""
     directory = tmp_path / "secrets"
     directory.mkdir()
     (directory / "current").write_text(SECRET)

@@ -23,7 +23,7 @@ MESSAGE_MAX = NARROW_BYTES - 1000  # a batch has a head, too
 
 @dataclass
 class Subject:
-    """A producer, a topic that takes no large records, one that does, and a way to see what they hold."""
+    """A producer, a topic that refuses large records, one that accepts them, and access to their records."""
 
     producer: KafkaProducer
     topic: str

@@ -22,14 +22,11 @@ EACH = 40
 
 
 class Case(NamedTuple):
-    """How often a process dies, most often at the next point, and what happens then.
+    """The kills of a case, usually at successive failpoints, and further faults.
 
-    Attributes:
-        kills: Deaths, at the points in turn.
-        first: The point of the first one.
-        members: Processes that share the partitions while others come and go.
-        frozen: The point at which one is frozen until the group has gone on without it.
-        away_s: Seconds that the directory takes no file, after the circuit has opened.
+    Attributes: kills: Number of kills, at the failpoints in turn. first: The point of the first one. members: Processes
+        that share the partitions while others come and go. frozen: The failpoint at which one is frozen until the group
+        has continued without it. away_s: Seconds without a usable directory, after the circuit has opened.
     """
 
     kills: int = 0

@@ -25,12 +25,12 @@ LATE_S = 9.0
 
 
 class Case(NamedTuple):
-    """How often a process of each group dies, first after an effect and before its commit, or what else happens.
+    """The kills of each group, first after an effect and before its commit, or other faults.
 
     Attributes:
         away_s: How long what they write to is away, after calls have failed; before that it goes away for
             moments, `restarts` times, amid whatever is under way.
-        late: One write in this many is done after its client has given up and written again.
+        late: One write in this many is done after its client's timeout and retry.
     """
 
     what: Literal["fhir", "hl7v2", "workflow"]

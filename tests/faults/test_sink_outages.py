@@ -15,11 +15,11 @@ pytestmark = pytest.mark.kafka
 
 
 class Case(NamedTuple):
-    """How long the service is away or answers pings alone, or how many of a hundred calls it fails.
+    """How long the service is down or responds only to pings, or its percentage of failed calls.
 
     Attributes:
         records: Of one group; each is a call of the service.
-        kills: How many processes of each group die while it answers pings alone.
+        kills: Killed processes of each group while it responds only to pings.
     """
 
     away_s: float = 0.0

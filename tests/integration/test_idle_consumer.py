@@ -21,7 +21,7 @@ async def handle(event, context): ...
 
 @pytest.fixture
 async def desk(postgres: str, tmp_path: Path) -> Run:
-    """Run a command for it; its tables are there, and nothing says where it begins."""
+    """Run a command for it; its tables exist, but it has no position."""
     package = install_code(tmp_path, "desk", CODE)
     servers = f"127.0.0.1:{free_port()}"
     env = consumer_environment(bootstrap_servers=servers, dsn=postgres, env=package, KAFKA__OFFSET_RESET="none")

@@ -262,11 +262,9 @@ async def test_an_ingress_works_with_its_acls_and_spools_without_them(secured: S
 
 
 class Tokens(BaseHTTPRequestHandler):
-    """A token endpoint that knows the users, and says how often it was asked.
+    """A token endpoint with the users, which counts requests.
 
-    Attributes:
-        refuses: Status of every answer, if it is not well.
-        lifetime_s: Of a token.
+    Attributes: refuses: Error status of every response, if set. lifetime_s: Of a token.
     """
 
     asked: ClassVar[list[bytes]] = []

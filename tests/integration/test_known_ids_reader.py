@@ -245,7 +245,7 @@ async def test_a_client_that_dies_is_replaced(topics: Topics) -> None:
 
 
 def kill_client(tail: Tail) -> None:
-    """End what fetches, as a bug in the library does: the task has an exception that nobody looks at."""
+    """End the fetcher, like a bug in the library: its task has an exception that is never retrieved."""
     tail._consumer._fetcher._fetch_task.cancel()
 
 

@@ -50,7 +50,7 @@ PARKED: Mapping[str, tuple[str, str, str]] = {
 
 @dataclass
 class Narrator(Seen):
-    """Sends marked deliveries to an ingress and takes down all that is answered.
+    """Sends marked deliveries to an ingress and stores all responses.
 
     Attributes:
         replies: Webhook id to its answer.
@@ -140,7 +140,7 @@ async def _park(told: Narrator) -> None:
 
 
 async def _be_refused(told: Narrator) -> None:
-    """What nobody has proved is nobody's to repeat: its id and its path neither."""
+    """Check that id and path of an unverified delivery appear nowhere."""
     body = json.dumps(told.document("evt_forged").document).encode()
     await told.deliver(told.text(), body, webhook_signature=f"v1,{told.text()}")
     await told.deliver(told.text(), body, webhook_timestamp=told.text())

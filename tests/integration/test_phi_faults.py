@@ -48,7 +48,7 @@ def look_at(process: ServiceProcess, seen: Seen) -> None:
 
 
 async def send_all(session: aiohttp.ClientSession, ingress: IngressProcess, seen: Seen, name: str) -> str:
-    """Send what is accepted, what is parked for its content and for its id, and what is refused; return the answers."""
+    """Send deliveries to be accepted, parked for content and for id, and refused; return the responses."""
     body, other = (json.dumps(seen.document(name).document).encode() for _ in range(2))
     answers = []
     for webhook_id, content, headers in (

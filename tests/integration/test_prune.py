@@ -135,7 +135,7 @@ async def test_a_question_that_matches_no_prescription_stays_until_it_is_answere
 
 
 async def pruned(model: ReadModel) -> list[str]:
-    """Delete what the condition lets go, whenever it came; return what is left, in order."""
+    """Delete events that the condition allows, of any age; return the remaining ones in order."""
     rows = prunable(model.schema)
     where = f"{rows.condition} and t.{rows.time} between $1 and $2"
     delete = f"delete from {rows.table} where ctid = any (array(select t.ctid from {rows.table} t where {where}))"  # noqa: S608 - of ours

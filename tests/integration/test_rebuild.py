@@ -25,7 +25,7 @@ _STATE = "select to_jsonb(p) - 'updated_at' from {schema}.prescription p order b
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A topic with events in it, and a read model of its own for them that nobody runs yet."""
+    """A topic with events, and a read model for them that does not run yet."""
 
     directory: Path
     bootstrap_servers: str

@@ -54,7 +54,7 @@ def write(cluster: Cluster, topic: str, records: Sequence[tuple[str, bytes | Non
 
 @pytest.fixture
 def topic(cluster: Cluster, topics: Topics) -> str:
-    """Hold an event, a tombstone, and three kinds of what is not ours, of two keys."""
+    """Create a topic with an event, a tombstone, and three kinds of foreign records, of two keys."""
     name = topics.fresh()
     write(
         cluster,

@@ -21,7 +21,7 @@ FIRING = 'group by (alertname, severity) (ALERTS{alertstate="firing"})'
 
 
 def groups_for(case: Case) -> list[Group]:
-    """Return the rules that the case is looked at by: those of one group, or all that its changes can alter.
+    """Return the rules of a case: those of one group, or all that its changes can affect.
 
     A rule that reads nothing that the case changes, also not by way of a recorded series, says the same as at that time
     in a case that has all rules and no changes: nothing fires. What is left takes promtool a tenth of the time.

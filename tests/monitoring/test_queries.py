@@ -53,7 +53,7 @@ def test_every_metric_is_asked_for_somewhere() -> None:
 
 
 def closed_list(name: str, label: str) -> set[str]:
-    """Return what a label of a series can say; nothing where that is open, of one kind of process at least."""
+    """Return the values of a series' label; empty if they are open in any kind of process."""
     sets = [SETS[each.labels[label]] for each in PROMISES if name in each.series and label in each.labels]
     return {value for values in sets for value in values} if all(isinstance(each, list) for each in sets) else set()
 

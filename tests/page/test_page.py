@@ -75,7 +75,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def page(stack: Stack, browser: Any) -> Iterator[Any]:
-    """Open the page; nothing on it may fail, or ask the browser to run what it forbids."""
+    """Open the page; no request or script on it may fail or violate its policy."""
     yield from opened(browser, stack.endpoints["page"])
 
 

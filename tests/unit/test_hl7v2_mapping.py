@@ -73,7 +73,7 @@ def sample(name: str) -> Event:
 
 
 def demand_valid(made: Message) -> None:
-    """Have it judged by hl7apy, which demands a quantity of a fill also where nothing has told it."""
+    """Validate it with hl7apy, which requires the quantity of a fill even if it is unknown."""
     text = re.sub(r"(RXD\|[^|]*\|[^|]*\|[^|]*)\|\|", r"\1|0|", made.text)
     parse_message(text, validation_level=VALIDATION_LEVEL.STRICT, find_groups=True).validate()
 

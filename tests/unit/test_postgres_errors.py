@@ -89,7 +89,7 @@ def test_a_connection_that_cannot_be_had_is_systemic(failure: Exception, code: s
 
 
 class _Mute:
-    """A pool of one connection that answers nothing."""
+    """A pool of one connection that never responds."""
 
     def __init__(self, failure: OSError) -> None:
         self.terminated = False

@@ -47,7 +47,7 @@ WORDS = ("decision", "reason", "fill_status", "fulfillment_status", "shipment_st
 
 
 class Pen:
-    """Writes facts that know nothing of each other; in some histories of few words, so that all may agree."""
+    """Writes independent facts; in some histories with few values, so that they may agree."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng

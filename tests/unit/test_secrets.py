@@ -33,7 +33,7 @@ def secret_of(slot: KeySlot) -> bytes:
 
 
 class Watched:
-    """A directory with slot files, its watcher, and what the watcher told."""
+    """A directory with slot files, its watcher, and the watcher's reports."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -41,7 +41,7 @@ def heal(disk: FaultDisk) -> None:
 
 
 async def assert_all_is_found(directory: Path, expected: list[int]) -> None:
-    """Start again on a disk that is well: what was missing is there, and nothing was damaged."""
+    """Start again on a working disk: missing records are there, and none is damaged."""
     async with open_spool(directory) as again:
         assert await again.head() == ordinals(again.found) == expected
         assert again.value("unread_segments") == 0

@@ -123,7 +123,7 @@ class Reading:
         self.kept.found.append(entry)
 
     def passed_over(self) -> None:
-        """Know nothing of what is only spooled."""
+        """Know no ids that are only spooled."""
 
 
 async def test_a_payload_of_another_layout_is_kept_for_the_version_that_reads_it(tmp_path: Path) -> None:

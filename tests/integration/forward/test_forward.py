@@ -75,7 +75,8 @@ async def never_ends(request: web.BaseRequest) -> web.StreamResponse:
 
 @dataclass
 class Script:
-    """Acts by script, one act for each POST; what follows is taken. A GET is answered as the next POST would be."""
+    """Follows a script, one step for each POST; later requests are accepted. A GET gets the response of the next POST.
+    """
 
     acts: list[Act]
     posts: list[tuple[str, bytes, dict[str, str]]] = field(default_factory=list)

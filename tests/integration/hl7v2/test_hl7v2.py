@@ -61,13 +61,13 @@ def control_id(message: Any) -> str:
 
 @dataclass
 class Receiver:
-    """A server whose acts come by script, one for each message; what follows is acknowledged.
+    """A server that follows a script, one step for each message; later messages are acknowledged.
 
     Attributes:
         taken: Messages that were acknowledged, in order.
-        tried: Every message that came, as text.
-        connections: How many were opened.
-        at_once: The most that were open at one time.
+        tried: Every received message, as a string.
+        connections: Number of opened connections.
+        at_once: Maximum of open connections at one time.
     """
 
     acts: list[Act] = field(default_factory=list)
