@@ -177,8 +177,9 @@ async def running(
     now: Callable[[], float] = time.time,
     tracing: Any = None,
 ) -> AsyncIterator[Ingress]:
-    """Run one; with `deduplicator` deliveries go there instead of the scripted publisher. The default of `sources` is
-    `drx`, with signatures of Standard Webhooks.
+    """Run one; with `deduplicator` deliveries go there instead of the scripted publisher.
+
+    The default of `sources` is `drx`, with signatures of Standard Webhooks.
     """
     port = free_port()
     metrics = IngressMetrics(CollectorRegistry())

@@ -75,8 +75,7 @@ async def never_ends(request: web.BaseRequest) -> web.StreamResponse:
 
 @dataclass
 class Script:
-    """Follows a script, one step for each POST; later requests are accepted. A GET gets the response of the next POST.
-    """
+    """Follows a script, a step for each POST, then accepts requests. A GET gets the next POST's response."""
 
     acts: list[Act]
     posts: list[tuple[str, bytes, dict[str, str]]] = field(default_factory=list)
