@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # The tests start a thousand processes: without compiled files each would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: actionlint setup demo test test-tools compiled-tests check budget lint promtool fault-tools alert-tools lock chart engines clients page fhir-server hl7-server temporal-server otelcol peers audit bench docs faults fuzz release release-sign release-tools mutants simulate test-docker test-postgres
+.PHONY: actionlint setup demo test test-tools compiled-tests check budget lint promtool fault-tools alert-tools lock chart engines clients page fhir-server hl7-server temporal-server otelcol peers audit bench docs faults fuzz release release-sign release-tools mutants simulate simulate-consumers test-docker test-postgres
 
 # A line for each step: pip is silent, and takes minutes on a slow line.
 define install
@@ -138,11 +138,12 @@ faults: setup fault-tools alert-tools
 
 # Coverage-guided fuzzing, this many executions over all targets; a short run is part of `check`. Linux only.
 FUZZ_EXECUTIONS ?= 1000000
-# Simulated worlds of the ingress, each defined by its seed: N of them, starting with seed FIRST, or one: SIMULATE="--seed 7".
+# Simulated worlds of the ingress or of consumers, each defined by its seed: N of them, starting with seed FIRST, or one:
+# SIMULATE="--seed 7".
 N ?= 1000
 FIRST ?= 1
-simulate: $(INSTALLED)
-	$(BIN)/python -m tests.simulation $(or $(SIMULATE),--seeds $(N) --first $(FIRST))
+simulate simulate-consumers: $(INSTALLED)
+	$(BIN)/python -m tests.simulation $(and $(findstring consumers,$@),--consumers) $(or $(SIMULATE),--seeds $(N) --first $(FIRST))
 
 # Thousands of small changes of the pure modules, each of which the tests must find; takes hours. Some modules:
 # MUTANTS="bridge.spool.* consumers.conditions".

@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import cache, lru_cache, partial
+from heapq import heappop, heappush
+from math import ceil
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -39,11 +41,11 @@ from tests.postgres import execute
 from tests.simulation import story
 from tests.simulation.effects import Effects
 from tests.simulation.group import SESSION_S, Group, Member
-from tests.simulation.kafka import Kafka
 from tests.simulation.loop import Process
 from tests.simulation.operators import Act, Plan
 from tests.simulation.operators import make_plan as ingress_plan
 from tests.simulation.postgres import Postgres, Server
+from tests.simulation.promises import Broken, Promises, Where
 from tests.simulation.sinks import DECODER, GROUPS, TABLES, Sinks
 from tests.simulation.world import World
 
@@ -52,8 +54,7 @@ PHASE_S = 40.0
 LONGEST_S = 60.0  # that a fault lasts
 REST_S = 900.0
 # Worlds that share the log of one world of the ingress, each a part of it.
-WORLDS_OF_A_LOG = 20
-RECORDS = 60
+WORLDS_OF_A_LOG = 6
 POISONED = 0.02
 WORKERS = 2  # of each group
 CLUSTER = "here"
@@ -114,37 +115,49 @@ def make_plan(seed: int) -> Plan:
             at = rng.uniform(0, PHASE_S) if rng.random() < 0.3 else around + rng.expovariate(0.4)
             acts.append(Act(phase, round(min(at, PHASE_S), 3), kind, KINDS[kind](rng)))
         bursts = rng.choice((1, 6, 30))
-        count = RECORDS // PHASES // bursts
-        acts += [Act(phase, round(rng.uniform(0, PHASE_S), 3), "records", (count,)) for _ in range(bursts)]
+        share = 1 / PHASES / bursts
+        acts += [Act(phase, round(rng.uniform(0, PHASE_S), 3), "records", (share,)) for _ in range(bursts)]
     acts.sort(key=lambda act: act[:3])
     return Plan(seed, 0, 0.0, spooling=False, kinds=[*dict.fromkeys(kinds)], acts=acts)
 
 
 @lru_cache(maxsize=1)
-def _log_of(seed: int) -> Sequence[ConsumedRecord]:
-    """Return the records of a world of the ingress, in the order of time."""
-    found: list[Kafka] = []
+def _world_of(seed: int) -> tuple[Sequence[ConsumedRecord], Mapping[Where, str], Sequence[Broken]]:
+    """Run a world of the ingress: its records in the order of time, what it has acknowledged, what it has broken."""
+    found: list[Promises] = []
     story.run(ingress_plan(seed), look=found.append)
     stored = [
         (at.visible_at, ConsumedRecord(*partition.tp, n, at.timestamp_ms, at.key, at.value, at.headers))
-        for partition in found[0].partitions()
+        for partition in found[0].kafka.partitions()
         for n, at in enumerate(partition.records)
         if partition.tp.topic != UNRECOGNIZED_TOPIC
     ]
-    return [record for _, record in sorted(stored, key=lambda each: (each[0], each[1][:3]))]
+    records = [record for _, record in sorted(stored, key=lambda each: (each[0], each[1][:3]))]
+    return records, found[0].acknowledged, found[0].broken
 
 
-def _part(log: Sequence[ConsumedRecord], plan: Plan) -> Sequence[ConsumedRecord]:
-    """Return some records of a log as one of their own; the value of a few may be one that nobody can read."""
+def _keys(records: Sequence[ConsumedRecord], number: int) -> set[bytes]:
+    """Return the keys of one part of a log; parts have about the same number of records."""
+    parts: list[tuple[int, int, set[bytes]]] = [(0, each, set()) for each in range(WORLDS_OF_A_LOG)]
+    for key, count in sorted(
+        Counter(each.key or b"" for each in records).items(), key=lambda each: (-each[1], each[0])
+    ):
+        size, part, keys = heappop(parts)
+        heappush(parts, (size + count, part, keys | {key}))
+    return next(keys for _, part, keys in parts if part == number)
+
+
+def _part(log: Sequence[ConsumedRecord], keys: set[bytes], plan: Plan) -> Sequence[ConsumedRecord]:
+    """Return the records of some keys as a log of their own; a few may have a value that nobody can read."""
     rng = random.Random(f"{plan.seed} part")  # noqa: S311 - of the seed
-    first = rng.randrange(max(1, len(log) - RECORDS))
     ends: Counter[TopicPartition] = Counter()
     found = []
-    for each in log[first : first + RECORDS]:
+    for each in log:
         tp = TopicPartition(*each[:2])
-        value = b"\xffpoison" if "poison" in plan.kinds and rng.random() < POISONED else each.value
-        found.append(ConsumedRecord(*tp, ends[tp], each.timestamp_ms, each.key, value, each.headers))
-        ends[tp] += 1
+        if each.key in keys:
+            value = b"\xffpoison" if "poison" in plan.kinds and rng.random() < POISONED else each.value
+            found.append(ConsumedRecord(*tp, ends[tp], each.timestamp_ms, each.key, value, each.headers))
+            ends[tp] += 1
     return found
 
 
@@ -251,13 +264,16 @@ class Scene:
 
     def __init__(self, world: World, plan: Plan, server: Server) -> None:
         self.world, self.plan = world, plan
-        self.log = _part(_log_of(plan.seed // WORLDS_OF_A_LOG), plan)
+        records, acknowledged, self.before = _world_of(plan.seed // WORLDS_OF_A_LOG)
+        keys = _keys(records, plan.seed % WORLDS_OF_A_LOG)
+        self.log = _part(records, keys, plan)
+        self.acknowledged = [where for where, key in acknowledged.items() if key.encode() in keys]
         self.given = 0
         self.postgres = Postgres(world, server)
         self.database = self.postgres.database(2)  # of operators
         self.sinks = Sinks(world, {name: share for name, share in HABITS.items() if name in plan.kinds})
         self.effects = Effects(self)
-        self.logs: dict[TopicPartition, list[ConsumedRecord]] = {TopicPartition(*each[:2]): [] for each in self.log}
+        self.logs: dict[TopicPartition, list[ConsumedRecord]] = {TopicPartition(*each[:2]): [] for each in records}
         self.groups: dict[str, Group] = {}
         for name in GROUPS:
             topics = self.sinks.build(name)[0].topics
@@ -286,9 +302,9 @@ class Scene:
         else:
             getattr(self, f"_{act.kind}")(*act.args)
 
-    def _records(self, count: int) -> None:
+    def _records(self, share: float) -> None:
         """Append records to the log."""
-        given = self.log[self.given : self.given + count]
+        given = self.log[self.given : self.given + ceil(share * len(self.log))]
         self.given += len(given)
         for each in given:
             self.logs[TopicPartition(*each[:2])].append(each)
@@ -341,9 +357,9 @@ class Scene:
         self._operate(operator.resume(self.database, group, ANN))
 
     def _park(self, group: str, chance: float) -> None:
-        topic, partition, _, _, key, *_ = self.log[int(chance * len(self.log))]
-        name = (key or b"").decode()
-        self._operate(operator.park(self.database, group, topic, name, partition=partition, by=ANN))
+        for topic, partition, _, _, key, *_ in self.log[int(chance * len(self.log)) :][:1]:
+            name = (key or b"").decode()
+            self._operate(operator.park(self.database, group, topic, name, partition=partition, by=ANN))
 
     def _skip(self, group: str, chance: float, *, whole: bool = False) -> None:
         rows = self.postgres.server.rows(_PARKED.format("true"), group)
@@ -397,7 +413,7 @@ class Scene:
             if phase == PHASES - 1 or self.plan.seed % 2:
                 await asyncio.sleep(max(0.0, self.heals_at - loop.time()))
                 await self._calm()
-        self._records(RECORDS)
+        self._records(1.0)
         await self._calm()
         self.effects.judge_parked()
         self.sinks.mended = True
@@ -466,7 +482,7 @@ def _server(dsn: str, process: int) -> Server:
 def run(plan: Plan, *, dsn: str, verbose: bool = False) -> story.Ran:
     """Run a world to its end, on empty tables of a server."""
     server = _server(dsn, os.getpid())
-    _log_of(plan.seed // WORLDS_OF_A_LOG)
+    _world_of(plan.seed // WORLDS_OF_A_LOG)
     began = time.process_time()
     random.seed(plan.seed)
     server.empty()

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from bridge.errors import DecodeError
 from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
+from bridge.kafka.record import identity_of
 from bridge.runtime.logging import Line, render
 from consumers.read_model.history import prescription_of
 from tests.oracle.states import COLUMNS, expected_state
 from tests.simulation.dialects import MARKER
 from tests.simulation.loop import PROCESS
-from tests.simulation.promises import BUGS, Broken
+from tests.simulation.promises import BUGS, Broken, Where, places_of
 from tests.simulation.sinks import DECODER, GROUPS, GUILTY, Effect
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 # The name of each promise, and what breaks it.
 EFFECTS: Mapping[str, str] = {
     "applied": "an event that a consumer has neither applied nor parked, and that no operator gave up",
+    "acknowledged": "an event that a sender was answered 2xx for, and that a consumer has not applied",
     "applied_once": "an event with two effects in PostgreSQL, or one that an operator had given up",
     "applied_in_order": "an effect of a key before that of an earlier record of the key",
     "parked_at_fault": "a key that is parked, and none of whose events is at fault",
@@ -36,7 +38,7 @@ class Effects:
 
     def __init__(self, scene: "Scene") -> None:
         self._scene = scene
-        self.broken: list[Broken] = []
+        self.broken = [*scene.before]
         self.names = EFFECTS.keys() | {"no_bug", "no_phi"}
 
     def note(self, promise: str, *what: object) -> None:
@@ -103,6 +105,7 @@ class Effects:
     def judge(self) -> None:
         """Check the end, when no record is parked any more."""
         self._judge_applied(set())
+        self._judge_acknowledged()
         self._judge_state()
 
     def _effects(self, group: str) -> Sequence[Effect]:
@@ -131,7 +134,7 @@ class Effects:
         for group in GROUPS:
             effects = self._effects(group)
             counts = Counter(each.event_id for each in effects)
-            given_up = {event_id for (event_id,) in self._rows(_GIVEN_UP, group)}
+            given_up = self._given_up(group)
             records: dict[str, list[ConsumedRecord]] = defaultdict(list)
             for each in self._wanted(group):
                 records[each.header("ce_id")].append(each)
@@ -148,6 +151,23 @@ class Effects:
             if counts:
                 self.note("applied", group, "has what nobody sent", *counts)
             self._judge_order(group, effects)
+
+    def _judge_acknowledged(self) -> None:
+        """Follow each event from the response to its sender into every consumer that wants it."""
+        ids: dict[Where, set[str]] = defaultdict(set)
+        for each in self._scene.log:
+            identity = identity_of(each.headers)
+            for where in places_of(identity) if identity else ():
+                ids[where].add(each.header("ce_id"))
+        for group in GROUPS:
+            done = {each.event_id for each in self._effects(group)} | self._given_up(group)
+            passed = _ids(self._scene.log) - _ids(each for each in self._wanted(group) if _value(each) is not None)
+            for where in self._scene.acknowledged:
+                if not ids[where] & (done | passed):
+                    self.note("acknowledged", group, "lacks", *where)
+
+    def _given_up(self, group: str) -> set[str]:
+        return {event_id for (event_id,) in self._rows(_GIVEN_UP, group)}
 
     def _judge_order(self, group: str, effects: Sequence[Effect]) -> None:
         last: dict[Any, int] = defaultdict(int)
@@ -177,6 +197,10 @@ class Effects:
             if row is None or found != expected or row["events"] != len(events[key]):
                 different = {n: (found[n], expected[n]) for n in COLUMNS if found[n] != expected[n]}
                 self.note("state", key, different, row and row["events"], len(events[key]))
+
+
+def _ids(records: Iterable[ConsumedRecord]) -> set[str]:
+    return {each.header("ce_id") for each in records}
 
 
 def _value(record: ConsumedRecord) -> Any:

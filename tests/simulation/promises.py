@@ -108,6 +108,8 @@ class Promises:
         self._found: dict[tuple[str, str], float] = {}  # when a process has found damage in a segment
         self._late: dict[tuple[str, str], set[Where]] = defaultdict(set)
         self._behind: dict[str, float] = {}  # when a drain of a process last went on without the end of the log
+        # Events of which a response claims that they are in the log, with their keys; known once they have been judged.
+        self.acknowledged: dict[Where, str] = {}
         self._forgot: dict[str, float] = {}  # when a process last forgot the ids of what is in its spool
         self.senders.on_answer = self.answered
         self.kafka.on_write = self.written
@@ -175,7 +177,7 @@ class Promises:
             key = keys.opening.get(record.head.key_id)
             entry = unseal(content[record.offset : end], key) if key else None
             if entry is not None and (at is None or record.offset <= at < end):
-                found.update(_places(from_entry(entry).identity))
+                found.update(places_of(from_entry(entry).identity))
         return found
 
     def turned(self, host: Host, path: Path, before: bytes, at: int) -> None:
@@ -196,7 +198,7 @@ class Promises:
             if identity is None:
                 self.note("not_forged", "a record without identity in", *partition.tp)
                 continue
-            for each in _places(identity):
+            for each in places_of(identity):
                 self._written.setdefault(each, record.visible_at)
             self.world.note("kafka", "takes", identity.id, identity.reason, "in", *partition.tp)
             for name, content in record.headers:
@@ -298,7 +300,7 @@ class Promises:
                 if identity is None:
                     continue
                 key = record.key.decode()
-                tps = _places(identity)
+                tps = places_of(identity)
                 is_parked = partition.tp.topic == UNRECOGNIZED_TOPIC
                 if is_parked and (identity.source, identity.body_sha256) not in sent:
                     self.note("not_forged", identity.id, "in", *partition.tp)
@@ -318,11 +320,11 @@ class Promises:
             for name in names_of(host.disk, SPOOL):
                 entry = read_aside(host.disk, SPOOL, name, keys.opening).entry
                 if not isinstance(entry, str):
-                    found.update(_places(from_entry(entry).identity))
+                    found.update(places_of(from_entry(entry).identity))
         return found
 
     def _judge_answers(self, seen: Mapping[Where, Sequence[Seen]]) -> None:
-        kept = self._aside() | seen.keys()
+        aside = self._aside()
         bodies: dict[tuple[str, str], set[str]] = defaultdict(set)
         for attempt in self.senders.attempts:
             bodies[attempt.delivery.source, attempt.delivery.id].add(attempt.delivery.sha256)
@@ -338,8 +340,15 @@ class Promises:
                 self.note("answers", attempt.outcome, delivery)
             for event in self._due(attempt):
                 where = where_of(delivery, event)
-                if where not in kept and not self._is_lost(attempt, where):
-                    self.note("not_lost", attempt.outcome, delivery, event.id, "at", attempt.start)
+                if where not in aside and not self._is_lost(attempt, where):
+                    self._acknowledge(where, event.key, seen)
+                    if where not in seen:
+                        self.note("not_lost", attempt.outcome, delivery, event.id, "at", attempt.start)
+
+    def _acknowledge(self, where: Where, key: str, seen: Mapping[Where, Sequence[Seen]]) -> None:
+        """Note an event that consumers must find, unless its topic was deleted with it."""
+        if where not in seen or any(each.partition not in self.kafka.buried for each in seen[where]):
+            self.acknowledged[where] = key
 
     def _judge_parked(self, attempt: Attempt, seen: Mapping[Where, Sequence[Seen]], *, is_rivalled: bool) -> None:
         """What is parked stands in its topic, for a reason that holds; a replay has made events of what was unknown."""
@@ -356,6 +365,7 @@ class Promises:
             self.note("answers", "parked", reason, delivery)
         if reason == "unknown_type" and "drx.unrecognized.v1" not in self.operators.emptied:
             for event in delivery.events:
+                self._acknowledge(where_of(delivery, event), event.key, seen)
                 if where_of(delivery, event) not in seen:
                     self.note("mendable", delivery, event.id)
 
@@ -532,7 +542,7 @@ def _is_behind(one: Sequence[Seen] | None, two: Sequence[Seen] | None) -> bool:
     return bool(one and two and one[0].partition is two[0].partition and one[0].offset > two[0].offset)
 
 
-def _places(identity: Identity) -> Sequence[Where]:
+def places_of(identity: Identity) -> Sequence[Where]:
     """Return the lookup keys of a record: id and body, id alone, body alone."""
     source = f"parked {identity.source}" if identity.reason else identity.source
     return (

@@ -47,8 +47,8 @@ class Ran:
     took_s: float
 
 
-def run(plan: Plan, *, verbose: bool = False, look: Callable[[Kafka], object] = id) -> Ran:
-    """Run a world to its end, and call `look` with its log."""
+def run(plan: Plan, *, verbose: bool = False, look: Callable[[Promises], object] = id) -> Ran:
+    """Run a world to its end, and call `look` with its judge."""
     began = time.process_time()
     random.seed(plan.seed)
     world = World(plan.seed, verbose=verbose)
@@ -74,7 +74,7 @@ def run(plan: Plan, *, verbose: bool = False, look: Callable[[Kafka], object] = 
         finally:
             log.put, log.least = before
             world.loop.bury()
-        look(kafka)
+        look(promises)
     sent = sum(act.kind == "send" for act in plan.acts)
     took_s = time.process_time() - began
     return Ran(plan, promises.broken, world.trace, world.lines, sent, len(senders.attempts), world.at_s, took_s)
