@@ -126,13 +126,13 @@ class FakeSpool(Spool):
         self.aside.append(self.kept[partition].pop(0))
         return True
 
-    def append(self, entries: Sequence[Entry]) -> asyncio.Future[None]:
+    async def append(self, entries: Sequence[Entry]) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._held is None:
             self._settle(entries, future)
         else:
             self._held.append((entries, future))
-        return future
+        await future
 
     async def peek(self, partition: tuple[str, int], *, most: int, most_bytes: int) -> list[Entry]:
         del most_bytes

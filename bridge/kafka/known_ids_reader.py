@@ -61,7 +61,6 @@ class _Topic:
 
     name: str
     positions: dict[int, int] = field(default_factory=dict)  # by partition, the offset of the next record
-    ends: dict[int, int] = field(default_factory=dict)  # by partition, the last known end of the log
     targets: dict[int, _End] = field(default_factory=dict)  # by partition, a known end not reached yet
     # By partition, monotonic time such that all records written before it have been read.
     current_at: dict[int, float] = field(default_factory=dict)
@@ -91,7 +90,7 @@ class _Topic:
         """Note the ends of the log reported by brokers."""
         for partition, (response, end) in responses.items():
             if self.responses.get(partition) != response:
-                self.responses[partition], self.answered_at, self.ends[partition] = response, now, end
+                self.responses[partition], self.answered_at = response, now
                 self.targets.setdefault(partition, _End(end, now))
             target = self.targets.get(partition)
             if target is not None and self.positions[partition] >= target.end:

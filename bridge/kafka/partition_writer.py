@@ -448,12 +448,10 @@ class PartitionWriter:
 
     def _append(self, records: list[Pending]) -> None:
         """Append records to the spool, after all earlier appends, since tasks start in order."""
-        append = asyncio.get_running_loop().create_task(self._spool_all(records))
+        entries = [pending.accepted.to_entry() for pending in records]
+        append = asyncio.get_running_loop().create_task(self._spool.append(entries))
         self.appends[append] = records
         append.add_done_callback(self._appended)
-
-    async def _spool_all(self, records: list[Pending]) -> None:
-        await self._spool.append([pending.accepted.to_entry() for pending in records])
 
     def _appended(self, append: asyncio.Task[None]) -> None:
         records = self.appends.pop(append, None)  # None if abandoned by `_leave_spool`

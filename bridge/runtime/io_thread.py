@@ -31,15 +31,9 @@ class IOThread:
         while call := self._calls.get():
             work, outcome = call
             if outcome.set_running_or_notify_cancel():
-                _run(work, outcome)
+                try:
+                    outcome.set_result(work())
+                except BaseException as exc:  # noqa: BLE001 - the caller must get any exception
+                    outcome.set_exception(exc)
             # Otherwise the last group of payloads would stay in memory until the next call.
             del call, work, outcome
-
-
-def _run(work: Callable[[], Any], outcome: Future[Any]) -> None:
-    try:
-        result = work()
-    except BaseException as exc:  # noqa: BLE001 - the caller must get any exception
-        outcome.set_exception(exc)
-    else:
-        outcome.set_result(result)

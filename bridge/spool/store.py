@@ -20,7 +20,7 @@ Two threads do the blocking disk operations: one writes, one reads. Everything e
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from pathlib import Path
@@ -312,18 +312,16 @@ class Spool:
         """Return when the oldest entry was accepted, in Unix milliseconds; 0 if there is none."""
         return self._index.oldest_ms()
 
-    def append(self, entries: Sequence[Entry]) -> Awaitable[None]:
-        """Append entries in order; the awaitable ends when all are durable, or raises `NotDurableError` if none is."""
+    async def append(self, entries: Sequence[Entry]) -> None:
+        """Append entries in order; return when all are durable, or raise `NotDurableError` if none is."""
         if not entries:
             raise ValueError(entries)
         size = sum(map(sealed_size, entries))
         if not self.code and not self._availability.has_room(self._commits.size + size):
             self._availability.refuse(FULL)
-        if not self.code:
-            return self._commits.put(entries, size)
-        refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        refused.set_exception(NotDurableError(self.code))
-        return refused
+        if self.code:
+            raise NotDurableError(self.code)
+        await self._commits.put(entries, size)
 
     async def peek(self, partition: SpoolPartition, *, most: int, most_bytes: int) -> list[Entry]:
         """Return the first entries of a partition; empty if it has none or cannot be read now.
@@ -435,11 +433,9 @@ class NoSpool:
         """Nothing is held."""
         return 0
 
-    def append(self, _entries: Sequence[Entry], /) -> asyncio.Future[None]:
+    async def append(self, _entries: Sequence[Entry], /) -> None:
         """Refuse all entries."""
-        refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        refused.set_exception(NotDurableError(self.code))
-        return refused
+        raise NotDurableError(self.code)
 
     async def peek(self, _partition: tuple[str, int], /, *, most: int, most_bytes: int) -> list[Entry]:
         """Nothing is held."""

@@ -173,15 +173,15 @@ class ForgetfulKnownIds(FakeKnownIds):
 
 
 class RaisingSpool(SlowSpool):
-    """Raises at every third call, at once instead of by its future."""
+    """Raises at every third call."""
 
     calls = 0
 
-    def append(self, entries: Sequence[Entry], /) -> asyncio.Future[None]:
+    async def append(self, entries: Sequence[Entry], /) -> None:
         self.calls += 1
         if self.calls % 3 == 0:
             raise TypeError
-        return super().append(entries)
+        await super().append(entries)
 
 
 async def test_it_survives_whatever_its_known_ids_and_its_disk_raise() -> None:
