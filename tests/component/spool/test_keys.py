@@ -154,7 +154,7 @@ async def test_what_a_lost_key_sealed_is_given_up_only_on_request_and_kept(direc
     take_away(keys, "previous")
     async with open_spool(directory, key_dir=keys) as again:
         await again.put(4)
-        with pytest.raises(ConfigError, match="nothing is sealed"):
+        with pytest.raises(ConfigError, match="nothing is encrypted"):
             spool.main([*words, "no key"], standalone_mode=False)
         await again.spool.tend()
         assert (again.value("locked_records"), damaged(directory)) == (3, [])

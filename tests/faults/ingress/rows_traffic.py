@@ -76,6 +76,9 @@ async def returning(scene: Scene) -> None:
     for number in numbers:
         bodies = [orjson.dumps({"QueueID": number, "Status": state}) for state in ("Packed", "Approved", "Packed")]
         connections = [await asyncio.open_connection("127.0.0.1", urlsplit(scene.ingress.url).port) for _ in bodies]
+        for reader, writer in reversed(connections):  # epoll reports them in their order: one just read stays ahead
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await asyncio.wait_for(reader.readuntil(b"}"), PATIENCE_S)
         scene.ingress.freeze()
         for (_, writer), body in zip(connections, bodies, strict=True):
             head = f"POST /webhooks/{name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Webhook-Secret: {secret}\r\n"
