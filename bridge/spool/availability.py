@@ -18,7 +18,6 @@ class Availability:
     """Whether entries are accepted, and why not; initially closed."""
 
     def __init__(self, metrics: IngressMetrics, *, directory: Path, capacity_bytes: int, index: Index) -> None:
-        self._gauge = metrics.spool_available
         self._corrupt = metrics.spool_corrupt_records
         self._directory = directory
         self._capacity_bytes = capacity_bytes
@@ -28,7 +27,7 @@ class Availability:
         self.is_stalled = False  # the current group commit takes too long
         self.disk_free_bytes = capacity_bytes  # free bytes of the disk at the last check
         self.damaged = 0  # number of damaged records found
-        self._gauge.set(0)
+        metrics.spool_available.set_function(lambda: not self.code)
         metrics.spool_capacity_bytes.set(capacity_bytes)
         metrics.spool_free_bytes.set_function(self.free_bytes)
         metrics.spool_events.set_function(index.events)
@@ -58,7 +57,6 @@ class Availability:
         """Refuse entries because of shutdown, without a warning."""
         self._is_closed = True
         self.refusal = NOT_OPEN
-        self._gauge.set(0)
 
     def has_room(self, size: int) -> bool:
         """Return whether `size` more bytes fit into the capacity."""
@@ -85,7 +83,6 @@ class Availability:
         if code == self._logged:
             return
         self._logged = code
-        self._gauge.set(0 if code else 1)
         if code:
             log.warning("worker.spool_unavailable", code=code, path=str(self._directory))
         else:
