@@ -16,20 +16,20 @@ Schema = Mapping[str, Any]
 
 _INTRO = """# Events
 
-The types of events in Kafka; each is a record in Avro. [`asyncapi.yaml`](asyncapi.yaml) says the same for
-programs, [`openapi.yaml`](openapi.yaml) has what native DRx sends, and [readers.md](readers.md) how to read a topic.
+The event types in Kafka; each is an Avro record. [`asyncapi.yaml`](asyncapi.yaml) has the same for programs,
+[`openapi.yaml`](openapi.yaml) the bodies of native DRx, and [readers.md](readers.md) how to read a topic.
 
 A field whose type ends in `?` may be null. *PHI* is the class of health information: `D` identifies a person, `L` is
-linked to one. A word that an enum does not have becomes `UNKNOWN` and is kept in the field with `raw_` before its name.
-In Avro an instant is microseconds since 1970 and a decimal is bytes; the examples show both as text. Their persons are
-invented.
+about one. A value outside an enum becomes `UNKNOWN`, and the original is kept in the field with the prefix `raw_`.
+In Avro a timestamp is microseconds since 1970 and a decimal is bytes; the examples show both as strings. Their persons
+are fictitious.
 """
 _SCALARS = {
-    "string": "text",
+    "string": "string",
     "boolean": "boolean",
     "int": "int32",
     "long": "int64",
-    "timestamp-micros": "instant",
+    "timestamp-micros": "timestamp",
     "date": "date",
 }
 
