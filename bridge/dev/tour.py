@@ -40,7 +40,7 @@ from bridge.sender.sender import Delivered, Post, RetryPolicy, Sender
 from bridge.sender.signing import standard_headers
 
 # The first scenario of `scenarios/drx.ndjson`: a caption for each event, and the read model's status after it.
-STORY = (
+STEPS = (
     ("A draft waits in the prescriber's queue.", "draft"),
     ("Signed and sent to the pharmacy.", "sent"),
     ("The pharmacy's system has confirmed it.", "processed"),
@@ -154,10 +154,10 @@ class Screen:
         self._console.print(table)
 
 
-class Seen(NamedTuple):
+class ReadRecord(NamedTuple):
     """A record read from Kafka; `record`, its Avro name, and `value` are empty if it cannot be decoded."""
 
-    place: str
+    position: str
     topic: str
     key: str
     headers: Mapping[str, str]
@@ -200,78 +200,78 @@ class Tour:
     async def play(self, rng: random.Random, *, short: bool) -> str:
         """Run all parts, or the four of a short tour, in order; return the key of the first part's prescription."""
         events = _scenario_with(rng)
-        await self._life(events)
-        await self._strangers(events[0], rng)
+        await self._one_prescription(events)
+        await self._forged_and_truncated(events[0], rng)
         if not short:
             await self._downstream(events)
-            sick = _scenario_with(rng)
-            place = _partition_of(sick)
-            await self._undecodable(sick, _scenario_with(rng, lambda other: other == place))
+            blocked = _scenario_with(rng)
+            target = _partition_of(blocked)
+            await self._undecodable(blocked, _scenario_with(rng, lambda other: other == target))
         one = _scenario_with(rng)
-        place = _partition_of(one)
-        await self._outage(one, _scenario_with(rng, lambda other: other != place))
+        target = _partition_of(one)
+        await self._outage(one, _scenario_with(rng, lambda other: other != target))
         if not short:
             await self._repeats(one)
-            await self._unforeseen(one[6])
-            await self._mended(rng)
+            await self._unknown_type(one[6])
+            await self._parked_and_replayed(rng)
         return _key_of(events)
 
-    async def _life(self, events: Sequence[BodyJson]) -> None:
+    async def _one_prescription(self, events: Sequence[BodyJson]) -> None:
         screen, key = self.screen, _key_of(events)
         text = f"DRx posts a signed delivery for each event of {key}. The first delivery is shown hop by hop."
         screen.part("The events of one prescription", text)
-        for number, (event, (caption, word)) in enumerate(zip(events, STORY, strict=True), start=1):
+        for number, (event, (caption, status)) in enumerate(zip(events, STEPS, strict=True), start=1):
             screen.hop(number, f"{event['type']}: {caption}")
-            answer = await self._accepted(event)
+            response = await self._accepted(event)
             if number == 1:
-                screen.pairs(answer.headers)
+                screen.pairs(response.headers)
             records = await self._records(event["id"])
             for each in records if number == 1 else ():
-                screen.pairs({"record": each.place, "Avro": f"{each.record}, {len(each.payload)} bytes"})
+                screen.pairs({"record": each.position, "Avro": f"{each.record}, {len(each.payload)} bytes"})
             digest = hashlib.sha256(orjson.dumps(event)).hexdigest()
             names = ("ce_type", "drx_body_sha256")
             found = [(each.topic, each.key, *map(each.headers.get, names)) for each in records]
             wanted = [(PRESCRIPTIONS_TOPIC, key, event["type"], digest)]
             screen.check("the event is in Kafka once, keyed by its prescription, with the body's digest", found, wanted)
-            await self._comes(f"PostgreSQL shows: {word}", ROW, key, [(number, word)])
+            await self._comes(f"PostgreSQL shows: {status}", ROW, key, [(number, status)])
 
-    async def _strangers(self, event: BodyJson, rng: random.Random) -> None:
+    async def _forged_and_truncated(self, event: BodyJson, rng: random.Random) -> None:
         """Deliver an event signed with a wrong key, then one with a truncated body."""
         screen = self.screen
         text = "Somebody who does not know the secret posts a copy of the first event."
         screen.part("A forged delivery", text)
         new = orjson.loads(scenario(rng)[0])["id"]
-        answer = await self.forger.deliver(Post(new, orjson.dumps({**event, "id": new})))
-        screen.check("the response is 401, with a constant code", str(answer.reply), "401 refused signature_mismatch")
+        response = await self.forger.deliver(Post(new, orjson.dumps({**event, "id": new})))
+        screen.check("the response is 401, with a constant code", str(response.reply), "401 refused signature_mismatch")
         screen.check("no topic has a record with that id", await self._records(new), [])
         text = "DRx posts a truncated body. Its signature is valid, so the bridge stores the body, byte for byte."
         screen.part("A broken delivery", text)
         body = orjson.dumps({**event, "id": new})[:-CUT_BYTES]
-        answer = await self.drx.deliver(Post(new, body))
-        screen.check("the response is 202: DRx does not resend", str(answer.reply), "202 parked malformed_json")
+        response = await self.drx.deliver(Post(new, body))
+        screen.check("the response is 202: DRx does not resend", str(response.reply), "202 parked malformed_json")
         await self._kept(f"the body is in {UNRECOGNIZED_TOPIC}, byte for byte", new, body)
 
     async def _downstream(self, events: Sequence[BodyJson]) -> None:
         screen, key = self.screen, _key_of(events)
         screen.part("The same events in three systems", "Each consumer group has its own offsets.")
         records = [each for each in await self._records() if (each.topic, each.key) == (PRESCRIPTIONS_TOPIC, key)]
-        wanted: Rows = [(event["id"], each.place) for event, each in zip(events, records, strict=False)]
+        wanted: Rows = [(event["id"], each.position) for event, each in zip(events, records, strict=False)]
         screen.check("Kafka has every event once, in order", _ce_ids(records), [event["id"] for event in events])
         history = ("drx-consumer", "history", "read_model", key)
         await self._operate(*history)
         applied = orjson.loads(await self._run(*history, "--json") or "{}").get("events", [])
-        applied = [(each["event_id"], _place_of(each, "")) for each in applied]
+        applied = [(each["event_id"], _position_of(each, "")) for each in applied]
         screen.check("PostgreSQL has each event, in order, with partition and offset", applied, wanted)
 
         async def forwarded() -> Rows:
-            async with self.session.get(f"{self.stack.endpoints['receiver']}/received") as answer:
-                received = [each for each in orjson.loads(await answer.read()) if key in each["body"]]
+            async with self.session.get(f"{self.stack.endpoints['receiver']}/received") as response:
+                received = [each for each in orjson.loads(await response.read()) if key in each["body"]]
             return [
-                (each["refused"], _place_of(each["headers"], "drx-"), _normal(orjson.loads(each["body"])))
+                (each["refused"], _position_of(each["headers"], "drx-"), _normal(orjson.loads(each["body"])))
                 for each in received
             ]
 
-        bodies: Rows = [("", place, _normal(event)) for event, (_, place) in zip(events, wanted, strict=False)]
+        bodies: Rows = [("", position, _normal(event)) for event, (_, position) in zip(events, wanted, strict=False)]
         await self._becomes("the receiver has verified each, with its body as DRx sent it", forwarded, bodies)
 
         def lake() -> Rows:
@@ -280,31 +280,33 @@ class Tour:
                 return []
             found = dataset.dataset(files, format="parquet", partitioning=None)
             rows = found.to_table(filter=dataset.field("_key") == key).sort_by("_offset").to_pylist()
-            return [(each["event_id"], _place_of(each, "_")) for each in rows]
+            return [(each["event_id"], _position_of(each, "_")) for each in rows]
 
         await self._becomes("the lake has each event once, in Parquet", lambda: asyncio.to_thread(lake), wanted)
 
-    async def _undecodable(self, sick: Sequence[BodyJson], well: Sequence[BodyJson]) -> None:
-        screen, key, other = self.screen, _key_of(sick), _key_of(well)
+    async def _undecodable(self, blocked: Sequence[BodyJson], unblocked: Sequence[BodyJson]) -> None:
+        screen, key, other = self.screen, _key_of(blocked), _key_of(unblocked)
         screen.part(
             "A record that cannot be decoded",
             "Another team's program bypasses the bridge and writes JSON to the topic instead of Avro.\n"
             f"Its key is {key}: later events of this key must wait; events of other keys must not.",
         )
-        for event in sick[:2]:
+        for event in blocked[:2]:
             await self._accepted(event)
         async with AIOKafkaProducer(bootstrap_servers=self.stack.endpoints["bootstrap_servers"]) as producer:
-            place = _partition_of(sick)
-            written = await producer.send_and_wait(PRESCRIPTIONS_TOPIC, UNDECODABLE, key=key.encode(), partition=place)
+            target = _partition_of(blocked)
+            written = await producer.send_and_wait(PRESCRIPTIONS_TOPIC, UNDECODABLE, key=key.encode(), partition=target)
         waiting: Rows = [("", "poison")]
-        await self._comes(f"the key of {PRESCRIPTIONS_TOPIC}/{place}@{written.offset} is parked", PARKED, key, waiting)
-        for number, event in enumerate(sick[2:5], start=1):
+        await self._comes(f"the key of {PRESCRIPTIONS_TOPIC}/{target}@{written.offset} is parked", PARKED, key, waiting)
+        for number, event in enumerate(blocked[2:5], start=1):
             await self._accepted(event)
             waiting = [*waiting, (event["id"], "behind")]
             await self._comes("the event waits behind that record, in order", PARKED, key, waiting)
-            await self._accepted(well[number - 1])
-            word = STORY[number - 1][1]
-            await self._comes(f"{other}, in the same partition, does not wait: {word}", ROW, other, [(number, word)])
+            await self._accepted(unblocked[number - 1])
+            status = STEPS[number - 1][1]
+            await self._comes(
+                f"{other}, in the same partition, does not wait: {status}", ROW, other, [(number, status)]
+            )
         topic = ("--topic", PRESCRIPTIONS_TOPIC)
         screen.part("An operator resolves it", "The record is skipped, and the events behind it released.")
         parked = ("drx-consumer", "parked")
@@ -313,11 +315,11 @@ class Tour:
         await self._operate(*parked, "skip", "read_model", key, *topic, *why)
         await self._operate(*parked, "retry", "read_model", key, *topic)
         await self._comes("all events of the key are applied", ROW, key, [(5, "packed")])
-        await self._comes("they are applied in the order sent", APPLIED, key, [(each["id"],) for each in sick[:5]])
+        await self._comes("they are applied in the order sent", APPLIED, key, [(each["id"],) for each in blocked[:5]])
         await self._comes("no record of the key is parked any more", PARKED, key, [])
         await self._comes("the audit table has both decisions", AUDIT, key, [("skip", REASON), ("retry", "")])
 
-    async def _outage(self, *lives: Sequence[BodyJson]) -> None:
+    async def _outage(self, *prescriptions: Sequence[BodyJson]) -> None:
         """Deliver one event of each prescription before the outage of Kafka, and four of each during it."""
         screen = self.screen
         screen.part(
@@ -325,14 +327,14 @@ class Tour:
             "DRx may never retry a refused delivery, so the bridge refuses none. It encrypts events that Kafka\n"
             "does not acknowledge, writes them to the local disk, and responds once they are synced.",
         )
-        for events in lives:
+        for events in prescriptions:
             await self._accepted(events[0])
         await asyncio.to_thread(self.stack.stop_brokers)
         screen.hop(1, "All brokers are killed, as by a power cut; the first delivery waits two seconds for Kafka")
-        spooled = [events[number] for number in range(1, 5) for events in lives]
+        spooled = [events[number] for number in range(1, 5) for events in prescriptions]
         for event in [*spooled, spooled[0]]:
-            answer = await self.drx.deliver(_outgoing(event))
-            screen.check(f"{event['type']}, in {_milliseconds(answer)}: spooled", str(answer.reply), "202 spooled")
+            response = await self.drx.deliver(_outgoing(event))
+            screen.check(f"{event['type']}, in {_milliseconds(response)}: spooled", str(response.reply), "202 spooled")
         screen.check("the spool has each event once, although one was sent twice", await self._spooled(), len(spooled))
         files = [each for each in self.stack.directory.spool.rglob("*") if each.is_file()]
         content = b"".join(each.read_bytes() for each in files)
@@ -343,7 +345,7 @@ class Tour:
         screen.hop(2, "The brokers are started again")
         await self._becomes("the spool is empty", self._spooled, 0)
         records = await self._records()
-        for events in lives:
+        for events in prescriptions:
             found = [each for each in records if (each.topic, each.key) == (PRESCRIPTIONS_TOPIC, _key_of(events))]
             text = f"all events of {_key_of(events)} are in Kafka, each once, in the order in which they were sent"
             screen.check(text, _ce_ids(found), [each["id"] for each in events[:5]])
@@ -355,30 +357,30 @@ class Tour:
         text = "A sender that got no response sends again. The bridge recognises durable events by id and body."
         screen.part("A repeated delivery", text)
         for event, way in zip(events, ("went straight to Kafka", "was spooled"), strict=False):
-            answer = await self.drx.deliver(_outgoing(event))
-            screen.check(f"{event['type']}, which {way}, is a duplicate", str(answer.reply), "200 duplicate")
+            response = await self.drx.deliver(_outgoing(event))
+            screen.check(f"{event['type']}, which {way}, is a duplicate", str(response.reply), "200 duplicate")
         event = events[0]
         changed = orjson.dumps({**event, "data": {**event["data"], "origin": "renewal"}})
-        answer = await self.drx.deliver(Post(event["id"], changed))
-        screen.check("another body under the same id is parked", str(answer.reply), "202 parked id_conflict")
+        response = await self.drx.deliver(Post(event["id"], changed))
+        screen.check("another body under the same id is parked", str(response.reply), "202 parked id_conflict")
         await self._kept(f"that body is in {UNRECOGNIZED_TOPIC}, byte for byte", event["id"], changed)
         await self._accepted(events[5])
         await self._comes("PostgreSQL has applied the next event: dispensed", ROW, _key_of(events), [(6, "dispensed")])
 
-    async def _unforeseen(self, event: BodyJson) -> None:
-        screen, word = self.screen, "prescription.kept_cold"
-        text = f"DRx begins to push {word}, a type that this bridge does not know. Consumers still get it."
+    async def _unknown_type(self, event: BodyJson) -> None:
+        screen, kind = self.screen, "prescription.kept_cold"
+        text = f"DRx begins to push {kind}, a type that this bridge does not know. Consumers still get it."
         screen.part("An unknown event type", text)
         data = {"prescription_id": event["data"]["prescription_id"], "degrees": 4}
-        await self._accepted({**event, "type": word, "data": data})
+        await self._accepted({**event, "type": kind, "data": data})
         records = await self._records(event["id"])
         found = [(each.topic, each.headers["ce_type"], each.value.get("reported_type")) for each in records]
-        wanted = [(PRESCRIPTIONS_TOPIC, "other.reported", word)]
+        wanted = [(PRESCRIPTIONS_TOPIC, "other.reported", kind)]
         screen.check("the event is with its prescription's others, as other.reported with DRx's type", found, wanted)
         screen.pairs({"extensions": records[0].value["extensions"]} if records else {})
-        await self._comes("PostgreSQL has the event in the timeline", REPORTED, event["id"], [("other.reported", word)])
+        await self._comes("PostgreSQL has the event in the timeline", REPORTED, event["id"], [("other.reported", kind)])
 
-    async def _mended(self, rng: random.Random) -> None:
+    async def _parked_and_replayed(self, rng: random.Random) -> None:
         """Deliver a body that a mapping file does not cover, correct the file, and replay the delivery."""
         screen, stack, new = self.screen, self.stack, new_id(rng)
         text = "The mapping covers STARTED alone. A delivery of PACKED has a valid signature, so it is parked."
@@ -391,8 +393,8 @@ class Tour:
         await asyncio.to_thread(stack.restart_ingress, acme.settings("acme", slots))
         url, sign = f"{stack.endpoints['ingress']}/webhooks/acme", acme.signer(slots / "current")
         vendor = Sender(session=self.session, url=url, sign=sign, policy=RetryPolicy(), rng=rng)
-        answer = await vendor.deliver(Post(new, BODY))
-        screen.check("the response is 202: the vendor does not resend", str(answer.reply), "202 parked unknown_type")
+        response = await vendor.deliver(Post(new, BODY))
+        screen.check("the response is 202: the vendor does not resend", str(response.reply), "202 parked unknown_type")
         await self._kept(f"the body is in {UNRECOGNIZED_TOPIC}, byte for byte", new, BODY)
         await self._operate("drx-bridge", "unrecognized", "list", "--source", "acme")
         screen.hop(1, "PACKED is added to acme.toml, and the ingress is restarted")
@@ -410,14 +412,14 @@ class Tour:
 
     async def _accepted(self, event: BodyJson) -> Delivered:
         """Deliver an event, and wait until Kafka has it."""
-        answer = await self.drx.deliver(_outgoing(event))
-        reply = str(answer.reply)
-        text = f"{event['type']}, in {_milliseconds(answer)}"
+        response = await self.drx.deliver(_outgoing(event))
+        reply = str(response.reply)
+        text = f"{event['type']}, in {_milliseconds(response)}"
         if reply in SLOW:
             await self._becomes(f"{text}: {reply}, because this machine is slow, and later in Kafka", self._spooled, 0)
         else:
             self.screen.check(f"{text}: accepted, after all in-sync replicas have the record", reply, "200 accepted")
-        return answer
+        return response
 
     async def _kept(self, text: str, event_id: str, body: bytes) -> None:
         """Check that the topic of parked deliveries has the delivery once."""
@@ -444,7 +446,7 @@ class Tour:
             self.wait_s = 0.0  # after one timeout, later differences are reported without waiting
         self.screen.check(text, found, expected)
 
-    async def _records(self, event_id: str = "") -> list[Seen]:
+    async def _records(self, event_id: str = "") -> list[ReadRecord]:
         """Return the records of all topics, or only the records of `event_id` if it is given."""
         connection = KafkaConnection(self.stack.endpoints["bootstrap_servers"])
         found = []
@@ -458,8 +460,8 @@ class Tour:
                     name, value = decoded.record, decoded.value
                 except DecodeError:
                     name, value = "", {}
-                place, key = f"{record.topic}/{record.partition}@{record.offset}", (record.key or b"").decode()
-                found.append(Seen(place, record.topic, key, headers, record.value or b"", name, value))
+                position, key = f"{record.topic}/{record.partition}@{record.offset}", (record.key or b"").decode()
+                found.append(ReadRecord(position, record.topic, key, headers, record.value or b"", name, value))
         return found
 
     async def _spooled(self) -> int:
@@ -496,11 +498,11 @@ def _key_of(events: Sequence[BodyJson]) -> str:
     return str(events[0]["data"]["prescription_id"])
 
 
-def _ce_ids(records: Sequence[Seen]) -> list[str | None]:
+def _ce_ids(records: Sequence[ReadRecord]) -> list[str | None]:
     return [each.headers.get("ce_id") for each in records]
 
 
-def _place_of(values: Mapping[str, Any], prefix: str) -> str:
+def _position_of(values: Mapping[str, Any], prefix: str) -> str:
     return f"{values[f'{prefix}topic']}/{values[f'{prefix}partition']}@{values[f'{prefix}offset']}"
 
 
@@ -508,8 +510,8 @@ def _outgoing(event: BodyJson) -> Post:
     return Post(event["id"], orjson.dumps(event))
 
 
-def _milliseconds(answer: Delivered) -> str:
-    return f"{answer.reply.latency_s * 1000:.1f} ms"
+def _milliseconds(response: Delivered) -> str:
+    return f"{response.reply.latency_s * 1000:.1f} ms"
 
 
 def _normal(value: Any) -> Any:

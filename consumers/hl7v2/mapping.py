@@ -143,9 +143,9 @@ def _scope(document: Document, request_id: str | None) -> str | None:
 
 def _ended(document: Document) -> str | None:
     """Return ORC-5 of a cancelled order, by its most extensive approved cancellation; None if there is none."""
-    answers = _CANCEL_ANSWERS["approved"]
+    responses = _CANCEL_RESPONSES["approved"]
     statuses = [
-        answers.get(_scope(document, request_id), answers[None])[1]
+        responses.get(_scope(document, request_id), responses[None])[1]
         for request_id, (_, decision) in document.get("answers", {}).items()
         if decision == "approved"
     ]
@@ -202,8 +202,8 @@ def _updated(given: Input) -> News:
 
 def _sent(given: Input) -> News:
     status = given.data["network_status"]
-    words = (status["code"], status.get("description_code"), status.get("description"))
-    note = f"Network: {' '.join(filter(None, words))}"
+    parts = (status["code"], status.get("description_code"), status.get("description"))
+    note = f"Network: {' '.join(filter(None, parts))}"
     return replace(_one(given, "XX" if given.ordered else "NW", "IP", notes=(note,)), ordered=True)
 
 
@@ -233,12 +233,12 @@ def _change_asked(given: Input) -> News | None:
     return News(tuple(replace(order, medication=each) for each in asked))
 
 
-def _answered(given: Input, answers: Mapping[str, str], **more: Any) -> News | None:
+def _responded(given: Input, responses: Mapping[str, str], **more: Any) -> News | None:
     decision = given.value["decision"]
-    if decision not in answers:
+    if decision not in responses:
         return None
     status = "HD" if decision == _PENDING else ""
-    return _one(given, answers[decision], status, given.data.get("denial_reason_code", ""), **more)
+    return _one(given, responses[decision], status, given.data.get("denial_reason_code", ""), **more)
 
 
 def _cancel_asked(given: Input) -> News | None:
@@ -246,38 +246,38 @@ def _cancel_asked(given: Input) -> News | None:
     return None if control is None else _one(given, control, why=given.data.get("reason", ""))
 
 
-def _cancel_answered(given: Input) -> News | None:
-    answers = _CANCEL_ANSWERS.get(given.value["decision"])
-    if answers is None:
+def _cancel_responded(given: Input) -> News | None:
+    responses = _CANCEL_RESPONSES.get(given.value["decision"])
+    if responses is None:
         return None
-    return _one(given, *answers.get(given.scope, answers[None]), given.data.get("denial_reason_code", ""))
+    return _one(given, *responses.get(given.scope, responses[None]), given.data.get("denial_reason_code", ""))
 
 
 def _filled(given: Input) -> News | None:
-    word = given.value["fill_status"]
+    status = given.value["fill_status"]
     filler = given.data.get("fill_id") or given.order.filler
-    if word in _NOT_FILLED:
-        notes = (f"Fill: {word}", *_optional(given.data.get("note")))
-        return _one(given, "SC", _NOT_FILLED[word], filler=filler, notes=notes)
-    if word not in _FILLS:
+    if status in _NOT_FILLED:
+        notes = (f"Fill: {status}", *_optional(given.data.get("note")))
+        return _one(given, "SC", _NOT_FILLED[status], filler=filler, notes=notes)
+    if status not in _FILLS:
         return None
-    return replace(_one(given, "RE", _FILLS[word], filler=filler, notes=(f"Fill: {word}",)), fill=given.data)
+    return replace(_one(given, "RE", _FILLS[status], filler=filler, notes=(f"Fill: {status}",)), fill=given.data)
 
 
 def _worked_on(given: Input) -> News | None:
-    word = given.value["fulfillment_status"]
-    if word not in _STEPS or is_transient_reject(given.value):
+    status = given.value["fulfillment_status"]
+    if status not in _STEPS or is_transient_reject(given.value):
         return None
     filler = given.data.get("pharmacy_rx_number") or given.order.filler
-    return _one(given, *_STEPS[word], filler=filler, notes=(f"Fulfillment: {word}",))
+    return _one(given, *_STEPS[status], filler=filler, notes=(f"Fulfillment: {status}",))
 
 
 def _shipped(given: Input) -> News | None:
-    word = given.value["shipment_status"]
-    if not given.options.shipments or word == UNKNOWN:
+    status = given.value["shipment_status"]
+    if not given.options.shipments or status == UNKNOWN:
         return None
-    note = f"Shipment: {word}, {given.data['carrier']} {given.data['tracking_number']}"
-    return _one(given, "SC", "CM" if word == DELIVERED else "IP", notes=(note,))
+    note = f"Shipment: {status}, {given.data['carrier']} {given.data['tracking_number']}"
+    return _one(given, "SC", "CM" if status == DELIVERED else "IP", notes=(note,))
 
 
 def _number_of_request(given: Input) -> str:
@@ -295,13 +295,13 @@ def _optional(text: str | None) -> tuple[str, ...]:
 
 
 _REMAINING, _PENDING = "remaining_refills", "pending"
-_RENEWAL_ANSWERS = {
+_RENEWAL_RESPONSES = {
     **dict.fromkeys(("approved", "approved_with_changes"), "AF"),
     **dict.fromkeys(("denied", "denied_new_rx_to_follow"), "DF"),
     "replace": "RP",
     _PENDING: "SC",
 }
-_CHANGE_ANSWERS = {
+_CHANGE_RESPONSES = {
     **dict.fromkeys(("approved", "approved_with_changes"), "XR"),
     "denied": "UX",
     **dict.fromkeys(("validated", _PENDING), "SC"),
@@ -309,7 +309,7 @@ _CHANGE_ANSWERS = {
 _CANCELS = {"all": "CA", _REMAINING: "DC"}
 _DENIED: Mapping[str | None, tuple[str, str]] = {"all": ("UC", ""), _REMAINING: ("UD", ""), None: ("UC", "")}
 # By response and scope of the request; with an unknown scope the order's status stays empty.
-_CANCEL_ANSWERS: Mapping[str, Mapping[str | None, tuple[str, str]]] = {
+_CANCEL_RESPONSES: Mapping[str, Mapping[str | None, tuple[str, str]]] = {
     "approved": {"all": ("CR", "CA"), _REMAINING: ("DR", "DC"), None: ("CR", "")},
     "denied": _DENIED,
     "no_response": _DENIED,
@@ -333,14 +333,14 @@ _NEWS: Mapping[str, Callable[[Input], News | None]] = {
     "prescription.processed": lambda given: _one(given, "SC", "SC"),
     "prescription.transmission_failed": _failed,
     "renewal.requested": _renewal_asked,
-    "renewal.responded": lambda given: _answered(
-        given, _RENEWAL_ANSWERS, refills=given.data.get("refills_approved", "")
+    "renewal.responded": lambda given: _responded(
+        given, _RENEWAL_RESPONSES, refills=given.data.get("refills_approved", "")
     ),
     "renewal.closed": lambda given: _known(given, "reason", "UF"),
     "change.requested": _change_asked,
-    "change.responded": lambda given: _answered(given, _CHANGE_ANSWERS),
+    "change.responded": lambda given: _responded(given, _CHANGE_RESPONSES),
     "cancel.requested": _cancel_asked,
-    "cancel.responded": _cancel_answered,
+    "cancel.responded": _cancel_responded,
     "fill.status_changed": _filled,
     "fulfillment.status_changed": _worked_on,
     "shipment.status_changed": _shipped,
@@ -466,11 +466,11 @@ def _notes(notes: tuple[str, ...]) -> list[MessageSegment]:
 
 def _code(medication: Fields) -> tuple[str, ...]:
     """Return a medication as a CE: RxNorm, else NDC, with its description."""
-    words = _written(medication.get("description", "")) or "Unknown"
+    text = _written(medication.get("description", "")) or "Unknown"
     for name, system in (("rxcui", "RXNORM"), ("ndc", "NDC")):
         if medication.get(name):
-            return medication[name], words, system
-    return "", words
+            return medication[name], text, system
+    return "", text
 
 
 def _written(text: str) -> str:

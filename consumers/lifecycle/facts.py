@@ -15,7 +15,7 @@ Stamp = list[Any]
 time is ISO 8601 with microseconds and `Z`, which sorts chronologically.
 """
 Fact = list[Any]
-"""`[stamp, word, ...]`."""
+"""`[stamp, value, ...]`."""
 
 # Messages without an id, or with an empty one, count as one message.
 NO_ID = ""

@@ -56,7 +56,7 @@ def _asked(document: Document, value: Value, stamp: Stamp) -> None:
     earlier(part(document, "requests", value["request_id"]), "asked", stamp)
 
 
-def _answered(document: Document, value: Value, stamp: Stamp) -> None:
+def _responded(document: Document, value: Value, stamp: Stamp) -> None:
     decision = value["decision"]
     if decision != UNKNOWN:
         request = part(document, "requests", value["request_id"])
@@ -73,7 +73,7 @@ def _cancel_asked(document: Document, value: Value, stamp: Stamp) -> None:
     earlier(part(document, "cancels", value["request_id"]), "asked", stamp)
 
 
-def _cancel_answered(document: Document, value: Value, stamp: Stamp) -> None:
+def _cancel_responded(document: Document, value: Value, stamp: Stamp) -> None:
     decision = value["decision"]
     if decision == UNKNOWN:
         return
@@ -83,9 +83,9 @@ def _cancel_answered(document: Document, value: Value, stamp: Stamp) -> None:
 
 
 def _filled(document: Document, value: Value, stamp: Stamp) -> None:
-    word = value["fill_status"]
-    if word != UNKNOWN:
-        newest(document["fills"], fill_of(value), stamp, word)
+    status = value["fill_status"]
+    if status != UNKNOWN:
+        newest(document["fills"], fill_of(value), stamp, status)
 
 
 def fill_of(value: Value) -> str:
@@ -95,9 +95,9 @@ def fill_of(value: Value) -> str:
 
 
 def _worked_on(document: Document, value: Value, stamp: Stamp) -> None:
-    word = value["fulfillment_status"]
-    if word != UNKNOWN and not is_transient_reject(value):
-        newest(document["lines"], value["queue_id"], stamp, word)
+    status = value["fulfillment_status"]
+    if status != UNKNOWN and not is_transient_reject(value):
+        newest(document["lines"], value["queue_id"], stamp, status)
 
 
 def is_transient_reject(value: Value) -> bool:
@@ -106,14 +106,14 @@ def is_transient_reject(value: Value) -> bool:
 
 
 def _shipped(document: Document, value: Value, stamp: Stamp) -> None:
-    word = value["shipment_status"]
-    if word == UNKNOWN:
+    status = value["shipment_status"]
+    if status == UNKNOWN:
         return
     shipments = document["shipments"]
     known = shipments.get(value["tracking_number"])
     # Delivered is final: it outranks every other status, at any time.
-    if known is None or (word == DELIVERED, stamp) > (known[1] == DELIVERED, known[0]):
-        shipments[value["tracking_number"]] = [stamp, word]
+    if known is None or (status == DELIVERED, stamp) > (known[1] == DELIVERED, known[0]):
+        shipments[value["tracking_number"]] = [stamp, status]
 
 
 _MACHINES: Mapping[str, Machine] = MappingProxyType(
@@ -123,12 +123,12 @@ _MACHINES: Mapping[str, Machine] = MappingProxyType(
         "prescription.processed": _processed,
         "prescription.transmission_failed": _failed,
         "renewal.requested": _asked,
-        "renewal.responded": _answered,
+        "renewal.responded": _responded,
         "renewal.closed": _closed,
         "change.requested": _asked,
-        "change.responded": _answered,
+        "change.responded": _responded,
         "cancel.requested": _cancel_asked,
-        "cancel.responded": _cancel_answered,
+        "cancel.responded": _cancel_responded,
         "fill.status_changed": _filled,
         "fulfillment.status_changed": _worked_on,
         "shipment.status_changed": _shipped,
