@@ -405,7 +405,8 @@ class PartitionWriter:
         self._in_flight = []
         for pending in batch[:written]:
             self._commit(pending)
-        left = [each for each in batch[written:] if each.state == "open" and each not in self._appending()]
+        appending = set(self._appending())
+        left = [each for each in batch[written:] if each.state == "open" and each not in appending]
         if not left:
             return
         if refusal is None:
