@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bridge.contract.events import EVENT_MODELS
-from bridge.event import Event
+from bridge.event import Event, instant
 from bridge.registry.loader import read_schemas, schemas_root
 from bridge.registry.schemas import expand
 from tests.builders import codec
@@ -37,6 +37,11 @@ def test_a_decoded_event_is_given_as_the_model_of_its_type(event_type: str, draw
     assert type(typed) is model
     assert typed.model_dump() == dict(event.value)
     assert json.loads(event.to_json()).keys() == event.value.keys()
+
+
+def test_times_are_in_utc_and_end_with_z() -> None:
+    assert instant(WHEN) == "2026-09-14T15:09:26.000000Z"
+    assert an_event("system.ping", {"occurred_at": WHEN}).to_json() == '{"occurred_at":"2026-09-14T15:09:26Z"}'
 
 
 def test_a_value_that_does_not_fit_is_not_shown() -> None:

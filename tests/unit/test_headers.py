@@ -46,5 +46,7 @@ def test_a_source_of_xml_takes_every_type_of_xml_and_no_json() -> None:
     ],
 )
 def test_other_content_types_are_refused(content_type: bytes, types: tuple[bytes, ...]) -> None:
-    with pytest.raises(DeliveryRefusedError, match=r"^content_type$"):
+    with pytest.raises(DeliveryRefusedError, match=r"^content_type$") as refused:
         check_content({b"content-type": content_type}, size_max=1, types=types)
+
+    assert (refused.value.reason, refused.value.wait_s) == ("", 0)

@@ -46,6 +46,7 @@ def test_a_key_of_several_parts_may_lack_all_but_the_last() -> None:
     assert event_of(mapping, BODY | {"shop": "1:2"}).key == "acme:1%3A2:7"
     assert event_of(mapping, BODY).key == "acme:7"
     assert parked(mapping, BODY | {"shop": "1", "rx": {}}).detail == "no_key"
+    assert parked(mapping, BODY | {"shop": "a b"}) == ParkReason("unusable", "bad_key", "/shop")
 
 
 def test_native_ids_have_no_prefix_and_begin_with_none() -> None:

@@ -57,6 +57,7 @@ def test_a_changed_schema_gets_a_version_and_an_id_of_its_own_and_the_older_one_
     assert [entry.version for entry in longer.history("drx.v1.SystemPing")] == [1, 2]
     assert longer.ids()["drx.v1.SystemPing"] == newest.id
     assert longer.schemas()["drx.v1.SystemPing"]["doc"] == "Another."
+    assert lock.extended(SCHEMAS | {"drx.v1.New": newest.schema}).entries[-1].version == 1
 
 
 def test_a_schema_cannot_become_an_older_version_of_itself() -> None:
@@ -152,6 +153,7 @@ RAW = {"name": "raw_f", "type": ["null", "string"], "default": None, "doc": "d"}
         ("doc_missing", [{"name": "f", "doc": "d", "type": {"type": "record", "name": "R", "fields": []}}]),
         ("nullable", [{"name": "f", "doc": "d", "type": ["string", "null"], "default": ""}]),
         ("nullable", [{"name": "f", "doc": "d", "type": ["null", "string", "int"], "default": None}]),
+        ("nullable", [{"name": "f", "doc": "d", "type": ["null", "string"]}]),
         ("enum_unknown", [{"name": "f", "doc": "d", "type": {**UNKNOWN_FIRST, "default": "a"}}, RAW]),
         ("enum_unknown", [{"name": "f", "doc": "d", "type": {**UNKNOWN_FIRST, "symbols": ["a", "UNKNOWN"]}}, RAW]),
         ("raw_missing", [{"name": "f", "doc": "d", "type": UNKNOWN_FIRST}]),

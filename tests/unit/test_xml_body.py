@@ -70,6 +70,7 @@ def test_utf_16_is_read_as_it_is_marked(declared: str) -> None:
         (b"<!DOCTYPE a><a/>", "doctype"),
         (b"<a>" * (DEPTH_MAX + 1) + b"</a>" * (DEPTH_MAX + 1), "depth"),
         (b"<a>" * 100_000, "depth"),
+        (b"<a>" * (DEPTH_MAX - 1) + b"<b/><b/>" + b"<a>" * 2, "depth"),
         (b"<a>" + b"<b/>" * NODES_MAX + b"</a>", "too_many_nodes"),
         (b"<a " + b" ".join(b'a%d="1"' % n for n in range(NODES_MAX)) + b"/>", "too_many_nodes"),
         (b'<a xmlns:n="u" n:x="1" x="2"/>', "duplicate_name"),
