@@ -391,9 +391,9 @@ class _Function:
             yield f"raw = {item}.encode(); size = len(raw)"
             yield f"{target} = ({numbers}[size] if size < {SHORT} else {front}number(size)) + raw"
         elif get_origin(kind) is Literal:
-            places = {symbol: varint(index) for index, symbol in enumerate(avro["symbols"])}
-            words = {word: lead + places[word] for word in inner if word != UNKNOWN}
-            yield f"{target} = {self._constant(words)}.get({item}) if {item}.__class__ is str else None"
+            encoded = {symbol: varint(index) for index, symbol in enumerate(avro["symbols"])}
+            symbols = {symbol: lead + encoded[symbol] for symbol in inner if symbol != UNKNOWN}
+            yield f"{target} = {self._constant(symbols)}.get({item}) if {item}.__class__ is str else None"
             yield f"if {target} is None: raise Defer"
         elif kind is bool:
             yield f"if {item}.__class__ is not bool: raise Defer"

@@ -197,12 +197,12 @@ def _binary(value: Any) -> bytes:
 
 
 def _enum(schema: Mapping[str, Any]) -> Encode:
-    places = {symbol: varint(index) for index, symbol in enumerate(schema["symbols"])}
+    encoded = {symbol: varint(index) for index, symbol in enumerate(schema["symbols"])}
 
     def write(value: Any) -> bytes:
-        if type(value) is not str or value not in places:
+        if type(value) is not str or value not in encoded:
             raise ValueError
-        return places[value]
+        return encoded[value]
 
     return write
 

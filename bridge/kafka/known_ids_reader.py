@@ -43,7 +43,7 @@ class ReaderWaits:
     """Waits of the reader, in seconds."""
 
     retry_s: float = 1.0  # between two attempts to read a topic
-    give_up_s: float = 120.0  # if brokers are reachable, drains wait this long for an unreadable tail
+    wait_max_s: float = 120.0  # if brokers are reachable, drains wait this long for an unreadable tail
     retry_late_s: float = 60.0  # between two attempts to read such a tail after that
     catch_up_s: float = 5.0  # a drain waits this long for the reader; a broken connection takes a second or two
 
@@ -268,7 +268,7 @@ class KnownIdsReader:
                 self.known_ids.recalled(identity, record.timestamp_ms / 1000, record.key or b"")
 
     def _update_finished(self) -> None:
-        """Set `finished` when all tails have been read, or one cannot be read for `give_up_s`."""
+        """Set `finished` when all tails have been read, or one cannot be read for `wait_max_s`."""
         unread = [topic for topic in self._topics.values() if not topic.read]
         codes = {topic.name: topic.code for topic in unread if topic.code}
         if not unread:
@@ -279,7 +279,7 @@ class KnownIdsReader:
             return
         elif self._reachable_since is None:
             self._reachable_since = _now()
-        elif _now() - self._reachable_since >= self.patience.give_up_s:
+        elif _now() - self._reachable_since >= self.patience.wait_max_s:
             self.known_ids.finished = True
             for name, code in codes.items():
                 log.warning("worker.recall_given_up", topic=name, code=code)

@@ -109,11 +109,11 @@ class NewestBodies:
         known = self._newest.get(identity.source)
         if known is None:
             return
-        place = _ANY_KEY if identity.reason or _ANY_KEY in known else key.decode("utf-8", "replace")
-        newest = known.get(place)
+        kept_key = _ANY_KEY if identity.reason or _ANY_KEY in known else key.decode("utf-8", "replace")
+        newest = known.get(kept_key)
         if newest is not None and is_derived(identity.id, newest.id):
             return
         if identity.reason:
             known.clear()
         else:
-            known.pop(place, None)
+            known.pop(kept_key, None)

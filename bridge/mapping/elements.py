@@ -138,48 +138,48 @@ class Elements:
             self.lost = self.lost or path
             return []
         if isinstance(found, dict):
-            found, places = [found], [self._place(found)]
+            found, paths = [found], [self._pointer(found)]
         elif isinstance(found, str | Real) or type(found) is int:
-            found, places = [found], [*self.read_pointers(found)] if len(self.read_pointers(found)) == 1 else [None]
+            found, paths = [found], [*self.read_pointers(found)] if len(self.read_pointers(found)) == 1 else [None]
         elif isinstance(found, list):
             if len(found) == 1 and found[0] is self.body.element:
                 return [self.body]
             path = f"{path}/*"
-            places = self._places(found, spot)
+            paths = self._element_pointers(found, spot)
         else:
             return []
-        is_lost = any(at is None and element is not None for element, at in zip(found, places, strict=True))
+        is_lost = any(at is None and element is not None for element, at in zip(found, paths, strict=True))
         if is_lost or (found and self._folded and self._folded.ambiguous & each.names):
             if len(self._pointers) >= PLACES_MAX:
                 raise ExhaustedError
             self.lost = self.lost or path
         if not found:
             # A filter may have left out all items.
-            lists = {self._place(node): node for node in self._lists_read(spot)}
+            lists = {self._pointer(node): node for node in self._lists_read(spot)}
             outer = {at for at in lists if at is not None and lists.keys().isdisjoint(pointers_around(at))}
             self._divide({at: Spot(None, path, at, 0, spot.element, spot.path) for at in outer}, {})
         return [
             Spot(element, path, at or "", number, spot.element, spot.path)
-            for number, (element, at) in enumerate(zip(found, places, strict=True), 1)
+            for number, (element, at) in enumerate(zip(found, paths, strict=True), 1)
         ]
 
     def _lists_read(self, spot: Spot) -> list[list[object]]:
         """Return the lists that the last expression read or was searched in."""
         return [node for node in (*self._scope.read.values(), spot.element) if isinstance(node, list)]
 
-    def _place(self, node: object) -> str | None:
+    def _pointer(self, node: object) -> str | None:
         """Return the pointer of an object or list in the body; None for a value made by an expression."""
         return (self._pointers or self._find_pointers()).get(id(node))
 
-    def _places(self, found: list[object], spot: Spot) -> list[str | None]:
+    def _element_pointers(self, found: list[object], spot: Spot) -> list[str | None]:
         """Return the pointers of the elements that an expression found in the body."""
-        if (at := self._place(found)) is not None:
+        if (at := self._pointer(found)) is not None:
             return [f"{at}/{number}" for number in range(len(found))]
         # Strings and numbers are matched by order, in the lists that the expression read.
         lists = self._lists_read(spot)
-        items = ((f"{self._place(node)}/{number}", item) for node in lists for number, item in enumerate(node))
+        items = ((f"{self._pointer(node)}/{number}", item) for node in lists for number, item in enumerate(node))
         return [
-            self._place(node) if type(node) in _NESTED else next((at for at, item in items if item is node), None)
+            self._pointer(node) if type(node) in _NESTED else next((at for at, item in items if item is node), None)
             for node in found
         ]
 
@@ -203,16 +203,16 @@ class Elements:
 
     def read_pointers(self, value: object) -> frozenset[str]:
         """Return pointers of members that the last expression read; an object counts only if it is the whole value."""
-        places = [
-            place
-            for place, item in self._scope.read.items()
+        members = [
+            member
+            for member, item in self._scope.read.items()
             if item is not None and (item is value or type(item) not in _NESTED)
         ]
-        if not places:
+        if not members:
             return _NOTHING
         pointers = self._pointers or self._find_pointers()
         return frozenset(
-            f"{pointers[owner]}/{escaped(self.written(owner, name))}" for owner, name in places if owner in pointers
+            f"{pointers[owner]}/{escaped(self.written(owner, name))}" for owner, name in members if owner in pointers
         )
 
     def written(self, owner: int, name: str) -> str:

@@ -297,67 +297,67 @@ class CompiledFile:
                 found.setdefault(name, {})[word] = meaning
         return found
 
-    def _event(self, table: EventTable, place: str) -> EventRule:
+    def _event(self, table: EventTable, path: str) -> EventRule:
         if bool(table.type) == bool(table.park):
-            self._fail(place, "needs a type, or park")
+            self._fail(path, "needs a type, or park")
         if table.type and table.type not in SHAPES:
-            self._fail(f"{place}.type", f"unknown type {table.type[:60]!r}")
+            self._fail(f"{path}.type", f"unknown type {table.type[:60]!r}")
         own = {each: text for each in ("when", *_LEADING) if (text := getattr(table, each)) is not None}
-        expressions = self._common | {each: self._expression(text, f"{place}.{each}") for each, text in own.items()}
-        key = self._expressions(table.key, f"{place}.key") if table.key else self.key
-        each = self._expressions(table.each, f"{place}.each") if table.each else self.each
+        expressions = self._common | {each: self._expression(text, f"{path}.{each}") for each, text in own.items()}
+        key = self._expressions(table.key, f"{path}.key") if table.key else self.key
+        each = self._expressions(table.each, f"{path}.each") if table.each else self.each
         if table.type == OTHER_REPORTED:
             if self.reported is None:
-                self._fail(place, f"{OTHER_REPORTED} needs reported, which gives the type of a body")
+                self._fail(path, f"{OTHER_REPORTED} needs reported, which gives the type of a body")
             if not key and "account" not in expressions and not self._options.get("account_id"):
-                self._fail(place, "needs key or account")
-            self._check_fields(table, place)
+                self._fail(path, "needs key or account")
+            self._check_fields(table, path)
         elif not table.park:
             if not key:
-                self._fail(f"{place}.key", "is missing")
+                self._fail(f"{path}.key", "is missing")
             if "account" not in expressions and not self._options.get("account_id"):
-                self._fail(f"{place}.account", "is missing, and the source has no option account_id")
-            self._check_fields(table, place)
+                self._fail(f"{path}.account", "is missing, and the source has no option account_id")
+            self._check_fields(table, path)
         for dotted, text in table.data.items():
-            expressions[f"data.{dotted}"] = self._expression(text, f"{place}.data.{dotted}")
+            expressions[f"data.{dotted}"] = self._expression(text, f"{path}.data.{dotted}")
         event = EventRule(
             table, expressions, key=key, each=each, name=self.document.name or "", claims=self._pointers(table.claims)
         )
-        self._check_constants(event, place)
-        self._check_words(event, place)
+        self._check_constants(event, path)
+        self._check_words(event, path)
         return event
 
     def _pointers(self, texts: Iterable[str]) -> tuple[Pointer, ...]:
         return tuple(Pointer.of(text.casefold() if self.any_case else text) for text in texts)
 
-    def _expressions(self, texts: Iterable[str], place: str) -> list[Expression]:
-        return [self._expression(text, place) for text in texts]
+    def _expressions(self, texts: Iterable[str], path: str) -> list[Expression]:
+        return [self._expression(text, path) for text in texts]
 
-    def _expression(self, text: str, place: str) -> Expression:
+    def _expression(self, text: str, path: str) -> Expression:
         self._count += 1
         if self._count > EXPRESSIONS_MAX:
-            self._fail(place, f"more than {EXPRESSIONS_MAX} expressions")
+            self._fail(path, f"more than {EXPRESSIONS_MAX} expressions")
         try:
             compiled = compile_expression(text, any_case=self.any_case, tables=self._tables, lets=self._lets)
         except ExpressionError as exc:
-            self._fail(place, str(exc))
+            self._fail(path, str(exc))
         self.names |= compiled.names
         return compiled
 
-    def _check_fields(self, table: EventTable, place: str) -> None:
+    def _check_fields(self, table: EventTable, path: str) -> None:
         fields = _fields_of(table.type)
         for dotted in table.data:
             if dotted not in fields:
-                self._fail(f"{place}.data.{dotted}", f"unknown field of {table.type}")
+                self._fail(f"{path}.data.{dotted}", f"unknown field of {table.type}")
         parents = {each for dotted in table.data for each in accumulate(dotted.split(".")[:-1], "{}.{}".format)}
         wanted = {*SHAPES[table.type].members.required, *(each for each in fields if _is_wanted(each, parents, fields))}
         if missing := sorted(wanted - parents - table.data.keys()):
             names = f"field{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing))}"
             self._missing.append(
-                f"{place}.data: required {names} of {table.type} ha{'ve' if len(missing) > 1 else 's'} no expression"
+                f"{path}.data: required {names} of {table.type} ha{'ve' if len(missing) > 1 else 's'} no expression"
             )
 
-    def _check_constants(self, event: EventRule, place: str) -> None:
+    def _check_constants(self, event: EventRule, path: str) -> None:
         for dotted, value in event.constants.items():
             model, name = _fields_of(event.type)[dotted]
             attempt = Pass()
@@ -365,9 +365,9 @@ class CompiledFile:
                 members = SHAPES[event.type].members if name == dotted else compile_members(model, "")
                 members.puts[name]({}, value, attempt)
             if value is None or attempt.worst is not None or "enum_unknown" in attempt.flags:
-                self._fail(f"{place}.data.{dotted}", f"the constant does not fit {event.type}")
+                self._fail(f"{path}.data.{dotted}", f"the constant does not fit {event.type}")
 
-    def _check_words(self, event: EventRule, place: str) -> None:
+    def _check_words(self, event: EventRule, path: str) -> None:
         """Refuse tables and literals with a value that is not in the enum of their field."""
         given = {meaning: option for option, words in self._given.items() for meaning in words.values()}
         for dotted, expression in event.data.items():
@@ -380,10 +380,10 @@ class CompiledFile:
                 why = f"{str(word)[:60]!r} is not a value of {dotted!r} in {event.type}"
                 if word in given:
                     raise ConfigError(f"options.{given[word]}: {why}")
-                self._fail(f"{place}.data.{dotted}", why)
+                self._fail(f"{path}.data.{dotted}", why)
 
-    def _fail(self, place: str, why: str) -> NoReturn:
-        shown = "".join(each if each.isprintable() else "?" for each in place)[:200]
+    def _fail(self, path: str, why: str) -> NoReturn:
+        shown = "".join(each if each.isprintable() else "?" for each in path)[:200]
         raise ConfigError(f"{self._name}: {shown}{': ' if shown else ''}{why}")
 
 

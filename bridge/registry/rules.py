@@ -208,16 +208,16 @@ def _house_type(schema: Any, path: str, rank: int) -> Iterator[_Fault]:
 
 def _house_fields(schema: Schema, path: str, rank: int) -> Iterator[_Fault]:
     fields = schema["fields"]
-    for place, field in enumerate(fields):
+    for index, field in enumerate(fields):
         where = _below(path, field["name"])
-        follower = fields[place + 1] if place + 1 < len(fields) else {}
+        following = fields[index + 1] if index + 1 < len(fields) else {}
         own = _phi_rank(field, unknown=-1)
         if own < rank:
             yield where, "phi_class", "The class is D or L, and inside a field that has one at least as strict."
         if not field.get("doc"):
             yield where, "doc_missing", "The field has no doc."
         yield from _nullable(field, where)
-        yield from _raw(field, follower, where)
+        yield from _raw(field, following, where)
         yield from _house_type(_bare(field["type"]), where, max(own, rank))
 
 
@@ -229,7 +229,7 @@ def _nullable(field: Schema, where: str) -> Iterator[_Fault]:
         yield where, "nullable", "A nullable field is null or one type, in this order, and defaults to null."
 
 
-def _raw(field: Schema, follower: Schema, where: str) -> Iterator[_Fault]:
+def _raw(field: Schema, following: Schema, where: str) -> Iterator[_Fault]:
     """Require, right after an enum, the field that keeps unknown values."""
     bare = _bare(field["type"])
     listed = isinstance(bare, Mapping) and bare["type"] == "array"
@@ -238,7 +238,7 @@ def _raw(field: Schema, follower: Schema, where: str) -> Iterator[_Fault]:
         return
     kept: dict[str, Any] = {"name": f"raw_{field['name']}", "phi": field.get("phi")}
     kept |= {"type": {"type": "array", "items": "string"}, "default": []} if listed else _NULLABLE_STRING
-    if any(follower.get(name, "absent" if name == "default" else None) != wanted for name, wanted in kept.items()):
+    if any(following.get(name, "absent" if name == "default" else None) != wanted for name, wanted in kept.items()):
         reason = f"The enum is not followed by {kept['name']} with its PHI class, which keeps other values."
         yield where, "raw_missing", reason
 

@@ -107,8 +107,8 @@ async def _send(
         found = sorter.sort(record)
         if not isinstance(found, Sorted):
             return _FILTERED if isinstance(found, Skip) else f"not sent: {found.code}"
-        place = (NAME, record.topic, record.partition, record.offset, found.ordinal, 1)
-        context = Context(*place, traceparent=found.traceparent, origin=found.origin)
+        position = (NAME, record.topic, record.partition, record.offset, found.ordinal, 1)
+        context = Context(*position, traceparent=found.traceparent, origin=found.origin)
         request = mapping.request(found.event, context)
         if request is None:
             return _FILTERED

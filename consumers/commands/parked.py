@@ -126,9 +126,9 @@ def show(*, chosen: Chosen, key: str, topic: str | None, show_phi: bool, by: By,
         return 0
     console = Console(soft_wrap=True)
     for document in documents:
-        place = f"{document['topic']}/{document['partition']}@{document['offset']}"
+        position = f"{document['topic']}/{document['partition']}@{document['offset']}"
         why = f"{document['class']} {document['code']}  {document['raised'] or ''}".rstrip()
-        console.print(Text(f"{place}  {document['event_type']}  {document['event_id']}  {why}"))
+        console.print(Text(f"{position}  {document['event_type']}  {document['event_id']}  {why}"))
         if show_phi:
             console.print_json(orjson.dumps(document["value"], default=plain, option=orjson.OPT_UTC_Z).decode())
     if any(document["code"] == UNEXPECTED for document in documents):
@@ -183,14 +183,14 @@ def park(*, which: Mapping[str, Any], **asked: Any) -> int:
 )
 def skip(*, which: Mapping[str, Any], offset: int, **asked: Any) -> int:
     """Discard one parked record of KEY; later ones stay parked. Needs a reason."""
-    return _decide("skip", partial(operator.give_up, **which, offset=offset), **asked)
+    return _decide("skip", partial(operator.discard, **which, offset=offset), **asked)
 
 
 @parked.command("drop-key")
 @_of_key
 def drop_key(*, which: Mapping[str, Any], **asked: Any) -> int:
     """Discard all parked records of KEY; later records are handled. Needs a reason."""
-    return _decide("drop-key", partial(operator.give_up, **which), **asked)
+    return _decide("drop-key", partial(operator.discard, **which), **asked)
 
 
 @parked.command()
@@ -240,8 +240,8 @@ def _advice(verb: str, named: str, left: int) -> str:
 
 
 def _line(decision: Decision) -> str:
-    place = f"{decision.topic}/{decision.partition}" + ("" if decision.offset is None else f"@{decision.offset}")
-    return f"{decision.key}  {place}  {decision.code}"
+    position = f"{decision.topic}/{decision.partition}" + ("" if decision.offset is None else f"@{decision.offset}")
+    return f"{decision.key}  {position}  {decision.code}"
 
 
 def _not_parked(missing: int, named: int, *, dry_run: bool) -> str:
@@ -284,9 +284,9 @@ async def _document(row: dict[str, Any], decoder: EventDecoder | None) -> dict[s
     row["headers"] = {name: content.decode("utf-8", "replace") for name, content in named}
     row |= {"record": "", "value": None}
     if value is not None:
-        place = (row["topic"], row["partition"], row["offset"], row["timestamp_ms"])
+        position = (row["topic"], row["partition"], row["offset"], row["timestamp_ms"])
         try:
-            decoded = await decoder.inspect(ConsumedRecord(*place, raw_key, value, named))
+            decoded = await decoder.inspect(ConsumedRecord(*position, raw_key, value, named))
         except DecodeError as exc:
             row["error"] = exc.code
         else:

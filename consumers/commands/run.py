@@ -49,8 +49,8 @@ def announced(consumer: Consumer) -> Consumer:
 
     async def announcing(first: Any, second: Any) -> None:
         context = second if isinstance(second, Context) else first[0].context
-        place = {"topic": context.topic, "partition": context.partition, "offset": context.offset}
-        log.info("record.begun", group=context.group, **place)
+        position = {"topic": context.topic, "partition": context.partition, "offset": context.offset}
+        log.info("record.begun", group=context.group, **position)
         output.flush()  # a killed process loses queued lines
         await handle(first, second)
 

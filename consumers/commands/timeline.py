@@ -94,9 +94,9 @@ async def _document(chosen: Chosen, key: str, *, show_phi: bool) -> dict[str, An
 
 
 def _line(event: Mapping[str, Any]) -> str:
-    place = f"{event['topic']}/{event['partition']}@{event['offset']}"
+    position = f"{event['topic']}/{event['partition']}@{event['offset']}"
     what = " ".join(_pairs({name: value for name, value in event["body"].items() if name not in _COMMON}))
-    return f"{event['occurred_at']:{TIME}}  {event['event_type']:<26}  {place}  {event['event_id']}  {what}"
+    return f"{event['occurred_at']:{TIME}}  {event['event_type']:<26}  {position}  {event['event_id']}  {what}"
 
 
 def _pairs(fields: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

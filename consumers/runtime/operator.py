@@ -223,7 +223,7 @@ async def park(
     return [decision]
 
 
-async def give_up(
+async def discard(
     database: Database,
     group: str,
     topic: str,

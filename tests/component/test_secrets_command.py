@@ -75,7 +75,7 @@ def test_a_new_secret_is_one_that_the_bridge_takes_and_nobody_sees(
 def test_a_slot_that_exists_is_not_overwritten(directory: Path) -> None:
     (directory / "current").write_text(SECRET)
 
-    assert "is there already" in refused("new", "drx")
+    assert "already exists" in refused("new", "drx")
     assert (directory / "current").read_text() == SECRET
 
 
@@ -107,7 +107,7 @@ def test_a_second_rotation_waits_until_the_former_secret_has_ended(directory: Pa
     run("new", "drx", "--rotate-h", "72")
     files = {path.name: path.read_text() for path in directory.iterdir()}
 
-    assert "previous: counts until 20" in refused("new", "drx", "--rotate-h", "72")
+    assert "previous: is valid until 20" in refused("new", "drx", "--rotate-h", "72")
     assert {path.name: path.read_text() for path in directory.iterdir()} == files
 
     (directory / "previous").write_text(f"{SECRET}\naccept_until = 2026-01-31T00:00:00Z\n")
@@ -125,7 +125,7 @@ def test_the_slot_of_an_operator_is_made_for_any_scheme_and_is_no_secret_of_the_
     directory.joinpath("replay").chmod(0o604)
     checked = run("check", "--json", "drx")
     assert checked.return_value == 1
-    assert '"none counts now: replay (replay, no end)"' in checked.output
+    assert '"none is valid now: replay (replay, no end)"' in checked.output
     assert "replay can be read by every user" in checked.output
     assert directory.joinpath("replay").read_text().startswith("whsec_")
 

@@ -27,10 +27,10 @@ pytestmark = pytest.mark.kafka
 
 WHEN_S = datetime(2026, 9, 14, 15, 0, tzinfo=UTC).timestamp()
 # Two attempts and no patience at all.
-HASTY = ReaderWaits(retry_s=0.05, give_up_s=0.0, retry_late_s=0.05)
+HASTY = ReaderWaits(retry_s=0.05, wait_max_s=0.0, retry_late_s=0.05)
 # In the place of `SILENT_S`, after which a client that brings nothing is given up.
 SHORT_S = 3.0
-PATIENT = ReaderWaits(retry_s=0.05, give_up_s=10 * HANG_S)
+PATIENT = ReaderWaits(retry_s=0.05, wait_max_s=10 * HANG_S)
 
 
 class Memory(KnownIds):

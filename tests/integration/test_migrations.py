@@ -10,7 +10,7 @@ from consumers.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, check_s
 from consumers.postgres.pool import Database, open_database
 from consumers.runtime import parking
 from consumers.runtime.ledger import Ledger
-from consumers.runtime.operator import By, forget_group, give_up, lock_progress, request_release, set_offsets
+from consumers.runtime.operator import By, discard, forget_group, lock_progress, request_release, set_offsets
 from tests.ledger import GROUP, KEY, PLACE, a_consumed_record, an_entry, rows, until_waiting
 from tests.postgres import EmbeddedPostgres, execute
 
@@ -205,8 +205,8 @@ async def test_a_consumer_and_an_operator_need_no_more_than_their_roles(ledger_d
             waiting = await parking.head(settlement, key)
             assert waiting is not None
             await parking.park_again(settlement, waiting, parking.Why("bug", "unexpected", 1))
-        await give_up(operator, GROUP, topic, key, offset=6, by=By("ann", "void"))
-        await give_up(operator, GROUP, topic, key, by=By("ann", "void"))
+        await discard(operator, GROUP, topic, key, offset=6, by=By("ann", "void"))
+        await discard(operator, GROUP, topic, key, by=By("ann", "void"))
         await forget_group(operator, GROUP, by=By("ann", "void"))
 
         assert await parking.census(consumer, GROUP) == (0, 0, 0.0)

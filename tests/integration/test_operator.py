@@ -12,8 +12,8 @@ from consumers.runtime.ledger import FencedError, Ledger
 from consumers.runtime.operator import (
     By,
     Decision,
+    discard,
     forget_group,
-    give_up,
     lock_progress,
     park,
     request_release,
@@ -83,7 +83,7 @@ async def test_a_rate_spreads_the_requests(ledger: Ledger, database: Database) -
 async def test_a_skip_gives_up_one_record_and_leaves_those_behind_it(ledger: Ledger, database: Database) -> None:
     await parked(ledger, 7, 9)
 
-    (decision,) = await give_up(database, GROUP, TOPIC, KEY, offset=7, by=By("ann", "entered twice"))
+    (decision,) = await discard(database, GROUP, TOPIC, KEY, offset=7, by=By("ann", "entered twice"))
 
     assert decision == Decision(TOPIC, 3, KEY, 7, "acme", "evt-7", digest("a1"), "unexpected", inbox_written=True)
     assert [each["offset"] for each in await show(database, GROUP, TOPIC, KEY)] == [9]
@@ -95,7 +95,7 @@ async def test_a_skip_of_an_equal_id_leaves_the_first_ones_digest(ledger: Ledger
         await settlement.admit([an_entry("evt-7", body="first")])
     await parked(ledger, 7, code="id_conflict")
 
-    (decision,) = await give_up(database, GROUP, TOPIC, KEY, offset=7, by=By("ann", "entered twice"))
+    (decision,) = await discard(database, GROUP, TOPIC, KEY, offset=7, by=By("ann", "entered twice"))
 
     assert decision.inbox_written is False
     assert await rows(database, "select body_sha256 from drx_consumer.inbox") == [(bytes.fromhex(digest("first")),)]
@@ -106,7 +106,7 @@ async def test_a_skip_of_a_record_without_an_id_writes_no_inbox_row(ledger: Ledg
         bare = a_consumed_record(7)._replace(headers=[])
         await parking.park(settlement, bare, Why("poison", "not_avro", 0))
 
-    (decision,) = await give_up(database, GROUP, TOPIC, KEY, offset=7, by=By("ann", "not ours"))
+    (decision,) = await discard(database, GROUP, TOPIC, KEY, offset=7, by=By("ann", "not ours"))
 
     assert decision.inbox_written is False
     assert await rows(database, "select * from drx_consumer.inbox") == []
@@ -116,9 +116,9 @@ async def test_an_event_that_waits_twice_is_put_into_the_inbox_once(ledger: Ledg
     async with ledger.begin(PLACE, 1) as settlement:
         await parking.park(settlement, a_consumed_record(7, event_id="evt"), Why("bug", "unexpected", 1))
         await parking.append(settlement, a_consumed_record(9, event_id="evt", body="b2"))
-    would = await give_up(database, GROUP, TOPIC, KEY, by=By("ann", "test patient", dry_run=True))
+    would = await discard(database, GROUP, TOPIC, KEY, by=By("ann", "test patient", dry_run=True))
 
-    decisions = await give_up(database, GROUP, TOPIC, KEY, by=By("ann", "test patient"))
+    decisions = await discard(database, GROUP, TOPIC, KEY, by=By("ann", "test patient"))
 
     assert [each.inbox_written for each in decisions] == [True, False]
     assert would == decisions
@@ -128,8 +128,8 @@ async def test_every_change_is_kept_with_who_and_why(ledger: Ledger, database: D
     await parked(ledger, 7, 9)
     await parked(ledger, 8, key=b"rx-2")
     await request_release(database, GROUP, Filters(keys=[KEY]), by=By("ann", "fixed in 1.2"))
-    await give_up(database, GROUP, TOPIC, KEY, offset=7, by=By("bob", "entered twice"))
-    await give_up(database, GROUP, TOPIC, "rx-2", by=By("ann", "test patient"))
+    await discard(database, GROUP, TOPIC, KEY, offset=7, by=By("bob", "entered twice"))
+    await discard(database, GROUP, TOPIC, "rx-2", by=By("ann", "test patient"))
 
     kept = 'select actor, verb, topic, part, key, "offset", event_id, reason from drx_consumer.audit order by number'
     assert await rows(database, kept) == [
@@ -141,8 +141,8 @@ async def test_every_change_is_kept_with_who_and_why(ledger: Ledger, database: D
 
 _VERBS: dict[str, Callable[..., Awaitable[Any]]] = {
     "retry": lambda database, dry: request_release(database, GROUP, Filters(), by=By("ann", dry_run=dry)),
-    "skip": lambda database, dry: give_up(database, GROUP, TOPIC, KEY, offset=7, by=By("ann", "void", dry_run=dry)),
-    "drop_key": lambda database, dry: give_up(database, GROUP, TOPIC, KEY, by=By("ann", "void", dry_run=dry)),
+    "skip": lambda database, dry: discard(database, GROUP, TOPIC, KEY, offset=7, by=By("ann", "void", dry_run=dry)),
+    "drop_key": lambda database, dry: discard(database, GROUP, TOPIC, KEY, by=By("ann", "void", dry_run=dry)),
     "forget": lambda database, dry: forget_group(database, GROUP, by=By("ann", "gone", dry_run=dry)),
 }
 
@@ -165,9 +165,9 @@ async def test_a_dry_run_says_what_would_be_done_and_does_nothing(
 async def test_what_is_not_parked_cannot_be_given_up(ledger: Ledger, database: Database) -> None:
     await parked(ledger, 7)
     with pytest.raises(ConfigError) as caught:
-        await give_up(database, GROUP, TOPIC, KEY, offset=8, by=By("ann", "void"))
+        await discard(database, GROUP, TOPIC, KEY, offset=8, by=By("ann", "void"))
     with pytest.raises(ConfigError):
-        await give_up(database, "other", TOPIC, KEY, by=By("ann", "void"))
+        await discard(database, "other", TOPIC, KEY, by=By("ann", "void"))
 
     assert KEY not in str(caught.value)  # health information
 
@@ -177,7 +177,7 @@ async def test_two_operators_give_a_record_up_once(ledger: Ledger, database: Dat
     async with database.transaction() as connection:
         await connection.execute("select from drx_consumer.parked_key for update")
         both = [
-            asyncio.create_task(give_up(database, GROUP, TOPIC, KEY, offset=7, by=By(actor, "void")))
+            asyncio.create_task(discard(database, GROUP, TOPIC, KEY, offset=7, by=By(actor, "void")))
             for actor in ("ann", "bob")
         ]
         await until_waiting(database, 2)
@@ -249,10 +249,10 @@ async def test_a_decision_about_a_key_in_two_partitions_says_which_is_meant(ledg
         await parking.park(settlement, record, Why("bug", "unexpected", 1))
 
     with pytest.raises(ConfigError, match="partitions 3, 4 have a record"):
-        await give_up(database, GROUP, TOPIC, KEY, offset=7, by=By("ann", "void"))
+        await discard(database, GROUP, TOPIC, KEY, offset=7, by=By("ann", "void"))
     asked = await request_release(database, GROUP, Filters(keys=[KEY]), by=By("ann"))
-    (skipped,) = await give_up(database, GROUP, TOPIC, KEY, offset=7, partition=4, by=By("ann", "void"))
-    dropped = await give_up(database, GROUP, TOPIC, KEY, by=By("ann", "void"))
+    (skipped,) = await discard(database, GROUP, TOPIC, KEY, offset=7, partition=4, by=By("ann", "void"))
+    dropped = await discard(database, GROUP, TOPIC, KEY, by=By("ann", "void"))
 
     assert [each.partition for each in asked] == [3, 4]
     assert (skipped.partition, skipped.event_id) == (4, "evt-other")

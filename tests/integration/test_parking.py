@@ -7,7 +7,7 @@ from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from consumers.postgres.pool import Database
 from consumers.runtime import parking
 from consumers.runtime.ledger import Ledger
-from consumers.runtime.operator import By, give_up, request_release
+from consumers.runtime.operator import By, discard, request_release
 from consumers.runtime.parking import (
     Filters,
     ParkingFullError,
@@ -174,7 +174,7 @@ async def test_a_drop_that_waited_for_an_append_drops_that_record_too(ledger: Le
     await parked(ledger, 7)
     async with settling(ledger) as settlement:
         assert await append(settlement, a_consumed_record(9))
-        dropping = asyncio.create_task(give_up(database, GROUP, TOPIC, KEY, by=By("ann", "test patient")))
+        dropping = asyncio.create_task(discard(database, GROUP, TOPIC, KEY, by=By("ann", "test patient")))
         await until_waiting(database)
 
     assert [decision.offset for decision in await dropping] == [7, 9]
@@ -210,7 +210,7 @@ async def test_a_record_skipped_before_a_crash_is_not_applied_when_read_again(
     async with ledger.begin(PLACE, claim.epoch) as settlement:
         await park(settlement, a_consumed_record(7), Why("bug", "unexpected", 1))
         await settlement.settle(next_offset=5, last_event_id="evt-4", above=(7,))
-    await give_up(database, GROUP, TOPIC, KEY, offset=7, by=By("ann", "void"))
+    await discard(database, GROUP, TOPIC, KEY, offset=7, by=By("ann", "void"))
 
     claim = await ledger.claim(PLACE)  # the process was killed, another reads from offset 5 on
     async with ledger.begin(PLACE, claim.epoch) as settlement:

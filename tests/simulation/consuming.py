@@ -371,7 +371,7 @@ class Scene:
         self._skip(group, chance, whole=True)
 
     def _give_up(self, group: str, topic: str, key: str, offset: int | None, part: int) -> None:
-        self._operate(operator.give_up(self.database, group, topic, key, offset=offset, partition=part, by=ANN))
+        self._operate(operator.discard(self.database, group, topic, key, offset=offset, partition=part, by=ANN))
 
     def _move_back(self, group: str, chance: float) -> None:
         rows = self.postgres.server.rows(_SETTLED, group)

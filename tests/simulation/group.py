@@ -53,7 +53,7 @@ class Group:
             self._is_due = False
             await asyncio.sleep(self.rng.uniform(0.05, 1.0))
             joined = list(self.members)
-            tasks = [each.call(each.give_up()) for each in joined]
+            tasks = [each.call(each.discard()) for each in joined]
             while any(not t.done() and m in self.members for m, t in zip(joined, tasks, strict=True)):  # noqa: ASYNC110 - of several
                 await asyncio.sleep(0.1)
             self.generation += 1
@@ -101,7 +101,7 @@ class Member(FakeTransport):
             if self in self.group.members:
                 self.heard_at = self.group.world.loop.time()
             else:
-                await self.give_up()
+                await self.discard()
                 self.heard_at = self.group.world.loop.time()
                 self.group.join(self)
 
@@ -111,7 +111,7 @@ class Member(FakeTransport):
         """Poll; it may take longer than it was given."""
         return await super().poll(tps, timeout_s=timeout_s * self.group.rng.uniform(1, 8))
 
-    async def give_up(self) -> None:
+    async def discard(self) -> None:
         self._rebalancing = True
         assert self._rebalances is not None
         await self._rebalances.revoked(self._assigned)

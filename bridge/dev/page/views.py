@@ -168,9 +168,9 @@ class Views:
         rows, warnings = [], set[str]()
         for each in events:
             moved = ", ".join(f"{_words(name)} {_words(value)}" for name, value in each["moved"].items() if value)
-            place = f"{each['topic']}/{each['partition']}@{each['offset']}"
+            position = f"{each['topic']}/{each['partition']}@{each['offset']}"
             rows.append(
-                (each["occurred_at"][:19].replace("T", " "), each["event_type"], moved, place, each["event_id"])
+                (each["occurred_at"][:19].replace("T", " "), each["event_type"], moved, position, each["event_id"])
             )
             warnings |= {WARNINGS[name] for name in WARNINGS if each["moved"].get(name)}
         return [
@@ -246,7 +246,9 @@ def strip(events: Sequence[Mapping[str, Any]]) -> str:
     column = (_WIDTH - _NAMES) / max(1, len(events))
     for row, name in enumerate(MACHINES):
         ET.SubElement(box, "text", y=f"{row * _ROW + 17}").text = _words(name)
-        moves = [(place, _words(each["moved"][name])) for place, each in enumerate(events) if name in each["moved"]]
+        moves = [
+            (position, _words(each["moved"][name])) for position, each in enumerate(events) if name in each["moved"]
+        ]
         for (start, word), (end, _) in zip(moves, [*moves[1:], (len(events), "")], strict=True):
             x, width = _NAMES + start * column, (end - start) * column - 2
             part = ET.SubElement(box, "g", {"class": word.partition(" ")[0] or "none"})

@@ -37,7 +37,7 @@ async def test_a_record_that_is_skipped_while_it_is_released_leaves_its_code_to_
     await bench.request_release("rx_1")
     await gate.reached.wait()
     offset = None if dropped else 0
-    await operator.give_up(database, GROUP, PLACE.topic, "rx_1", offset=offset, by=By("kim", "gone"))
+    await operator.discard(database, GROUP, PLACE.topic, "rx_1", offset=offset, by=By("kim", "gone"))
     gate.open()
     bench.processor.offer(PLACE, [a_record(3)])
     await bench.settled(4)

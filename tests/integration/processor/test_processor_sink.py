@@ -228,7 +228,7 @@ async def test_a_key_that_was_set_aside_and_never_came_can_be_let_go(
     if verb == "retry":
         await operator.request_release(database, GROUP, parking.Filters(keys=["rx_1"]), by=By("ann"))
     else:
-        await operator.give_up(database, GROUP, PLACE.topic, "rx_1", by=By("ann", "by mistake"))
+        await operator.discard(database, GROUP, PLACE.topic, "rx_1", by=By("ann", "by mistake"))
     await bench.until_rows("select key from drx_consumer.parked_key", [])
     bench.processor.offer(PLACE, [a_record(1)])
     await bench.settled(2)

@@ -127,7 +127,7 @@ async def test_a_partition_that_is_stopped_takes_no_room_from_the_others(
     await bench.processor._partitions[PLACE].idle()
     stopped = bench.processor._partitions[PLACE]
     held = len(stopped.backlog) + sum(len(queue.records) for queue in stopped.queues.values())
-    await operator.give_up(database, GROUP, PLACE.topic, "rx_0", by=By("kim", "withdrawn"))
+    await operator.discard(database, GROUP, PLACE.topic, "rx_0", by=By("kim", "withdrawn"))
     await bench.read_again(log)
     await bench.settled(40)
 
