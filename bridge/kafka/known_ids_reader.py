@@ -121,17 +121,13 @@ class KnownIdsReader:
     @property
     def ready(self) -> bool:
         """Whether every tail has been read and the reader is not far behind."""
-        return bool(self._topics) and all(topic.read for topic in self._topics.values()) and not self._lags
+        return bool(self._topics) and all(topic.read for topic in self._topics.values()) and not self.lag_s > LAG_MAX_S
 
     @property
     def lag_s(self) -> float:
         """Seconds since the reader was last fully caught up; NaN before the first time."""
         times = [at for topic in self._topics.values() if topic.read for at in topic.current_at.values()]
         return _now() - min(times) if times else nan
-
-    @property
-    def _lags(self) -> bool:
-        return self.lag_s > LAG_MAX_S
 
     async def run(self, stop: asyncio.Event) -> None:
         """Read until `stop` is set; broker failures are retried."""
