@@ -465,7 +465,7 @@ class PartitionWriter:
         if fault is None and records is None:
             # All senders have a response: if they have retried, the drain skips this as a repeat.
             self.drain_found()
-        elif fault is not None and not (records is None or self.appends or self._spool.depth(self._tp)):
+        elif fault is not None and not (self.appends or self._spool.depth(self._tp)):
             # The spool is empty. The batch in flight may be appended later, if it is not acknowledged.
             self._go_direct()
 
