@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import secrets
+import selectors
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,7 +19,6 @@ from tests.faults.seed import SEED_VARIABLE
 from tests.java_cache import java_options
 from tests.logs import reset_logging
 from tests.postgres import EmbeddedPostgres, fresh_database
-from tests.virtual_time import VirtualLoop
 
 # The examples are the same each time; `--hypothesis-profile=default` searches for others.
 settings.register_profile("steady", derandomize=True, deadline=None)
@@ -26,6 +26,42 @@ settings.load_profile("steady")
 
 _KIND = pytest.StashKey[str]()
 _BESIDE = "beside"
+
+
+# Sixty times the longest wait of a test; reached in seconds.
+TURNS_MAX = 100_000
+
+
+class _Jumping(selectors.SelectSelector):
+    """Never blocks: the waiting time is added to the clock instead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+        self._turns = 0  # of the loop, at this moment
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if not ready and timeout is None:
+            msg = "nothing will ever happen again"
+            raise RuntimeError(msg)
+        self._turns += 1
+        if not ready and timeout:
+            self.now += timeout
+            self._turns = 0
+        assert self._turns < TURNS_MAX, "something runs without end while no time passes"
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """A loop of one thread without network, in virtual time."""
+
+    def __init__(self) -> None:
+        self._jumping = _Jumping()
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        return self._jumping.now
 
 
 @pytest.fixture
