@@ -40,12 +40,12 @@ class Coverage:
         """See `Profile.map`."""
         run = self.mapping.run(delivery, document)
         self.missing.clear()
-        for rule, draft in run.fired:
+        for rule, draft in run.matched:
             self._fired.add(rule)
             self._given.update((rule, name) for name in _given(draft))
             lacking = draft.parts.items() if draft else ()
             self.missing += [part.path for name, part in lacking if part.value is None and name in rule.required]
-        self._bare.update(run.bare)
+        self._bare.update(run.unmapped)
         self._ignored[""] += run.ignored
         for event in run.outcome.events if isinstance(run.outcome, Mapped) else ():
             kept: Any = event.value["extensions"]

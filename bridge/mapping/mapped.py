@@ -183,8 +183,8 @@ class Run:
         self.mapping, self._file = mapping, mapping.file
         self.outcome: Mapped | ParkReason = IGNORED
         self.drafts: list[Draft] = []  # events drafted up to now
-        self.fired: list[tuple[EventRule, Draft | None]] = []  # tables whose `when` matched; None if it parks
-        self.bare: list[str] = []  # paths of elements because of which the delivery is parked
+        self.matched: list[tuple[EventRule, Draft | None]] = []  # tables whose `when` matched; None if it parks
+        self.unmapped: list[str] = []  # paths of elements because of which the delivery is parked
         self.ignored = 0  # elements to skip
         self._folded = Folded(document) if mapping.file.any_case else None
         self._root: Any = self._folded.document if self._folded else document
@@ -255,7 +255,7 @@ class Run:
         if park is None:
             for spot in elements:
                 if (found := self._read_other(spot)) is not None:
-                    self.bare.append(spot.path)
+                    self.unmapped.append(spot.path)
                     park = park or found
         # In the order of the body; within one element, in the order of the tables.
         self.drafts.sort(key=lambda draft: [_index(step) for step in draft.at.split("/")[1:]])
@@ -264,24 +264,24 @@ class Run:
                 self.reading.claimed.update(self._scalars(claim))
         return park
 
-    def _word(self, spot: Spot) -> tuple[object, Spot]:
+    def _reported_type(self, spot: Spot) -> tuple[object, Spot]:
         """Return the vendor's name of the type of an element, else of the body, and the path it was read from."""
-        word = None
+        reported = None
         if self._file.reported is not None:
             for of in (spot, self._elements.body):
                 self._elements.enter(of)
-                word = self._value(self._file.reported, of.element)
-                if word is not None and not (isinstance(word, str) and not word.strip()):
-                    return word, of
-        return word, spot
+                reported = self._value(self._file.reported, of.element)
+                if reported is not None and not (isinstance(reported, str) and not reported.strip()):
+                    return reported, of
+        return reported, spot
 
     def _read_other(self, spot: Spot) -> ParkReason | None:
         """Draft `other.reported` for an element without an event, keyed by its prescription or else the account."""
         other = self._file.other
         if spot.pointer in self._decided:
             return None
-        word, of = self._word(spot)
-        if text_of_id(word) in self.mapping.ignore:
+        reported, of = self._reported_type(spot)
+        if text_of_id(reported) in self.mapping.ignore:
             self.ignored += 1
             return None
         if other is None or self._file.reported is None:
@@ -302,10 +302,10 @@ class Run:
             key = account = self.mapping.account_id or self._account(other, spot) or ""
             if account and not _NATIVE_KEY.fullmatch(account):
                 return ParkReason("unusable", "bad_key", "/account")
-        if not key or not is_reported_type(word):
+        if not key or not is_reported_type(reported):
             return ParkReason("unknown_type", field=at, key=None if account == key else key)
         self.reading.claimed |= claimed
-        return self._add(other, key, spot, word=word, of_account=account == key)
+        return self._add(other, key, spot, reported=reported, of_account=account == key)
 
     def _account(self, event: EventRule, spot: Spot) -> str | None:
         """Read the account of an element, or the body's for `other.reported`."""
@@ -331,40 +331,40 @@ class Run:
         scope.spend(1)
         self._is_evaluated = True
         self._elements.enter(spot)
-        holds = True if event.when is None else self._value(event.when, element)
-        if holds is None or holds is False or holds in ("", [], {}):
+        condition = True if event.when is None else self._value(event.when, element)
+        if condition is None or condition is False or condition in ("", [], {}):
             return None
-        claimed = set(self._elements.read_pointers(holds)) if event.when and holds is True else set()
+        claimed = set(self._elements.read_pointers(condition)) if event.when and condition is True else set()
         scope.spend(EVENT_STEPS)
         key = self._key(event.key, element, spot.path, claimed)
         if event.park:
             park = event.park
-            self.fired.append((event, None))
+            self.matched.append((event, None))
             return ParkReason(park.reason, park.detail, park.field, key if isinstance(key, str) else None)
         if isinstance(key, ParkReason):
             # Without a prescription it may be an account's update: see `_read_other`.
             return None if event.type == OTHER_REPORTED else key
-        word = None
+        reported = None
         if event.type == OTHER_REPORTED:
-            word, of = self._word(spot)
-            if not is_reported_type(word):
+            reported, of = self._reported_type(spot)
+            if not is_reported_type(reported):
                 at = self._at(cast("Expression", self._file.reported), of.path)
                 return ParkReason("unknown_type", field=at, key=key)
             if of is spot:
                 self._claim()
             self._elements.enter(spot)
         self.reading.claimed |= claimed
-        return self._add(event, key, spot, word=word)
+        return self._add(event, key, spot, reported=reported)
 
     def _add(
-        self, event: EventRule, key: str, spot: Spot, *, word: object = None, of_account: bool = False
+        self, event: EventRule, key: str, spot: Spot, *, reported: object = None, of_account: bool = False
     ) -> ParkReason | None:
         """Draft an event; return the reason to park, if any."""
         self._elements.enter(spot)
         draft = Draft(event.type, "", key, constants=event.constants, mapping=self.mapping.mark, at=spot.pointer)
         finished: dict[str, object] = dict(event.finished)
         if event.type == OTHER_REPORTED:
-            finished["reported_type"] = word
+            finished["reported_type"] = reported
         if of_account:
             finished["prescription_id"] = None
         draft.finished = finished
@@ -374,7 +374,7 @@ class Run:
             return park
         self._read_data(event, draft, spot.element, spot.path)
         self.drafts.append(draft)
-        self.fired.append((event, draft))
+        self.matched.append((event, draft))
         if event.claims not in self._claims:
             self._claims.append(event.claims)
         return park
@@ -393,8 +393,8 @@ class Run:
         """
         first, ends = event.name, chain[object](count(2))
         if spot.position and not draft.sha256:
-            place = str(spot.position) if spot.position > 0 else f"0.{-spot.position}"
-            first = f"{place}.{event.name}" if event.is_named else place
+            position = str(spot.position) if spot.position > 0 else f"0.{-spot.position}"
+            first = f"{position}.{event.name}" if event.is_named else position
             ends = chain((event.name,), ends)
         for draft.number in chain((first,), (f"{first}.{end}" for end in ends)):
             known = self._ids.setdefault(f"{draft.id or self.reading.id}/{draft.number}", (draft, event))

@@ -282,10 +282,10 @@ class Spool:
         await self._try_to_open()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Run `tend` periodically until `stop` is set."""
-        await repeat(self.tend, RETRY_S, stop)
+        """Run `maintain` periodically until `stop` is set."""
+        await repeat(self.maintain, RETRY_S, stop)
 
-    async def tend(self) -> None:
+    async def maintain(self) -> None:
         """If now possible: open, accept entries again, read unlocked segments and remove empty ones."""
         if not self.is_open:
             await self._try_to_open()

@@ -39,10 +39,10 @@ async def test_it_is_kept_sealed_and_what_is_behind_it_gets_on(tmp_path: Path) -
 
     async with open_spool(tmp_path) as again:
         assert ordinals(again.found) == [2, 3, 4]
-        await again.spool.tend()
+        await again.spool.maintain()
         assert again.value("set_aside_records") == 1
         record.unlink()
-        await again.spool.tend()
+        await again.spool.maintain()
         assert again.value("set_aside_records") == 0
 
 

@@ -48,7 +48,7 @@ async def test_a_file_that_cannot_be_kept_elsewhere_stays_and_is_found_by_the_ne
     async with open_spool(tmp_path) as again:
         assert ordinals(again.found) == [3]
         again.spool.acknowledge(PARTITION, 1)
-        await again.spool.tend()
+        await again.spool.maintain()
         assert segments(tmp_path) == [path]
 
     (tmp_path / "damaged").unlink()

@@ -43,12 +43,12 @@ async def test_a_disk_that_fails_every_fsync_takes_nothing_and_loses_nothing(tmp
         assert kept.value("available") == 0
         with pytest.raises(NotDurableError, match="io_error"):
             await kept.put(3)
-        await kept.spool.tend()
+        await kept.spool.maintain()
         assert kept.spool.code == "io_error"
         assert await kept.head() == [1]
 
         disk.sync_failures = 0
-        await kept.spool.tend()
+        await kept.spool.maintain()
         assert kept.spool.code == ""
         await kept.put(4)
 
@@ -64,7 +64,7 @@ async def test_a_segment_that_was_begun_on_a_full_disk_and_holds_nothing_goes(tm
         with pytest.raises(NotDurableError, match="full"):
             await kept.spool.append([an_entry(2, payload=bytes(2_500_000))])
         kept.spool.acknowledge(PARTITION, 1)
-        await kept.spool.tend()
+        await kept.spool.maintain()
         await kept.put(3)
         assert len(segments(tmp_path)) == 1
 
@@ -88,7 +88,7 @@ async def test_a_disk_that_became_read_only_is_still_drained(tmp_path: Path, dis
         assert again.spool.depth(PARTITION) == 0
 
         disk.read_only = False
-        await again.spool.tend()
+        await again.spool.maintain()
         assert again.spool.code == ""
         await again.put(5)
 

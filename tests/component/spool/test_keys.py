@@ -76,7 +76,7 @@ async def test_a_key_directory_elsewhere_that_is_not_there_was_not_mounted(direc
             await kept.put(1)
 
         write_key(tmp_path / "missing")
-        await kept.spool.tend()
+        await kept.spool.maintain()
         assert kept.spool.code == ""
         await kept.put(1)
 
@@ -126,7 +126,7 @@ async def test_without_its_key_a_record_is_locked_until_that_is_back(directory: 
         assert await again.head() == [4]
         bring_back(keys, "previous")
         for _ in range(2):
-            await again.spool.tend()
+            await again.spool.maintain()
             assert ordinals(again.found) == [1, 2, 3]
             assert (len(segments(directory)), again.value("locked_records")) == (2, 0)
             assert (await again.head(), await again.head(OTHER)) == ([4, 1, 2], [3])
@@ -156,11 +156,11 @@ async def test_what_a_lost_key_sealed_is_given_up_only_on_request_and_kept(direc
         await again.put(4)
         with pytest.raises(ConfigError, match="nothing is encrypted"):
             spool.main([*words, "no key"], standalone_mode=False)
-        await again.spool.tend()
+        await again.spool.maintain()
         assert (again.value("locked_records"), damaged(directory)) == (3, [])
 
         assert spool.main([*words, identity], standalone_mode=False) == 0
-        await again.spool.tend()
+        await again.spool.maintain()
         assert (again.value("locked_records"), again.value("set_aside_records")) == (0, 0)
         assert again.value("corrupt_records_total") == 0
         assert await again.head() == [4]
@@ -183,7 +183,7 @@ async def test_what_was_locked_comes_before_what_is_taken_when_the_key_is_back(d
     again = make_spool(directory, key_dir=keys)
     await again.spool.open(Watching())
     bring_back(keys, "current")
-    await again.spool.tend()
+    await again.spool.maintain()
 
     assert (codes, again.spool.code) == (["no_key"], "")
     assert await again.head() == [1]
@@ -217,14 +217,14 @@ async def test_a_key_whose_file_is_gone_is_noticed_within_a_round_and_seals_no_m
 ) -> None:
     async with open_spool(directory, key_dir=keys) as kept:
         take_away(keys, "current")
-        await kept.spool.tend()
+        await kept.spool.maintain()
 
         assert (kept.spool.code, kept.value("available")) == ("no_key", 0)
         with pytest.raises(NotDurableError, match="no_key"):
             await kept.put(1)
 
         bring_back(keys, "current")
-        await kept.spool.tend()
+        await kept.spool.maintain()
         assert (kept.spool.code, kept.value("available")) == ("", 1)
         await kept.put(2)
 
@@ -251,12 +251,12 @@ async def test_a_key_that_live_records_need_is_missed_although_another_seals(dir
         await kept.put(1)
         turn(keys)
         take_away(keys, "previous")
-        await kept.spool.tend()
+        await kept.spool.maintain()
 
         assert kept.spool.code == "no_key"
         assert await kept.head() == [1]
         kept.spool.acknowledge(PARTITION, 1)
-        await kept.spool.tend()
+        await kept.spool.maintain()
         assert kept.spool.code == ""
 
 
@@ -265,7 +265,7 @@ async def test_a_key_may_have_another_file(directory: Path, keys: Path) -> None:
     async with open_spool(directory, key_dir=keys) as kept:
         await kept.put(1)
         (keys / "current").rename(keys / "previous")
-        await kept.spool.tend()
+        await kept.spool.maintain()
 
         assert kept.spool.code == ""
         await kept.put(2)

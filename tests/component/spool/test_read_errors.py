@@ -60,7 +60,7 @@ async def test_segments_that_cannot_be_read_are_left_as_they_are_until_the_next_
     async with open_spool(tmp_path, disk=disk, order_s=NOT_S) as again:
         await again.put(9, partition=OTHER)
         again.spool.acknowledge(OTHER, 1)
-        await again.spool.tend()
+        await again.spool.maintain()
         assert (again.spool.code, again.found) == ("", [])
         assert again.value("unread_segments") == 2
         assert again.value("corrupt_records_total") + again.value("torn_tails_total") == 0
@@ -131,7 +131,7 @@ async def test_sectors_that_cannot_be_read_keep_back_their_records_only(tmp_path
         assert 3 <= len(missing) <= 6
         assert await again.head() == found
         again.spool.acknowledge(PARTITION, len(found))
-        await again.spool.tend()
+        await again.spool.maintain()
         assert again.value("unread_segments") == 1
         assert again.value("corrupt_records_total") + again.value("torn_tails_total") == 0
     assert (contents(tmp_path), damaged(tmp_path)) == (before, [])
@@ -181,7 +181,7 @@ async def test_a_record_that_the_disk_keeps_for_itself_is_left_to_the_next_start
         kept.spool.acknowledge(PARTITION, 1)
         assert await kept.head() == [3, 4]
         kept.spool.acknowledge(PARTITION, 2)
-        await kept.spool.tend()
+        await kept.spool.maintain()
         assert (kept.value("unread_segments"), kept.value("corrupt_records_total")) == (1, 0)
         assert kept.spool.code == ""
     await assert_all_is_found(tmp_path, [1, 2])
@@ -218,11 +218,11 @@ async def test_a_directory_that_cannot_be_listed_is_no_stopped_start(tmp_path: P
     disk.unlisted = True
 
     async with open_spool(tmp_path, disk=disk) as again:
-        await again.spool.tend()
+        await again.spool.maintain()
         assert again.spool.code == "io_error"
 
         disk.unlisted = False
-        await again.spool.tend()
+        await again.spool.maintain()
         assert again.spool.code == ""
         assert await again.head() == [1, 2]
 

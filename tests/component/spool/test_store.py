@@ -67,7 +67,7 @@ async def test_a_file_goes_when_nothing_is_left_in_it(tmp_path: Path) -> None:
         await kept.put(1, 2)
         kept.spool.acknowledge(PARTITION, 5)
         assert kept.spool.depth(PARTITION) == 0
-        await kept.spool.tend()
+        await kept.spool.maintain()
         await kept.put(3)
         assert len(segments(tmp_path)) == 1
 
@@ -135,7 +135,7 @@ async def test_a_second_process_is_kept_out_until_the_first_has_left(tmp_path: P
             await second.put(2)
 
         await kept.spool.close()
-        await second.spool.tend()
+        await second.spool.maintain()
 
         assert second.spool.code == ""
         assert ordinals(second.found) == [1]
@@ -148,12 +148,12 @@ async def test_the_capacity_is_kept_and_comes_back(tmp_path: Path) -> None:
             await kept.spool.append([an_entry(number, payload=payload)])
         with pytest.raises(NotDurableError, match="full"):
             await kept.spool.append([an_entry(10, payload=payload)])
-        await kept.spool.tend()
+        await kept.spool.maintain()
         assert kept.spool.code == "full"
         assert kept.value("available") == 0
 
         kept.spool.acknowledge(PARTITION, 5)
-        await kept.spool.tend()
+        await kept.spool.maintain()
 
         assert kept.spool.code == ""
         await kept.spool.append([an_entry(10, payload=payload)])
@@ -222,18 +222,18 @@ async def test_a_directory_that_lost_its_write_permission_is_noticed_before_it_i
         async with open_spool(directory) as kept:
             await kept.put(1)
             directory.chmod(0o500)
-            await kept.spool.tend()
+            await kept.spool.maintain()
             await kept.put(2)  # the segment that is open takes it
             directory.chmod(0o700)
             kept.spool.acknowledge(PARTITION, 2)
-            await kept.spool.tend()
+            await kept.spool.maintain()
 
             directory.chmod(0o500)
-            await kept.spool.tend()
+            await kept.spool.maintain()
             assert (kept.spool.code, kept.value("available")) == ("not_writable", 0)
 
             directory.chmod(0o700)
-            await kept.spool.tend()
+            await kept.spool.maintain()
             assert kept.spool.code == ""
             await kept.put(3)
 
@@ -257,7 +257,7 @@ async def test_segments_of_somebody_else_are_left_alone_and_found_when_they_are_
     if os.geteuid() == 0:
         os.chown(path, NOBODY, NOBODY)
     with as_somebody():
-        await kept.spool.tend()
+        await kept.spool.maintain()
         assert kept.spool.code == ""
         assert ordinals(kept.found) == [1, 2]
         await kept.spool.close()

@@ -57,7 +57,7 @@ async def test_two_versions_may_follow_each_other_back_and_forth(
             assert ordinals(kept.found) == [2]
             assert (kept.value("locked_records"), kept.value("corrupt_records_total")) == (3, 0)
             assert kept.spool.code == ""
-            await kept.spool.tend()
+            await kept.spool.maintain()
             assert await kept.head() == [2]
     async with open_spool(tmp_path) as kept:
         await kept.put(6)
@@ -91,7 +91,7 @@ async def test_a_file_of_another_version_is_kept_whatever_stands_in_it(tmp_path:
         async with open_spool(tmp_path) as kept:
             await kept.put(1)
             kept.spool.acknowledge(PARTITION, 1)
-            await kept.spool.tend()
+            await kept.spool.maintain()
 
             assert (kept.value("locked_records"), kept.value("corrupt_records_total")) == (1, 0)
             assert kept.value("torn_tails_total") == 0
@@ -137,7 +137,7 @@ async def test_a_payload_of_another_layout_is_kept_for_the_version_that_reads_it
         async with open_spool(tmp_path, drain=Reading) as kept:
             assert ordinals(kept.found) == [1, 3]
             assert (kept.value("locked_records"), kept.value("corrupt_records_total")) == (1, 0)
-            await kept.spool.tend()
+            await kept.spool.maintain()
             assert await kept.head() == [1, 3]
     async with open_spool(tmp_path, drain=Reading) as kept:
         kept.spool.acknowledge(PARTITION, 2)
