@@ -14,7 +14,7 @@ COMMANDS = {
     "verify": ("bridge.commands.verify:verify", "Check whether a delivery would be accepted, and why not."),
     "sign": ("bridge.commands.sign:sign", "Print the headers that sign a body."),
     "map": ("bridge.commands.map:map_body", "Show the events and keys of a body, or why it would be parked."),
-    "mapping": ("bridge.commands.map:mapping", "Check what a mapping file makes of a vendor's bodies."),
+    "mapping": ("bridge.commands.map:mapping", "Check how a mapping file maps a vendor's bodies."),
     "secrets": ("bridge.commands.secrets:secrets", "Make, list or check the secrets of sources."),
     "tail": ("bridge.commands.tail:tail", "Show decoded records of a topic."),
     "unrecognized": ("bridge.commands.unrecognized:unrecognized", "List, show or replay parked deliveries."),

@@ -76,7 +76,7 @@ class Outgoing(NamedTuple):
 
 @dataclass(slots=True)
 class Context:
-    """Position of an event, its attempt, and what its handler works with."""
+    """Position of an event, its attempt, and the resources of its handler."""
 
     group: str
     topic: str
@@ -86,7 +86,7 @@ class Context:
     attempt: int  # from 1; a call that fails because the service is away does not count
     # A PostgreSQL connection inside the settling transaction, in `Batches` and transactional `Lanes`.
     connection: Any = field(default=None, repr=False)
-    resource: Any = field(default=None, repr=False)  # what `Consumer.around` yielded
+    resource: Any = field(default=None, repr=False)  # the value that `Consumer.around` yielded
     traceparent: str = ""  # W3C trace context of the delivery; empty for a foreign record
     origin: str = ""  # `import` or `replay` if an operator posted it (header `drx_origin`)
     outgoing: list[Outgoing] = field(default_factory=list, repr=False, compare=False)

@@ -29,7 +29,7 @@ class Coverage:
     _ignored: Counter[str] = field(default_factory=Counter)
 
     def __getattr__(self, name: str) -> Any:
-        """Return what else a profile has, such as `parse`."""
+        """Return other attributes of the profile, such as `parse`."""
         return getattr(self.mapping, name)
 
     def reading_xml(self) -> "Coverage":

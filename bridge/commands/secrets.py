@@ -82,7 +82,7 @@ def new(  # noqa: PLR0917 - click passes by keyword
             _keep_as_previous(directory, scheme, rotate_h)
         _write(where, content, overwrite=rotate_h is not None)
     whom = "only those who post need its content" if slot == SLOT else "give its content to the sender"
-    click.echo(f"{where}: written; {whom}, and show it to nobody else", err=True)
+    click.echo(f"{where}: written; {whom}, and to nobody else", err=True)
     return 0
 
 

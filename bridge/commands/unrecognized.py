@@ -1,4 +1,8 @@
-"""`drx-bridge unrecognized`: list parked deliveries and show one; `replay` is in `unrecognized_replay`."""
+"""`drx-bridge unrecognized`: list parked deliveries and show one; `replay` is in `unrecognized_replay`.
+
+The ingress *parks* a verified delivery that it cannot map to events: it writes the whole delivery to the topic
+`drx.unrecognized.v1`. Records that a consumer parks are in PostgreSQL: see `drx-consumer parked`.
+"""
 
 import asyncio
 import re

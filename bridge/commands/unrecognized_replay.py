@@ -31,7 +31,7 @@ INSTANT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"])  # UTC
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Post nothing; show what these settings make of each, but not if its id is a repeat or in conflict.",
+    help="Post nothing; show how these settings map each delivery, but not whether its id is a repeat or a conflict.",
 )
 @click.option("--reason-code", help="Only deliveries parked for this reason, such as unknown_type.")
 @click.option("--since", type=INSTANT, metavar="TIME", help="Only deliveries received at or after this time.")

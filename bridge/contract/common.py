@@ -1,6 +1,6 @@
 """The records that many events share: patient, prescriber, pharmacy, medication, network status, address.
 
-Of a person, place or drug only the name is required, since real senders omit the rest.
+Of a person, address or drug only the name is required, since real senders omit the rest.
 """
 
 from datetime import date

@@ -101,7 +101,7 @@ def registry_service(directory: DataDirectory, *, port: int) -> Service:
 
 
 def receiver_service(directory: DataDirectory, *, port: int) -> Service:
-    """Describe the receiver of what `forward` sends."""
+    """Describe the receiver of deliveries by `forward`."""
     serve = ("bridge.dev.receiver", str(port), str(_forward_secrets(directory)))
     return Service("receiver", *serve, directory=directory, port=port, ready_path="/received")
 

@@ -1,4 +1,4 @@
-"""Start the embedded stack in order, restart what dies, publish its addresses, and stop it in reverse order."""
+"""Start the embedded stack in order, restart parts that die, publish its addresses, and stop it in reverse order."""
 
 import shlex
 import sys

@@ -1,6 +1,6 @@
 """Maintain a working aiokafka producer: connect in the background, watch it, and replace it when it fails.
 
-aiokafka 0.14 never expires an idempotent batch, hangs in `stop()` while brokers are away and goes on sending after it.
+aiokafka 0.14 never expires an idempotent batch; `stop()` hangs while brokers are away, and batches are sent after it.
 So every wait has a bound of ours, and a producer is never stopped: its tasks are cancelled, its connections aborted,
 and a new one, the next generation, replaces it. This module uses private parts of aiokafka, so the version range is
 pinned (docs/adr/0005-aiokafka-fenced.md).

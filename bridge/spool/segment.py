@@ -165,7 +165,7 @@ def seal(entry: Entry, *, segment: int, number: int, key: Key, nonce: bytes) -> 
 
 
 def end_mark(segment: int, count: int, key: Key) -> bytes:
-    """Return the end mark of a finished segment; without it, truncation between two records would go unnoticed."""
+    """Return the end mark of a finished segment; without it, truncation between two records would not be detected."""
     clear = _CLEAR.pack(PREFIX, VERSION, 0, segment, count, 0, 0, key.id, bytes(NONCE_BYTES))[:_PROVED_BYTES]
     return _checked(clear + key.digest(clear)[:NONCE_BYTES], b"")
 

@@ -1,7 +1,7 @@
 """The files of the lake: each is staged, and moved to where readers look once it is committed.
 
     <root>/owner                                                                   id of the archive that writes here
-    <root>/staging/<uuid>.parquet                                                  nobody reads it
+    <root>/staging/<uuid>.parquet                                                  not for readers
     <root>/staging/<uuid>.day/                                                     a day with fewer files, as above
     <root>/events/topic=…/received_date=YYYY-MM-DD/pPP-FIRST-LAST-….parquet        one batch
     <root>/events/topic=…/received_date=YYYY-MM-DD/merged-….parquet                several batches

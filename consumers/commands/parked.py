@@ -1,4 +1,7 @@
-"""`drx-consumer parked`: list, release and discard parked records of a consumer."""
+"""`drx-consumer parked`: list, release and discard parked records of a consumer.
+
+Deliveries that the ingress parks are in the topic `drx.unrecognized.v1`: see `drx-bridge unrecognized`.
+"""
 
 import asyncio
 from base64 import b64decode

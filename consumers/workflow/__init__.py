@@ -1,1 +1,1 @@
-"""Starts and signals workflows for events, and for what is overdue."""
+"""Starts and signals workflows for events, and for overdue waits."""

@@ -1,4 +1,4 @@
-"""Start a workflow for what is overdue, and signal it when that is resolved.
+"""Start a workflow for each overdue wait, and signal it when the wait is resolved.
 
 The read model's views list what is overdue at the time of the query, whatever the order of events; there is no timer
 per event. Started workflows are recorded in a table, in the transaction that queries the views. A process that crashes

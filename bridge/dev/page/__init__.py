@@ -1,1 +1,1 @@
-"""The page of a local stack: deliveries as they come, the history of a prescription, and what waits."""
+"""The page of a local stack: deliveries as they arrive, the history of a prescription, and records that wait."""

@@ -179,7 +179,7 @@ class Views:
         ]
 
     async def waiting(self, _: str) -> list[Json]:
-        """Return what needs an operator, each with the command that resolves it."""
+        """Return the items that need an operator, each with the command that resolves it."""
         settings = {"copy": [f". {shlex.quote(str(self._directory.env))}"]}
         first = section("First, in a shell of yours", (), [("settings of this stack", settings)])
         spooled = section("Spool and consumers", ("what", "waits", "since", "details"), (await self.state())["waits"])
