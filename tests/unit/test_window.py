@@ -38,10 +38,11 @@ def test_gaps_of_the_log_are_no_records() -> None:
 def test_what_an_earlier_process_settled_is_not_taken_in() -> None:
     window = Window(5, settled=[6])
 
-    taken = [window.add(offset, size=1, event_id="e", now=0.0) for offset in (5, 6, 7)]
+    taken = [window.add(offset, size=1, event_id="e", now=0.0) for offset in (5, 6, 7, 7)]
     window.settle([5])
 
-    assert (taken, window.next_offset) == ([True, False, True], 7)
+    assert (taken, window.next_offset) == ([True, False, True, False], 7)
+    assert not Window(5, settled=[5]).add(5, size=1, event_id="e", now=0.0)
 
 
 def test_what_an_earlier_process_settled_last_is_passed_when_it_comes() -> None:
