@@ -10,6 +10,7 @@ import yaml  # type: ignore[import-untyped]  # its types are a distribution of t
 from tests.chart.rendering import CHART, RefusedError, Values, changed, load, render
 
 READER = "consumers.read_model"
+KEDA, DRAINED, MEMORY = f"{READER}.keda.enabled", "ingress.spool.drainClaims", "ingress.resources.limits.memory"
 # Which case, what is changed in it, the value that is named, and the way out that is named with it.
 REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("minimal", {"image.repository": ""}, "image.repository", "name the repository"),
@@ -20,34 +21,19 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("minimal", {"monitoring.alerts": {"SpoolStuk": {}}}, "monitoring.alerts.SpoolStuk", "SpoolInUse, "),
     ("strimzi", {"strimzi.namespace": "kafka"}, "strimzi.users", "copy Secrets"),
     ("strimzi", {"topicsJob.enabled": True}, "topicsJob.credentialsSecret", "may create topics"),
-    ("strimzi", {f"{READER}.keda": {"enabled": True}}, f"{READER}.keda.enabled", "clientCertificateSecret"),
-    ("keda", {f"{READER}.hpa": {"enabled": True}}, f"{READER}.keda.enabled", "set one of"),
-    (
-        "minimal",
-        {f"{READER}.keda.enabled": True, "kafka.tokenProvider": "iam:tokens"},
-        f"{READER}.keda.enabled",
-        "cannot use kafka.tokenProvider",
-    ),
+    ("strimzi", {f"{READER}.keda": {"enabled": True}}, KEDA, "clientCertificateSecret"),
+    ("keda", {f"{READER}.hpa": {"enabled": True}}, KEDA, "set one of"),
+    ("minimal", {KEDA: True, "kafka.tokenProvider": "iam:tokens"}, KEDA, "cannot use kafka.tokenProvider"),
     ("minimal", {f"{READER}.postgres.existingSecret": ""}, f"{READER}.postgres.existingSecret", "enabled to false"),
     ("minimal", {"ingress.spool.keySecret": ""}, "ingress.spool.keySecret", "name a Secret"),
     ("no-spool", {"ingress.spool.drainClaims": ["data-a-0"]}, "ingress.spool.keySecret", "drainClaims"),
     ("minimal", {"ingress.spool.volume": {"sizeGi": 1}}, "ingress.spool.volume.sizeGi", "enlarge the volume"),
-    (
-        "minimal",
-        {"ingress.spool.drainClaims": ["data-drx-drx-bridge-ingress-2"]},
-        "ingress.spool.drainClaims",
-        "lower ingress.replicas",
-    ),
+    ("minimal", {DRAINED: ["data-drx-drx-bridge-ingress-2"]}, DRAINED, "lower ingress.replicas"),
     ("minimal", {"ingress.hpa": {"enabled": True}}, "ingress.hpa.enabled", "set ingress.replicas"),
     ("minimal", {"ingress.service": {"type": "LoadBalancer"}}, "ingress.service.type", "ingress.http.tlsInFront"),
     ("ingress-class", {"ingress.kubernetesIngress.tlsSecret": ""}, "ingress.kubernetesIngress", "tlsSecret"),
-    ("minimal", {"ingress.dedupe": {"capacity": 20_000_000}}, "ingress.resources.limits.memory", "lower one of these"),
-    (
-        "minimal",
-        {"ingress.resources": {"limits": {"memory": "350M"}}},
-        "ingress.resources.limits.memory",
-        "at least 351Mi",
-    ),
+    ("minimal", {"ingress.dedupe": {"capacity": 20_000_000}}, MEMORY, "lower one of these"),
+    ("minimal", {"ingress.resources": {"limits": {"memory": "350M"}}}, MEMORY, "at least 351Mi"),
 ]
 
 

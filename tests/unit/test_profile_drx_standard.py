@@ -73,6 +73,16 @@ ELSEWHERE = ParkReason("environment_mismatch", field="/environment")
 NO_KEY = {"/data/prescription_id": ABSENT}
 LONG = "x" * 129
 UPDATED = {"/type": '"patient.updated"'}
+UPDATES = [
+    ({"/data/prescription_id": ABSENT, "/account_id": ABSENT}, ParkReason("unknown_type", field="/type")),
+    ({"/data/prescription_id": ABSENT, "/account_id": "true"}, ParkReason("unknown_type", field="/type")),
+    ({"/data/prescription_id": ABSENT, "/account_id": '"a b"'}, ParkReason("unusable", "bad_key", "/account_id")),
+    ({"/environment": '"production"'}, ParkReason("environment_mismatch", field="/environment", key=KEY)),
+    ({"/account_id": ABSENT}, ParkReason("unusable", "missing_field", "/account_id", KEY)),
+    ({"/timestamp": '"soon"'}, ParkReason("unusable", "bad_time", "/timestamp", KEY)),
+    ({"/data/patient/last_name": "7"}, ParkReason("unusable", "wrong_type", "/data/patient/last_name", KEY)),
+    ({"/data": "[]"}, ParkReason("unusable", "wrong_type", "/data")),
+]
 
 
 @pytest.mark.parametrize(
@@ -88,25 +98,7 @@ UPDATED = {"/type": '"patient.updated"'}
             ({"/environment": text} | NO_KEY, ELSEWHERE)
             for text in (ABSENT, "null", "{}", "1", '"production"', '"Sandbox"', '"UNKNOWN"')
         ),
-        *(
-            (UPDATED | edits, parks)
-            for edits, parks in (
-                ({"/data/prescription_id": ABSENT, "/account_id": ABSENT}, ParkReason("unknown_type", field="/type")),
-                ({"/data/prescription_id": ABSENT, "/account_id": "true"}, ParkReason("unknown_type", field="/type")),
-                (
-                    {"/data/prescription_id": ABSENT, "/account_id": '"a b"'},
-                    ParkReason("unusable", "bad_key", "/account_id"),
-                ),
-                ({"/environment": '"production"'}, ParkReason("environment_mismatch", field="/environment", key=KEY)),
-                ({"/account_id": ABSENT}, ParkReason("unusable", "missing_field", "/account_id", KEY)),
-                ({"/timestamp": '"soon"'}, ParkReason("unusable", "bad_time", "/timestamp", KEY)),
-                (
-                    {"/data/patient/last_name": "7"},
-                    ParkReason("unusable", "wrong_type", "/data/patient/last_name", KEY),
-                ),
-                ({"/data": "[]"}, ParkReason("unusable", "wrong_type", "/data")),
-            )
-        ),
+        *((UPDATED | edits, parks) for edits, parks in UPDATES),
     ],
 )
 def test_what_is_not_as_it_must_be_parks_also_of_another_type(edits: dict[str, str], parks: ParkReason) -> None:

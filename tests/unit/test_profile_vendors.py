@@ -204,29 +204,21 @@ def network(kind: str, code: str, description: str | None = None) -> dict[str, A
     return {"kind": kind, "raw_kind": None, "code": code, "description_code": None, "description": description}
 
 
-UNSCHEDULED = {"dea_schedule": "UNKNOWN"}
+BY_ERX = {"delivery_mode": "erx", "attempt": 1, "network_status": network("status", "000")}
+MOMENT = datetime(2026, 9, 14, 15, 10, 3, 2574, tzinfo=UTC)  # seven digits of a second are one too many
+SIGNED = {"dea_schedule": "UNKNOWN", "factors": [], "raw_factors": [], "signed_at": MOMENT}
 RESULTS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("1", "Entered", "prescription.created", {"origin": "new", "awaiting": "signature"}),
     ("9", "Edited", "prescription.updated", {"changed_fields": []}),
-    (
-        *("4", "eRxSent", "prescription.sent"),
-        {"delivery_mode": "erx", "attempt": 1, "network_status": network("status", "000")},
-    ),
-    (
-        *("2", "Printed", "prescription.sent"),
-        {"delivery_mode": "print", "attempt": 1, "network_status": network("status", "")},
-    ),
+    ("4", "eRxSent", "prescription.sent", BY_ERX),
+    ("2", "Printed", "prescription.sent", BY_ERX | {"delivery_mode": "print", "network_status": network("status", "")}),
     ("13", "PharmacyVerified", "prescription.processed", {"network_status": network("verify", "010")}),
     (
         *("6", "Error", "prescription.transmission_failed"),
         {"network_status": network("error", ""), "retryable": False, "attempt": 1},
     ),
-    ("10", "EpcsError", "epcs.signing_failed", UNSCHEDULED | {"failure": "other"}),
-    (
-        *("11", "EpcsSigned", "epcs.signed"),
-        UNSCHEDULED
-        | {"factors": [], "raw_factors": [], "signed_at": datetime(2026, 9, 14, 15, 10, 3, 2574, tzinfo=UTC)},
-    ),
+    ("10", "EpcsError", "epcs.signing_failed", {"dea_schedule": "UNKNOWN", "failure": "other"}),
+    ("11", "EpcsSigned", "epcs.signed", SIGNED),
 ]
 UPDATES: list[tuple[str, str, str, dict[str, Any]]] = [
     ("11", "Dispensed", "fill.status_changed", {"fill_number": 0, "fill_status": "dispensed"}),
@@ -252,8 +244,7 @@ def test_a_status_is_a_number_digits_or_a_name(
         assert (event.id, event.type, event.key) == ("dlv_1/1", event_type, "ds:7")
         assert said(event) == wanted
         assert event.value["account_id"] == "ds:21"
-        # Seven digits of a second are one too many.
-        assert event.occurred_at == datetime(2026, 9, 14, 15, 10, 3, 2574, tzinfo=UTC)
+        assert event.occurred_at == MOMENT
         assert (outcome.flags, outcome.extensions) == (("instant_truncated",), ())
         assert_writable(event)
 
@@ -385,9 +376,6 @@ def test_an_order_is_an_event_for_each_fill_with_a_prescription() -> None:
     }
     assert second.value["extensions"] == ENVELOPE | {"/data/fills/2/id": '"fil_3"'}
     assert outcome.flags == ()
-
-
-BY_ERX = {"delivery_mode": "erx", "attempt": 1, "network_status": network("status", "000")}
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,9 @@ def test_a_secret_that_is_too_weak_or_malformed_is_refused_without_being_shown(s
     assert line not in str(caught.value)
 
 
-PAIRS = {"header": "X-S", "format": "pairs", "template": "{timestamp}.{body}"}
+HEADED = {"header": "X-S"}
+DATED = HEADED | {"timestamp_header": "X-T"}
+PAIRS = HEADED | {"format": "pairs", "template": "{timestamp}.{body}"}
 
 
 @pytest.mark.parametrize(
@@ -247,40 +249,28 @@ PAIRS = {"header": "X-S", "format": "pairs", "template": "{timestamp}.{body}"}
         ("secret_header", {"header": "Content-Type"}, "scheme_header"),
         ("secret_header", {"word": "two words"}, "scheme_word"),
         ("url_token", {"param": "a&b"}, "scheme_param"),
-        ("body_hmac", {"header": "X-S", "digest": "md5"}, "scheme_digest"),
-        ("body_hmac", {"header": "X-S", "format": "json"}, "scheme_format"),
-        ("body_hmac", {"header": "X-S", "template": "{boddy}"}, "scheme_template"),
-        ("body_hmac", {"header": "X-S", "template": "{body}."}, "scheme_template"),
-        ("body_hmac", {"header": "X-S", "template": "{id}{body}", "id_header": "X-I"}, "scheme_template"),
-        ("body_hmac", {"header": "X-S", "template": "{id}.{body}"}, "scheme_id_header"),
-        ("body_hmac", {"header": "X-S", "template": "{id} {body}", "id_header": "X-I"}, "scheme_template"),
-        ("body_hmac", {"header": "X-S", "template": "{timestamp}.{body}"}, "scheme_timestamp_header"),
-        (
-            "body_hmac",
-            {"header": "X-S", "timestamp_header": "X-T", "template": "{timestamp}0{body}"},
-            "scheme_template",
-        ),
-        (
-            "body_hmac",
-            {"header": "X-S", "timestamp_header": "X-T", "id_header": "X-I", "template": "{timestamp}{id}.{body}"},
-            "scheme_template",
-        ),
-        ("body_hmac", {"header": "X-S", "format": "pairs"}, "scheme_template"),
-        (
-            "body_hmac",
-            {"header": "X-S", "format": "pairs", "prefix": "v1=", "template": "{timestamp}.{body}"},
-            "scheme_format",
-        ),
-        ("body_hmac", {"header": "X-S", "id_header": "x-s"}, "scheme_header"),
-        ("body_hmac", {"header": "X-S", "signature_name": "s"}, "scheme_signature_name"),
+        ("body_hmac", HEADED | {"digest": "md5"}, "scheme_digest"),
+        ("body_hmac", HEADED | {"format": "json"}, "scheme_format"),
+        ("body_hmac", HEADED | {"template": "{boddy}"}, "scheme_template"),
+        ("body_hmac", HEADED | {"template": "{body}."}, "scheme_template"),
+        ("body_hmac", HEADED | {"template": "{id}{body}", "id_header": "X-I"}, "scheme_template"),
+        ("body_hmac", HEADED | {"template": "{id}.{body}"}, "scheme_id_header"),
+        ("body_hmac", HEADED | {"template": "{id} {body}", "id_header": "X-I"}, "scheme_template"),
+        ("body_hmac", HEADED | {"template": "{timestamp}.{body}"}, "scheme_timestamp_header"),
+        ("body_hmac", DATED | {"template": "{timestamp}0{body}"}, "scheme_template"),
+        ("body_hmac", DATED | {"id_header": "X-I", "template": "{timestamp}{id}.{body}"}, "scheme_template"),
+        ("body_hmac", HEADED | {"format": "pairs"}, "scheme_template"),
+        ("body_hmac", PAIRS | {"prefix": "v1="}, "scheme_format"),
+        ("body_hmac", HEADED | {"id_header": "x-s"}, "scheme_header"),
+        ("body_hmac", HEADED | {"signature_name": "s"}, "scheme_signature_name"),
         ("body_hmac", PAIRS | {"signature_name": "t"}, "scheme_signature_name"),
         ("body_hmac", PAIRS | {"time_name": "a b"}, "scheme_time_name"),
         ("body_hmac", PAIRS | {"pair_separator": "="}, "scheme_pair_separator"),
         ("ed25519", PAIRS | {"time_unit": "us"}, "scheme_time_unit"),
-        ("ed25519", {"header": "X-S", "digest": "sha1"}, "scheme_digest"),
-        ("body_hmac", {"header": "X-S", "template": "{url}{body}"}, "scheme_url"),
-        ("body_hmac", {"header": "X-S", "template": "{path}{body}", "url": "/webhooks/x"}, "scheme_url"),
-        ("body_hmac", {"header": "X-S", "template": "{url}{body}", "url": "https://x/{id}"}, "scheme_url"),
+        ("ed25519", HEADED | {"digest": "sha1"}, "scheme_digest"),
+        ("body_hmac", HEADED | {"template": "{url}{body}"}, "scheme_url"),
+        ("body_hmac", HEADED | {"template": "{path}{body}", "url": "/webhooks/x"}, "scheme_url"),
+        ("body_hmac", HEADED | {"template": "{url}{body}", "url": "https://x/{id}"}, "scheme_url"),
         ("body_hmac", PAIRS | {"template": "{body}{timestamp}."}, "scheme_template"),
         ("body_hmac", PAIRS | {"template": "{timestamp}{url}{body}", "url": "1"}, "scheme_url"),
     ],
