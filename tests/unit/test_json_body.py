@@ -111,16 +111,3 @@ def test_a_source_may_send_an_array() -> None:
 
     assert read == [{"a": 1}, []]
     assert parse(b'{"a":1}', arrays=True) == {"a": 1}
-
-
-@pytest.mark.parametrize(
-    ("body", "detail"),
-    [
-        (b'[{"a":1,"a":2}]', "duplicate_key"),
-        (b"[" * 33 + b"]" * 33, "depth"),
-        (b"[]]", "trailing"),
-        (b"7", "not_object"),
-    ],
-)
-def test_an_array_is_held_to_the_same_rules(body: bytes, detail: str) -> None:
-    assert parse(body, arrays=True) == ParkReason("malformed_json", detail)

@@ -206,56 +206,6 @@ def test_a_nested_record_is_not_there_for_the_sake_of_its_constants() -> None:
     assert (pharmacy["ncpdp_id"], pharmacy["name"]) == ("1234567", "Acme")
 
 
-def test_each_element_of_a_list_is_an_event_numbered_by_its_position() -> None:
-    lines = [{"no": "1", "state": "PACKED", "rest": 1}, {"no": "2", "state": "SKIP"}, {"no": 3, "state": "Approved"}]
-
-    mapping = compiled('reported = "state"\nignore = ["SKIP"]\n' + BATCH)
-    outcome = outcome_of(mapping, {"shop": "s", "lines": lines}, id="dlv_1")
-
-    assert [(event.id, event.key) for event in outcome.events] == [("dlv_1/1", "acme:1"), ("dlv_1/3", "acme:3")]
-    assert [event.value["fulfillment_status"] for event in outcome.events] == ["packed", "approved"]
-    assert outcome.events[0].value["account_id"] == "s"
-    assert [event.value["extensions"] for event in outcome.events] == [{"/lines/0/rest": "1"}, {}]
-
-
-NESTED = """\
-prefix = "acme:"
-account = "parent.shop"
-[[event]]
-each = "orders[].lines[]"
-type = "prescription.updated"
-key = "no"
-[event.data]
-reason = "root.why"
-changed_fields = '`[]`'
-"""
-ORDERS = [
-    {"shop": "s1", "name": "Ann", "lines": [{"no": "1", "drug": "a"}, {"no": "2", "drug": {"b": 1}}]},
-    {"shop": "s2", "name": "Bob", "lines": [{"no": "3", "drug": "c"}]},
-    {"shop": "s3", "name": "Cy"},
-]
-
-
-@pytest.mark.parametrize("each", ['"orders[].lines[]"', '["orders", "lines"]', '"orders[*].lines"'])
-def test_an_element_of_nested_lists_knows_its_parent_and_nothing_of_its_neighbours(each: str) -> None:
-    mapping = compiled(NESTED.replace('"orders[].lines[]"', each), account_id="")
-
-    events = outcome_of(mapping, {"why": "w", "by": "x", "orders": ORDERS[:2]}, id="d").events
-
-    assert [(each.id, each.key, each.value["account_id"], each.value["reason"]) for each in events] == [
-        ("d/1", "acme:1", "s1", "w"),
-        ("d/2", "acme:2", "s1", "w"),
-        ("d/3", "acme:3", "s2", "w"),
-    ]
-    assert [event.value["extensions"] for event in events] == [
-        {"/by": '"x"', "/orders/0/name": '"Ann"', "/orders/0/lines/0/drug": '"a"'},
-        {"/by": '"x"', "/orders/0/name": '"Ann"', "/orders/0/lines/1/drug": '{"b":1}'},
-        {"/by": '"x"', "/orders/1/name": '"Bob"', "/orders/1/lines/0/drug": '"c"'},
-    ]
-    assert parked(mapping, {"orders": ORDERS}) == ParkReason("unknown_type", field="/orders/*/lines")
-    assert parked(mapping, {"orders": [{"lines": [{"no": "1"}]}]}).field == "/orders/*/shop"
-
-
 def test_what_many_elements_have_in_common_is_not_repeated_without_end() -> None:
     lines = [{"no": str(number), "state": "PACKED", "z": 1} for number in range(30)]
     events = outcome_of(compiled(BATCH), {"shop": "s", "x": "y" * 200_000, "lines": lines}).events
@@ -283,21 +233,6 @@ def test_an_id_does_not_hang_on_the_place_of_its_table() -> None:
 
 
 REPORTING = 'reported = "kind"\nkey = "rx.id"\naccount = "shop"\nignore = ["BEAT"]\n'
-
-
-def test_a_body_that_no_table_is_about_is_reported_of_its_prescription_or_its_account() -> None:
-    mapping = compiled(REPORTING + ACME.replace('"/state"]', '"/state", "/kind", "/shop"]'), account_id="")
-
-    event = event_of(mapping, {"kind": "GONE", "rx": {"id": "7"}, "shop": "s", "why": "w"}, id="d")
-    assert (event.id, event.type, event.key) == ("d/other.reported", "other.reported", "acme:7")
-    assert (event.value["reported_type"], event.value["prescription_id"]) == ("GONE", "acme:7")
-    assert event.value["extensions"] == {"/why": '"w"'}
-    assert_writable(event)
-    for unreadable in (None, {"id": None}, {"id": "a b"}):
-        event = event_of(mapping, {"kind": "GONE", "rx": unreadable, "shop": "s"})
-        assert (event.key, event.value["account_id"], event.value["prescription_id"]) == ("s", "s", None)
-        assert ("a b" in str(event.value["extensions"])) == (unreadable == {"id": "a b"})
-        assert_writable(event)
 
 
 @pytest.mark.parametrize(

@@ -118,8 +118,8 @@ def test_a_reported_element_has_its_own_key_or_that_of_the_body_or_of_the_accoun
 def test_only_elements_whose_word_is_ignored_are_passed_over_and_kept_nowhere() -> None:
     mapping = compiled(HEAD + REPORTED + TABLE)
 
-    (ann,) = outcome_of(mapping, batch(PING, ANN, type="PING")).events
-    assert kept(ann) == {"/type": "PING", "/events/1/patient": "Ann"}
+    (ann,) = outcome_of(mapping, batch(PING, ANN, type="PING"), id="d").events
+    assert (ann.id, kept(ann)) == ("d/2", {"/type": "PING", "/events/1/patient": "Ann"})
     assert outcome_of(mapping, batch(PING, PING)) is IGNORED
     assert outcome_of(mapping, batch({"at": 1}, type="PING")) is IGNORED
     assert len(outcome_of(mapping, batch(PING, BOB)).events) == 1
@@ -156,8 +156,11 @@ ORDERS = [
 ]
 
 
-def test_elements_of_nested_lists_and_orders_without_lines_are_decided() -> None:
-    events = outcome_of(compiled(REPORTED + NESTED), {"orders": ORDERS}, id="d").events
+@pytest.mark.parametrize("each", ['"orders[].lines"', '["orders", "lines"]', '"orders[*].lines"'])
+def test_elements_of_nested_lists_and_orders_without_lines_are_decided(each: str) -> None:
+    mapping = compiled(REPORTED + NESTED.replace('"orders[].lines"', each))
+
+    events = outcome_of(mapping, {"orders": ORDERS}, id="d").events
 
     assert [(each.key, each.value.get("reported_type"), kept(each)) for each in events] == [
         ("arr:1", None, {"/orders/0/name": "Ann"}),
