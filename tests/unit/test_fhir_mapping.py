@@ -61,6 +61,7 @@ def statuses(*events: Event) -> str:
     found = []
     for each in told(events):
         kind = each["resourceType"]
+        assert "subject" in each or kind not in {"Flag", "MedicationRequest"}  # required in R4
         match kind:
             case "Provenance":
                 continue

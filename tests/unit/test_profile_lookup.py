@@ -13,7 +13,7 @@ from bridge.errors import ConfigError
 from bridge.event import ParkReason
 from bridge.mapping import drx_standard
 from bridge.mapping.lookup import GROUP, load_profile, open_profiles
-from bridge.mapping.profile import IGNORED, dedupe_window_s
+from bridge.mapping.profile import IGNORED, bucket_s, dedupe_window_s, read_body
 from tests.unit.mapping_files import ACME, BODY
 from tests.unit.profile_documents import SENT, a_delivery, edited
 from tests.unit.vendor_documents import event_of, events, parked, push
@@ -187,6 +187,7 @@ def test_a_profile_may_say_how_long_its_ids_are_remembered(monkeypatch: pytest.M
     profile = load_profile("site", registered=[a_profile(monkeypatch, DEDUPE_WINDOW_S=600)])
 
     assert (dedupe_window_s(profile), dedupe_window_s(drx_standard)) == (600, 86_400)
+    assert (bucket_s(profile), read_body(profile, b"[]")) == (0, ParkReason("malformed_json", "not_object"))
 
 
 @pytest.mark.parametrize("seconds", [599, 2_592_001, 600.5, "600", True, None])
