@@ -49,7 +49,7 @@ def check_spool(spool: SpoolSettings) -> Iterator[Finding]:
     keys = KeyRing(spool.key_dir or spool.dir / "keys")
     keys.load()
     try:
-        states = list(survey(spool.dir, keys.opening, read=from_entry))
+        states = list(survey(spool.dir, keys.decrypting, read=from_entry))
     except OSError as exc:
         yield Finding("spool", "failed", f"{spool.dir}: {exc.strerror}", "run as the bridge's user")
         return
@@ -92,7 +92,7 @@ def _check_key(directory: Path, keys: KeyRing, *, is_empty: bool) -> Finding:
     if keys.current is None and not makes:
         text = f"{NO_KEY}: {keys.directory} has no `{CURRENT}`, so that the spool accepts nothing"
         return Finding("spool key", "failed", text, _PUT_BACK)
-    text = "the first start creates one" if makes else f"{len(keys.opening)} in {keys.directory}"
+    text = "the first start creates one" if makes else f"{len(keys.decrypting)} in {keys.directory}"
     if inside:
         text += ", next to the data it encrypts, so a copy of the spool contains both"
         return Finding("spool key", "warning", text, "set BRIDGE_SPOOL__KEY_DIR to another directory, and back it up")

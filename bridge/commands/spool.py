@@ -105,7 +105,7 @@ def _read(directory: Path, key_dir: Path) -> tuple[list[SegmentState], KeyRing]:
     keys = KeyRing(key_dir)
     keys.load()
     try:
-        return list(survey(directory, keys.opening, read=from_entry)), keys
+        return list(survey(directory, keys.decrypting, read=from_entry)), keys
     except OSError:
         raise ConfigError(f"{directory}: cannot be read; run as its owner") from None
 
@@ -113,12 +113,12 @@ def _read(directory: Path, key_dir: Path) -> tuple[list[SegmentState], KeyRing]:
 def _document(directory: Path, states: list[SegmentState], keys: KeyRing) -> dict[str, Any]:
     disk = Disk()
     can_seal = keys.current is not None or gets_first_key(directory, keys, is_empty=not states)
-    partitions, sealed = Counter[SpoolPartition](), Counter[bytes]()
+    partitions, encrypted = Counter[SpoolPartition](), Counter[bytes]()
     for state in states:
         partitions += state.partitions
-        sealed += state.keys
-    set_aside = described(disk, directory, keys.opening)
-    sealed.update(bytes.fromhex(kept["key"]) for kept in set_aside if kept["key"])
+        encrypted += state.keys
+    set_aside = described(disk, directory, keys.decrypting)
+    encrypted.update(bytes.fromhex(kept["key"]) for kept in set_aside if kept["key"])
     oldest = min((state.oldest_ms for state in states if state.oldest_ms), default=0)
     return {
         "directory": str(directory),
@@ -143,9 +143,9 @@ def _document(directory: Path, states: list[SegmentState], keys: KeyRing) -> dic
                 "id": key.hex(),
                 "file": keys.names.get(key),
                 "is_current": keys.current is not None and key == keys.current.id,
-                "records": sealed[key],
+                "records": encrypted[key],
             }
-            for key in sorted({*sealed, *keys.opening})
+            for key in sorted({*encrypted, *keys.decrypting})
         ],
     }
 

@@ -126,10 +126,10 @@ def aside(
         return 0
     if put_back:
         wanted = sorted(names or names_of(disk, directory))
-        asides = [read_aside(disk, directory, name, keys.opening) for name in _checked(disk, directory, wanted)]
+        asides = [read_aside(disk, directory, name, keys.decrypting) for name in _checked(disk, directory, wanted)]
         with audited("spool.put-back", actor=actor, reason=reason, directory=str(directory), names=wanted) as ended:
             return _put_back(PutBack(directory, asides, patience_s=patience_s), ended, as_json=as_json)
-    documents = [each for each in described(disk, directory, keys.opening) if not names or each["name"] in names]
+    documents = [each for each in described(disk, directory, keys.decrypting) if not names or each["name"] in names]
     if as_json:
         click.echo(orjson.dumps(documents))
     for each in () if as_json else documents:
@@ -139,7 +139,7 @@ def aside(
 
 def _sealed_with(lost: str, disk: Disk, directory: Path, keys: KeyRing) -> list[str]:
     """Return what is set aside and encrypted with a key; `ConfigError` if its file exists, or nothing is."""
-    if lost in map(bytes.hex, keys.opening):
+    if lost in map(bytes.hex, keys.decrypting):
         raise ConfigError(f"key {lost} is in {keys.directory}: the records that it encrypted will be delivered")
     kept = [each["name"] for each in described(disk, directory, {}) if each["key"] == lost]
     if not kept and not any(lost in map(bytes.hex, each.keys) for each in survey(directory, {}, read=from_entry)):

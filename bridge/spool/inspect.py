@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bridge.spool.disk import DAMAGED, Disk, is_locked
 from bridge.spool.keys import KeyRing
-from bridge.spool.recovery import Content, Opened, examine, segment_numbers, unseal_all
+from bridge.spool.recovery import Content, Opened, decrypt_all, examine, segment_numbers
 from bridge.spool.segment import SUFFIX, Entry, Key, SpoolPartition, UnreadableEntryError, segment_name
 
 # Records decrypted at a time, so that memory does not depend on the size of the spool.
@@ -82,11 +82,11 @@ def _state(name: str, content: Content, keys: Mapping[bytes, Key], read: Callabl
         damage=list(found.damage),
         is_torn=found.torn_at is not None,
         is_read=content.is_read,
-        keys=Counter(record.head.key_id for record in found.records),
-        oldest_ms=min((record.head.at_ms for record in content.waiting), default=0),
+        keys=Counter(record.header.key_id for record in found.records),
+        oldest_ms=min((record.header.at_ms for record in content.waiting), default=0),
     )
     for first in range(0, len(content.waiting), BATCH):
-        _open(state, unseal_all(content.content, content.waiting[first : first + BATCH], keys), read)
+        _open(state, decrypt_all(content.content, content.waiting[first : first + BATCH], keys), read)
     state.unknown = max(state.unknown, found.is_foreign)
     return state
 
@@ -105,7 +105,7 @@ def _open(state: SegmentState, opened: Iterable[Opened], read: Callable[[Entry],
         else:
             state.waiting -= 1
             state.lost += 1
-            state.damage.append((record.offset, record.offset + record.head.size))
+            state.damage.append((record.offset, record.offset + record.header.size))
 
 
 def _is_readable(entry: Entry, read: Callable[[Entry], object]) -> bool:

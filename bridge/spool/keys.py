@@ -31,7 +31,7 @@ class KeyRing:
         self.directory = directory  # directory of the files
         self.complaint: tuple[str, str] | None = None  # an invalid file, and why
         self.current: Key | None = None  # the last valid key of `current`; None if there was none yet
-        self.opening: dict[bytes, Key] = {}  # all keys, by id
+        self.decrypting: dict[bytes, Key] = {}  # all keys, by id
         self.names: dict[bytes, str] = {}  # names of their files, by id
         # Ids of the keys that had a file at the last reading. After a restart, only these can decrypt.
         self.present: frozenset[bytes] = frozenset()
@@ -46,7 +46,7 @@ class KeyRing:
             except KeyFileError as exc:
                 complaint = (name, exc.code)
                 continue
-            self.opening = {**self.opening, key.id: key}
+            self.decrypting = {**self.decrypting, key.id: key}
             self.names[key.id] = name
             present.add(key.id)
             if name == CURRENT:
@@ -57,7 +57,7 @@ class KeyRing:
         self.present = frozenset(present)
 
     @property
-    def sealing(self) -> Key | None:
+    def encrypting(self) -> Key | None:
         """The key that encrypts: `current`, while any file has it."""
         return self.current if self.current is not None and self.current.id in self.present else None
 

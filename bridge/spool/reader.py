@@ -14,7 +14,7 @@ from bridge.spool.disk import Disk
 from bridge.spool.index import Index, Location, Segment
 from bridge.spool.keys import KeyRing
 from bridge.spool.recovery import Drain
-from bridge.spool.segment import Entry, SpoolPartition, read_head, unseal
+from bridge.spool.segment import Entry, SpoolPartition, decrypt, read_header
 
 # Seconds, longer than Linux takes to time out and reset a device (30 s); data unreadable by then may be lost.
 ORDER_S = 40.0
@@ -90,8 +90,8 @@ class Reader:
 
     def _read(self, segment: Segment, location: Location) -> Entry | None:
         record = self.disk.read(segment.path, location.offset, location.length)
-        head = read_head(record)
-        if head is None or (head.segment, head.number) != (segment.number, location.number):
+        header = read_header(record)
+        if header is None or (header.segment, header.number) != (segment.number, location.number):
             return None
-        key = self.keys.opening.get(head.key_id)
-        return unseal(record, key) if key else None
+        key = self.keys.decrypting.get(header.key_id)
+        return decrypt(record, key) if key else None

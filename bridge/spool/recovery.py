@@ -34,10 +34,10 @@ from bridge.spool.segment import (
     Key,
     Scan,
     UnreadableEntryError,
+    decrypt,
     positions_path,
     read_positions,
     scan,
-    unseal,
 )
 from bridge.spool.writer import SegmentWriter
 
@@ -103,7 +103,7 @@ class Recovery:
         missing = [segment for segment in self.index.segments.values() if segment.missing]
         lost = await self.thread.run(partial(_lost_keys, self.disk, missing[0].path.parent)) if missing else set()
         for segment in missing:
-            if segment.missing & self.keys.opening.keys():
+            if segment.missing & self.keys.decrypting.keys():
                 before, segment.missing = segment.locked, set()
                 await self._recover(segment, drain)
                 segment.locked -= before  # last, or the file would seem empty meanwhile
@@ -123,7 +123,7 @@ class Recovery:
         loop = asyncio.get_running_loop()
         failures = 0
         while True:
-            keys = self.keys.opening
+            keys = self.keys.decrypting
             work = partial(examine, self.disk, segment.path, number=segment.number, newest=newest, keys=keys)
             content = await self.thread.run(partial(_or_none, work))
             is_unread = content is None or not content.is_read
@@ -143,8 +143,8 @@ class Recovery:
     async def _enter(self, segment: Segment, content: Content, drain: Drain, *, newest: bool) -> None:
         self.index.resize(segment, content.whole)
         for record in content.scan.records:
-            if record.head.is_known:
-                self.index.last_ordinal = max(self.index.last_ordinal, record.head.ordinal)
+            if record.header.is_known:
+                self.index.last_ordinal = max(self.index.last_ordinal, record.header.ordinal)
         if content.scan.is_foreign:
             segment.is_foreign = True
             log.error("worker.spool_locked", segment=segment.path.stem, records=0, code="unknown_version")
@@ -164,7 +164,7 @@ class Recovery:
             await self.thread.run(partial(self._cut, segment.path, content.whole))
         if newest and content.waiting and not content.scan.is_ended:
             # Segments of an earlier process are never appended to.
-            key = self.keys.opening.get(content.waiting[0].head.key_id) or self.keys.sealing
+            key = self.keys.decrypting.get(content.waiting[0].header.key_id) or self.keys.encrypting
             if key is not None:  # otherwise nothing can be appended, and this stays the newest
                 await self.thread.run(partial(self.writer.mark_end, segment.number, content.scan.total, key))
         if content.scan.lost:
@@ -180,24 +180,24 @@ class Recovery:
         locked = Counter[str]()
         for first in range(0, len(content.waiting), BATCH):
             batch = content.waiting[first : first + BATCH]
-            opened = await self.thread.run(partial(unseal_all, content.content, batch, self.keys.opening))
+            opened = await self.thread.run(partial(decrypt_all, content.content, batch, self.keys.decrypting))
             for record, entry, lock in opened:
                 if lock:
                     segment.locked += 1
-                    segment.missing |= {record.head.key_id} if lock == "no_key" else set()
+                    segment.missing |= {record.header.key_id} if lock == "no_key" else set()
                     locked[lock] += 1
                 elif entry is None:
                     broken += 1
                 else:
-                    segment.keys.add(record.head.key_id)
+                    segment.keys.add(record.header.key_id)
                     try:
                         drain.recovered(entry)
                     except UnreadableEntryError:
                         segment.locked += 1
                         locked["unknown_layout"] += 1
                         continue
-                    head = record.head
-                    location = Location(segment.index, record.offset, head.size, head.number, entry.at_ms)
+                    header = record.header
+                    location = Location(segment.index, record.offset, header.size, header.number, entry.at_ms)
                     self.index.add(entry.partition, location)
             await asyncio.sleep(0)
         return broken, +locked
@@ -216,19 +216,20 @@ def examine(disk: Disk, path: Path, *, number: int, newest: bool, keys: Mapping[
         # Missing records may be in the unread part, so nothing is reported as torn, damaged or lost.
         result = result._replace(damage=[], total=len(result.records), torn_at=None)
     acknowledged = _acknowledged(disk, path, number, keys)
-    waiting = [record for record in result.records if record.head.number not in acknowledged]
+    waiting = [record for record in result.records if record.header.number not in acknowledged]
     whole = len(content) if result.torn_at is None else result.torn_at
     return Content(content, result, waiting, whole, is_read)
 
 
-def unseal_all(content: bytes, records: Sequence[Intact], keys: Mapping[bytes, Key]) -> list[Opened]:
+def decrypt_all(content: bytes, records: Sequence[Intact], keys: Mapping[bytes, Key]) -> list[Opened]:
     """Decrypt some records of a segment's content."""
     opened: list[Opened] = []
     for record in records:
-        key = keys.get(record.head.key_id)
-        lock: LockedBy = "" if record.head.is_known and key else "no_key" if record.head.is_known else "unknown_version"
-        end = record.offset + record.head.size
-        opened.append((record, unseal(content[record.offset : end], key) if key and not lock else None, lock))
+        header = record.header
+        key = keys.get(header.key_id)
+        lock: LockedBy = "" if header.is_known and key else "no_key" if header.is_known else "unknown_version"
+        end = record.offset + header.size
+        opened.append((record, decrypt(content[record.offset : end], key) if key and not lock else None, lock))
     return opened
 
 

@@ -47,19 +47,19 @@ READABLE = frozenset({VERSION})
 # version, to distinguish a record of another version from damage.
 _CLEAR = struct.Struct(">7sBIQIQQ8s12s")
 _CHECK = struct.Struct(">I")
-HEAD_BYTES = _CLEAR.size + 2 * _CHECK.size
+HEADER_BYTES = _CLEAR.size + 2 * _CHECK.size
 # Partition and length of the topic's name, before topic and payload.
 _INSIDE = struct.Struct(">IH")
 NONCE_BYTES = 12  # 96 bits, the size recommended for GCM: NIST SP 800-38D, 8.2
 TAG_BYTES = 16
 KEY_BYTES = 32
 # The fields of an end mark before the nonce.
-_PROVED_BYTES = _CLEAR.size - NONCE_BYTES
+_AUTHENTICATED_BYTES = _CLEAR.size - NONCE_BYTES
 # A changed number would mark an event as acknowledged that is not, so a checksum of 32 bits is not enough.
 _DIGEST_BYTES = 16
 # The AES key is used for nothing else, so the BLAKE2b key is derived from it.
 _HASH_KEY_PERSON = b"drx-spool-hash"
-OVERHEAD_BYTES = HEAD_BYTES + _INSIDE.size + TAG_BYTES
+OVERHEAD_BYTES = HEADER_BYTES + _INSIDE.size + TAG_BYTES
 
 
 class Entry(NamedTuple):
@@ -93,7 +93,7 @@ class Key(NamedTuple):
         return keyed.digest()
 
 
-class Head(NamedTuple):
+class RecordHeader(NamedTuple):
     """The part of a record in clear text."""
 
     version: int  # of the format; in other versions most fields may have another meaning
@@ -108,7 +108,7 @@ class Head(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes of the whole record."""
-        return HEAD_BYTES + self.length
+        return HEADER_BYTES + self.length
 
     @property
     def is_known(self) -> bool:
@@ -120,7 +120,7 @@ class Intact(NamedTuple):
     """A record whose checksums are correct."""
 
     offset: int
-    head: Head
+    header: RecordHeader
 
 
 class Scan(NamedTuple):
@@ -148,12 +148,12 @@ def key_of(secret: bytes) -> Key:
     return Key(hashlib.sha256(secret).digest()[:8], AESGCM(secret), keyed)
 
 
-def sealed_size(entry: Entry) -> int:
+def encrypted_size(entry: Entry) -> int:
     """Return the bytes of an entry on disk."""
     return OVERHEAD_BYTES + len(entry.partition[0].encode()) + len(entry.payload)
 
 
-def seal(entry: Entry, *, segment: int, number: int, key: Key, nonce: bytes) -> bytes:
+def encrypt(entry: Entry, *, segment: int, number: int, key: Key, nonce: bytes) -> bytes:
     """Return the record of an entry; `nonce` must never be reused with this key."""
     topic = entry.partition[0].encode()
     inside = _INSIDE.pack(entry.partition[1], len(topic)) + topic + entry.payload
@@ -166,46 +166,48 @@ def seal(entry: Entry, *, segment: int, number: int, key: Key, nonce: bytes) -> 
 
 def end_mark(segment: int, count: int, key: Key) -> bytes:
     """Return the end mark of a finished segment; without it, truncation between two records would not be detected."""
-    clear = _CLEAR.pack(PREFIX, VERSION, 0, segment, count, 0, 0, key.id, bytes(NONCE_BYTES))[:_PROVED_BYTES]
+    clear = _CLEAR.pack(PREFIX, VERSION, 0, segment, count, 0, 0, key.id, bytes(NONCE_BYTES))[:_AUTHENTICATED_BYTES]
     return _checked(clear + key.digest(clear)[:NONCE_BYTES], b"")
 
 
-def _is_proved(content: bytes, at: int, head: Head, keys: Mapping[bytes, Key]) -> bool:
+def _is_authentic(content: bytes, at: int, header: RecordHeader, keys: Mapping[bytes, Key]) -> bool:
     """Return False for an end mark with a wrong digest; True if the key is missing."""
-    key = keys.get(head.key_id)
-    if head.length or not head.is_known or key is None:
+    key = keys.get(header.key_id)
+    if header.length or not header.is_known or key is None:
         return True
-    return key.digest(content[at : at + _PROVED_BYTES])[:NONCE_BYTES] == head.nonce
+    return key.digest(content[at : at + _AUTHENTICATED_BYTES])[:NONCE_BYTES] == header.nonce
 
 
 def _checked(clear: bytes, body: bytes) -> bytes:
-    head = clear + _CHECK.pack(zlib.crc32(body))
-    return head + _CHECK.pack(zlib.crc32(head))
+    header = clear + _CHECK.pack(zlib.crc32(body))
+    return header + _CHECK.pack(zlib.crc32(header))
 
 
-def unseal(record: bytes, key: Key) -> Entry | None:
+def decrypt(record: bytes, key: Key) -> Entry | None:
     """Return the entry of a whole record of a known version, or None if it does not decrypt with this key."""
-    head = read_head(record)
-    if head is None or not head.is_known or not head.length or len(record) != head.size or key.id != head.key_id:
+    header = read_header(record)
+    if header is None or not header.is_known or not header.length:
+        return None
+    if len(record) != header.size or key.id != header.key_id:
         return None
     try:
-        inside = key.cipher.decrypt(head.nonce, record[HEAD_BYTES:], record[: _CLEAR.size])
+        inside = key.cipher.decrypt(header.nonce, record[HEADER_BYTES:], record[: _CLEAR.size])
     except InvalidTag:
         return None
     partition, length = _INSIDE.unpack_from(inside)
     topic, payload = inside[_INSIDE.size : _INSIDE.size + length], inside[_INSIDE.size + length :]
-    return Entry(head.ordinal, head.at_ms, (topic.decode(), partition), payload)
+    return Entry(header.ordinal, header.at_ms, (topic.decode(), partition), payload)
 
 
-def read_head(content: bytes, at: int = 0) -> Head | None:
+def read_header(content: bytes, at: int = 0) -> RecordHeader | None:
     """Return the intact header at `at`, of any version, or None."""
-    if not content.startswith(PREFIX, at) or len(content) - at < HEAD_BYTES:
+    if not content.startswith(PREFIX, at) or len(content) - at < HEADER_BYTES:
         return None
-    head = content[at : at + HEAD_BYTES]
-    (check,) = _CHECK.unpack_from(head, HEAD_BYTES - _CHECK.size)
-    if zlib.crc32(head[: -_CHECK.size]) != check:
+    header = content[at : at + HEADER_BYTES]
+    (check,) = _CHECK.unpack_from(header, HEADER_BYTES - _CHECK.size)
+    if zlib.crc32(header[: -_CHECK.size]) != check:
         return None
-    return Head._make(_CLEAR.unpack_from(head)[1:])
+    return RecordHeader._make(_CLEAR.unpack_from(header)[1:])
 
 
 def scan(content: bytes, *, segment: int, newest: bool, keys: Mapping[bytes, Key]) -> Scan:
@@ -219,13 +221,13 @@ def scan(content: bytes, *, segment: int, newest: bool, keys: Mapping[bytes, Key
     at, end = 0, len(content)
     sound_to, mark = 0, None
     while at < end:
-        head = read_head(content, at)
+        header = read_header(content, at)
         if (
-            head is None
-            or head.segment != segment
-            or head.number in found
-            or not _is_whole(content, at, head)
-            or not _is_proved(content, at, head, keys)
+            header is None
+            or header.segment != segment
+            or header.number in found
+            or not _is_whole(content, at, header)
+            or not _is_authentic(content, at, header, keys)
         ):
             # Not after the length in the header: the bytes in between may be missing.
             at = content.find(PREFIX, at + 1)
@@ -233,46 +235,46 @@ def scan(content: bytes, *, segment: int, newest: bool, keys: Mapping[bytes, Key
             continue
         if sound_to < at:
             damage.append((sound_to, at))
-        if head.length:
-            found[head.number] = Intact(at, head)
+        if header.length:
+            found[header.number] = Intact(at, header)
         else:
-            mark = head
-        at = sound_to = at + head.size
+            mark = header
+        at = sound_to = at + header.size
     records = [found[number] for number in sorted(found)]
-    if _is_foreign(content, [*(record.head for record in records), *([mark] if mark else [])]):
+    if _is_foreign(content, [*(record.header for record in records), *([mark] if mark else [])]):
         return Scan(records, [], len(records), None, mark is not None, is_foreign=True)
     torn_at = sound_to if newest and sound_to < end and _is_torn(content, sound_to) else None
     if sound_to < end and torn_at is None:
         damage.append((sound_to, end))
-    if mark is not None and mark.key_id not in keys and any(record.head.key_id in keys for record in records):
+    if mark is not None and mark.key_id not in keys and any(record.header.key_id in keys for record in records):
         mark = None
     count = mark.number if mark else _supposed(content, found, damage, segment=segment, newest=newest)
     return Scan(records, damage, count, torn_at, is_ended=mark is not None)
 
 
-def _is_foreign(content: bytes, heads: Iterable[Head]) -> bool:
+def _is_foreign(content: bytes, headers: Iterable[RecordHeader]) -> bool:
     """Return whether another version wrote to a file, by its intact headers or else its first bytes."""
-    known = [head.is_known for head in heads]
+    known = [header.is_known for header in headers]
     if known:
         return not all(known)
     return content.startswith(PREFIX) and len(content) > len(PREFIX) and content[len(PREFIX)] not in READABLE
 
 
-def _is_whole(content: bytes, at: int, head: Head) -> bool:
-    if len(content) - at < head.size:
+def _is_whole(content: bytes, at: int, header: RecordHeader) -> bool:
+    if len(content) - at < header.size:
         return False
     check = content[at + _CLEAR.size : at + _CLEAR.size + _CHECK.size]
-    return _CHECK.pack(zlib.crc32(memoryview(content)[at + HEAD_BYTES : at + head.size])) == check
+    return _CHECK.pack(zlib.crc32(memoryview(content)[at + HEADER_BYTES : at + header.size])) == check
 
 
 def _is_torn(content: bytes, at: int) -> bool:
     """Distinguish an unfinished write (part of a record, or a file extended without content) from damage."""
     rest = len(content) - at
-    if rest < HEAD_BYTES and content[at : at + len(PREFIX)] == PREFIX[: min(rest, len(PREFIX))]:
+    if rest < HEADER_BYTES and content[at : at + len(PREFIX)] == PREFIX[: min(rest, len(PREFIX))]:
         return True
-    head = read_head(content, at)
-    if head is not None:
-        return rest < head.size
+    header = read_header(content, at)
+    if header is not None:
+        return rest < header.size
     return not any(memoryview(content)[at:])
 
 
@@ -290,9 +292,9 @@ def _heads(content: bytes, damage: list[tuple[int, int]], *, segment: int) -> It
     for start, end in damage:
         at = content.find(PREFIX, start, end)
         while at >= 0:
-            head = read_head(content, at)
-            if head is not None and head.segment == segment and head.length:
-                yield head.number
+            header = read_header(content, at)
+            if header is not None and header.segment == segment and header.length:
+                yield header.number
             at = content.find(PREFIX, at + 1, end)
 
 

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from bridge.spool.disk import Disk, write_whole
 from bridge.spool.index import Location, Segment
-from bridge.spool.segment import Entry, Key, read_head, unseal
+from bridge.spool.segment import Entry, Key, decrypt, read_header
 
 DIRECTORY = "set-aside"
 # Maximum of records, 200 MiB at 2 MiB each: with more, the topic is wrong, so its partitions wait.
@@ -52,12 +52,12 @@ def keep(disk: Disk, segment: Segment, location: Location, code: str) -> str:
 def read_aside(disk: Disk, directory: Path, name: str, keys: Mapping[bytes, Key]) -> Aside:
     """Return a record set aside; `OSError` if it cannot be read."""
     path = directory / DIRECTORY / name
-    sealed = disk.read(path, 0, disk.size(path))
-    head, code = read_head(sealed), path.suffix[1:]
-    if head is None:
+    encrypted = disk.read(path, 0, disk.size(path))
+    header, code = read_header(encrypted), path.suffix[1:]
+    if header is None:
         return Aside(name, code, b"", "damaged")
-    key = keys.get(head.key_id)
-    return Aside(name, code, head.key_id, (unseal(sealed, key) or "damaged") if key else "no_key")
+    key = keys.get(header.key_id)
+    return Aside(name, code, header.key_id, (decrypt(encrypted, key) or "damaged") if key else "no_key")
 
 
 def forget(disk: Disk, directory: Path, name: str) -> None:

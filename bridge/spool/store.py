@@ -43,9 +43,9 @@ from bridge.spool.segment import (
     SUFFIX,
     Entry,
     SpoolPartition,
+    encrypted_size,
     positions_frame,
     positions_path,
-    sealed_size,
     segment_bytes,
     segment_name,
 )
@@ -144,7 +144,7 @@ class Directory:
         """Append to the positions file which records are acknowledged."""
         hit("before_positions")
         with contextlib.suppress(OSError):  # only causes duplicates
-            frame = positions_frame(number, numbers, self._keys.opening[key_id])
+            frame = positions_frame(number, numbers, self._keys.decrypting[key_id])
             self._disk.append(positions_path(segment), frame)
 
     def remove(self, segment: Path, *, is_active: bool, is_damaged: bool) -> None:
@@ -316,7 +316,7 @@ class Spool:
         """Append entries in order; return when all are durable, or raise `NotDurableError` if none is."""
         if not entries:
             raise ValueError(entries)
-        size = sum(map(sealed_size, entries))
+        size = sum(map(encrypted_size, entries))
         if not self.code and not self._availability.has_room(self._commits.size + size):
             self._availability.refuse(FULL)
         if self.code:

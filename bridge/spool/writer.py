@@ -27,7 +27,7 @@ from bridge.spool.availability import GROUP_MAX_BYTES, STALLED, Availability
 from bridge.spool.disk import FULL, Disk, code_of
 from bridge.spool.index import Index, Location
 from bridge.spool.keys import NO_KEY, KeyRing
-from bridge.spool.segment import NONCE_BYTES, Entry, Key, end_mark, seal, segment_name
+from bridge.spool.segment import NONCE_BYTES, Entry, Key, encrypt, end_mark, segment_name
 
 # Seconds; a disk that takes longer for one group is failing, and further calls are refused at once.
 STALLED_S = 2.0
@@ -122,7 +122,7 @@ class SegmentWriter:
     def _write(self, entries: Sequence[Entry]) -> Written:
         segment = self._segment()
         records = [
-            seal(entry, segment=segment.number, number=number, key=segment.key, nonce=os.urandom(NONCE_BYTES))
+            encrypt(entry, segment=segment.number, number=number, key=segment.key, nonce=os.urandom(NONCE_BYTES))
             for number, entry in enumerate(entries, segment.records)
         ]
         try:
@@ -150,7 +150,7 @@ class SegmentWriter:
         if self._open is not None and self._open.size >= self.segment_bytes:
             self.end_segment()
             self.keys.load()
-        key = self.keys.sealing
+        key = self.keys.encrypting
         if key is None:
             raise NotDurableError(NO_KEY)
         if self._open is not None and self._open.key.id != key.id:

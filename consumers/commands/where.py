@@ -274,7 +274,7 @@ def _spooled(wanted: str) -> _Places:
         keys = KeyRing(settings.key_dir or settings.dir / "keys")
         keys.load()
         try:
-            segments = list(survey(settings.dir, keys.opening, read=read))
+            segments = list(survey(settings.dir, keys.decrypting, read=read))
         except OSError:
             click.echo(f"{settings.dir}: cannot be read; run as its owner", err=True)
         else:

@@ -117,7 +117,7 @@ class WorkflowMetrics(RequestMetrics):
         self._checked.labels(self.service).set_to_current_time()
 
 
-class SealedPayloads(PayloadCodec):
+class EncryptedPayloads(PayloadCodec):
     """Encrypts and decrypts payloads with AES-256-GCM; workers use it as `DataConverter(payload_codec=…)`.
 
     It encrypts with the first of `keys` (id -> 32 bytes), and decrypts with any.
@@ -183,7 +183,7 @@ class Temporal:
     client: ServiceClient
     options: WorkflowOptions
     identity: str  # in histories
-    codec: SealedPayloads | None  # encrypts payloads
+    codec: EncryptedPayloads | None  # encrypts payloads
     metrics: WorkflowMetrics
 
     async def act(self, action: Action, payload: bytes, *, request_id: str) -> bool:
@@ -294,7 +294,7 @@ async def open_temporal(
     options: WorkflowOptions, metrics: WorkflowMetrics, *, identity: str
 ) -> AsyncIterator[Temporal]:
     """Open a client; nothing is sent before the first request. `ConfigError` if a file or a key cannot be used."""
-    codec = None if options.codec_key_dir is None else SealedPayloads(read_codec_keys(options.codec_key_dir))
+    codec = None if options.codec_key_dir is None else EncryptedPayloads(read_codec_keys(options.codec_key_dir))
     api_key = None
     if options.api_key_file is not None:
         try:

@@ -10,19 +10,19 @@ from prometheus_client import CollectorRegistry
 
 from bridge.runtime.metrics import IngressMetrics
 from bridge.spool.segment import (
-    HEAD_BYTES,
+    HEADER_BYTES,
     NONCE_BYTES,
     PREFIX,
     VERSION,
     Entry,
+    decrypt,
+    encrypt,
     end_mark,
     key_of,
     positions_frame,
-    read_head,
+    read_header,
     read_positions,
     scan,
-    seal,
-    unseal,
 )
 from bridge.spool.store import Spool
 from tests.fuzz.choices import Choices
@@ -51,7 +51,7 @@ def an_entry(segment: int, number: int) -> Entry:
 
 def sealed(segment: int, number: int) -> bytes:
     nonce = bytes((segment, number)).ljust(NONCE_BYTES, b"\0")
-    return seal(an_entry(segment, number), segment=segment, number=number, key=KEY, nonce=nonce)
+    return encrypt(an_entry(segment, number), segment=segment, number=number, key=KEY, nonce=nonce)
 
 
 RECORDS = {(s, n): sealed(s, n) for s in range(1, SEGMENTS + 1) for n in range(PER_SEGMENT)}
@@ -149,12 +149,12 @@ def check_scan(content: bytes) -> None:
     newest = len(pieces) % 2 == 0
     found = scan(content, segment=1, newest=newest, keys={KEY.id: KEY})
     for record in found.records:
-        entry = unseal(content[record.offset : record.offset + record.head.size], KEY)
-        assert entry is None or entry == an_entry(1, record.head.number)
+        entry = decrypt(content[record.offset : record.offset + record.header.size], KEY)
+        assert entry is None or entry == an_entry(1, record.header.number)
     if found.is_foreign:  # nothing in it is judged
         assert (found.damage, found.torn_at, found.lost) == ([], None, 0)
         return
-    covered = [(record.offset, record.offset + record.head.size) for record in found.records]
+    covered = [(record.offset, record.offset + record.header.size) for record in found.records]
     covered += found.damage
     if found.torn_at is not None:
         assert newest
@@ -171,10 +171,10 @@ def assert_apart(content: bytes, ranges: list[tuple[int, int]]) -> None:
     for start, end in [*ranges, (len(content), len(content))]:
         assert at <= start <= end <= len(content)
         while at < start:
-            head = read_head(content, at)
+            head = read_header(content, at)
             assert head is not None
             assert not head.length
-            at += HEAD_BYTES
+            at += HEADER_BYTES
         assert at == start
         at = end
 

@@ -55,7 +55,7 @@ async def put_back(host: Host) -> None:
     keys = KeyRing(host.key_dir)
     keys.load()
     names = names_of(host.disk, SPOOL)
-    asides = [read_aside(host.disk, SPOOL, name, keys.opening) for name in names]
+    asides = [read_aside(host.disk, SPOOL, name, keys.decrypting) for name in names]
     work = PutBack(SPOOL, asides, patience_s=PATIENCE_S, disk=host.disk)
     async with _opened(host, spooling=False) as parts:
         work.parts = parts

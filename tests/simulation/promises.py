@@ -19,7 +19,7 @@ from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 from bridge.runtime.http import Response
 from bridge.runtime.logging import Line, render
 from bridge.spool.keys import KeyRing
-from bridge.spool.segment import scan, unseal
+from bridge.spool.segment import decrypt, scan
 from bridge.spool.set_aside import names_of, read_aside
 from tests.simulation.dialects import MARKER, Delivery, Expected, native
 from tests.simulation.kafka import Kafka, Partition, Stored
@@ -172,10 +172,10 @@ class Promises:
         content = content or bytes(file.content if file else b"")
         number = int(path.stem.partition("-")[0], 16)
         found: set[Where] = set()
-        for record in scan(content, segment=number, newest=True, keys=keys.opening).records:
-            end = record.offset + record.head.size
-            key = keys.opening.get(record.head.key_id)
-            entry = unseal(content[record.offset : end], key) if key else None
+        for record in scan(content, segment=number, newest=True, keys=keys.decrypting).records:
+            end = record.offset + record.header.size
+            key = keys.decrypting.get(record.header.key_id)
+            entry = decrypt(content[record.offset : end], key) if key else None
             if entry is not None and (at is None or record.offset <= at < end):
                 found.update(places_of(from_entry(entry).identity))
         return found
@@ -318,7 +318,7 @@ class Promises:
             keys = KeyRing(host.key_dir)
             keys.load()
             for name in names_of(host.disk, SPOOL):
-                entry = read_aside(host.disk, SPOOL, name, keys.opening).entry
+                entry = read_aside(host.disk, SPOOL, name, keys.decrypting).entry
                 if not isinstance(entry, str):
                     found.update(places_of(from_entry(entry).identity))
         return found

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.spool.payload import Content, pack, unpack
-from bridge.spool.segment import HEAD_BYTES, Entry, end_mark, key_of, scan, seal, sealed_size, unseal
+from bridge.spool.segment import HEADER_BYTES, Entry, decrypt, encrypt, encrypted_size, end_mark, key_of, scan
 from tests.spooling import MARKER, an_entry
 
 KEY = key_of(b"k" * 32)
@@ -17,7 +17,7 @@ ENTRY = an_entry(5)
 
 
 def record(number: int, *, segment: int = SEGMENT, entry: Entry | None = None) -> bytes:
-    return seal(entry or an_entry(number), segment=segment, number=number, key=KEY, nonce=os.urandom(12))
+    return encrypt(entry or an_entry(number), segment=segment, number=number, key=KEY, nonce=os.urandom(12))
 
 
 def records(count: int) -> list[bytes]:
@@ -25,7 +25,7 @@ def records(count: int) -> list[bytes]:
 
 
 def numbers(content: bytes, *, newest: bool = False) -> list[int]:
-    return [each.head.number for each in scan(content, segment=SEGMENT, newest=newest, keys=KEYS).records]
+    return [each.header.number for each in scan(content, segment=SEGMENT, newest=newest, keys=KEYS).records]
 
 
 @given(
@@ -40,8 +40,8 @@ def test_what_is_sealed_is_opened_again(ordinal: int, at_ms: int, topic: str, pa
 
     sealed = record(0, entry=entry)
 
-    assert unseal(sealed, KEY) == entry
-    assert len(sealed) == sealed_size(entry)
+    assert decrypt(sealed, KEY) == entry
+    assert len(sealed) == encrypted_size(entry)
 
 
 @pytest.mark.parametrize("bit", range(8))
@@ -51,25 +51,25 @@ def test_a_flipped_bit_anywhere_is_noticed(bit: int) -> None:
         changed = bytearray(sealed)
         changed[at] ^= 1 << bit
 
-        assert unseal(bytes(changed), KEY) is None, at
+        assert decrypt(bytes(changed), KEY) is None, at
         assert numbers(bytes(changed)) == [], at
 
 
 def test_a_head_that_was_made_to_fit_its_check_sum_does_not_open() -> None:
     """The check sums are for accidents; the seal covers the head as well."""
-    sealed = seal(ENTRY, segment=SEGMENT, number=0, key=KEY, nonce=bytes(12))
-    other = seal(ENTRY._replace(ordinal=6), segment=SEGMENT, number=0, key=KEY, nonce=bytes(12))
+    sealed = encrypt(ENTRY, segment=SEGMENT, number=0, key=KEY, nonce=bytes(12))
+    other = encrypt(ENTRY._replace(ordinal=6), segment=SEGMENT, number=0, key=KEY, nonce=bytes(12))
 
-    assert unseal(sealed[: HEAD_BYTES - 8] + sealed[HEAD_BYTES - 8 :], KEY) == ENTRY
-    forged = bytearray(other[:HEAD_BYTES] + sealed[HEAD_BYTES:])
-    assert unseal(bytes(forged), KEY) is None
+    assert decrypt(sealed[: HEADER_BYTES - 8] + sealed[HEADER_BYTES - 8 :], KEY) == ENTRY
+    forged = bytearray(other[:HEADER_BYTES] + sealed[HEADER_BYTES:])
+    assert decrypt(bytes(forged), KEY) is None
 
 
 def test_another_key_opens_nothing() -> None:
     sealed = record(0)
 
-    assert unseal(sealed, key_of(b"x" * 32)) is None
-    assert unseal(sealed, key_of(b"x" * 32)._replace(id=KEY.id)) is None
+    assert decrypt(sealed, key_of(b"x" * 32)) is None
+    assert decrypt(sealed, key_of(b"x" * 32)._replace(id=KEY.id)) is None
 
 
 def test_a_record_of_another_file_is_no_record_of_this() -> None:
@@ -78,12 +78,12 @@ def test_a_record_of_another_file_is_no_record_of_this() -> None:
 
     found = scan(content, segment=SEGMENT, newest=False, keys=KEYS)
 
-    assert [each.head.number for each in found.records] == [0, 1]
+    assert [each.header.number for each in found.records] == [0, 1]
     assert found.damage == [(len(record(0)), 2 * len(record(0)))]
     assert found.lost == 1
 
 
-@pytest.mark.parametrize("kept", [1, 4, 8, 30, HEAD_BYTES, HEAD_BYTES + 1, -1])
+@pytest.mark.parametrize("kept", [1, 4, 8, 30, HEADER_BYTES, HEADER_BYTES + 1, -1])
 def test_an_unfinished_last_write_is_no_damage(kept: int) -> None:
     sealed = records(3)
     content = sealed[0] + sealed[1] + sealed[2][:kept]
@@ -111,7 +111,7 @@ def test_a_file_that_lost_its_end_between_two_records_is_told_from_one_that_was_
 
 
 def test_an_end_mark_is_no_record() -> None:
-    assert unseal(end_mark(SEGMENT, 3, KEY), KEY) is None
+    assert decrypt(end_mark(SEGMENT, 3, KEY), KEY) is None
 
 
 def test_a_file_that_grew_without_its_content_is_torn() -> None:

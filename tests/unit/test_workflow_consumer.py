@@ -19,7 +19,7 @@ from consumers.testing import an_event
 from consumers.workflow.consumer import open_workflow
 from consumers.workflow.options import SHIPPED_RULES
 from consumers.workflow.rules import Action, Rules, parse_rules, payload, request_id
-from consumers.workflow.temporal import LATE, SealedPayloads, _judged, read_codec_keys
+from consumers.workflow.temporal import LATE, EncryptedPayloads, _judged, read_codec_keys
 
 LEAST = {"address": "temporal.example:7233"}
 
@@ -265,20 +265,20 @@ def test_a_missing_namespace_is_not_taken_for_a_missing_workflow() -> None:
 
 async def test_what_is_sealed_opens_with_its_key_and_shows_nothing() -> None:
     plain = Payload(metadata={"encoding": b"json/plain"}, data=SAID.encode())
-    (sealed,) = await SealedPayloads({"2026": KEY}).encode([plain])
+    (sealed,) = await EncryptedPayloads({"2026": KEY}).encode([plain])
 
     assert SAID.encode() not in sealed.SerializeToString()
     for keys in ({"2027": OTHER, "2026": KEY}, {"2026": OTHER, "2025": KEY}):  # the second of renamed files
-        assert await SealedPayloads(keys).decode([sealed, plain]) == [plain, plain]
+        assert await EncryptedPayloads(keys).decode([sealed, plain]) == [plain, plain]
 
 
 async def test_what_was_changed_or_has_another_key_does_not_open() -> None:
-    (sealed,) = await SealedPayloads({"a": KEY}).encode([Payload(data=SAID.encode())])
+    (sealed,) = await EncryptedPayloads({"a": KEY}).encode([Payload(data=SAID.encode())])
     changed = Payload(metadata=dict(sealed.metadata), data=sealed.data[:-1] + bytes([sealed.data[-1] ^ 1]))
 
     for key, other in ((KEY, changed), (OTHER, sealed)):
         with pytest.raises(ValueError, match=r"^encrypted with another key, or changed since$"):
-            await SealedPayloads({"a": key}).decode([other])
+            await EncryptedPayloads({"a": key}).decode([other])
 
 
 def test_keys_are_read_with_the_one_in_use_first(tmp_path: Path) -> None:

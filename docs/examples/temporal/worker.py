@@ -17,7 +17,7 @@ from temporalio.converter import DataConverter
 from temporalio.worker import Worker
 from workflows import ALL, TELL
 
-from consumers.workflow.temporal import SealedPayloads, read_codec_keys
+from consumers.workflow.temporal import EncryptedPayloads, read_codec_keys
 
 
 class Desk:
@@ -45,7 +45,7 @@ class Desk:
 async def main() -> None:
     """Work until interrupted."""
     keys = os.environ.get("CODEC_KEY_DIR")
-    codec = SealedPayloads(read_codec_keys(Path(keys))) if keys else None
+    codec = EncryptedPayloads(read_codec_keys(Path(keys))) if keys else None
     client = await Client.connect(
         os.environ["TEMPORAL_ADDRESS"],
         namespace=os.environ.get("TEMPORAL_NAMESPACE", "default"),

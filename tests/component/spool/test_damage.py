@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from bridge.spool.segment import NONCE_BYTES, PREFIX, VERSION, key_of, sealed_size
+from bridge.spool.segment import NONCE_BYTES, PREFIX, VERSION, encrypted_size, key_of
 from tests.spooling import PARTITION, Kept, altered, an_entry, damaged, open_spool, ordinals, segments, write_key
 
 MAGIC = b"\x8bDRXAK\n\x01"
 SECRET = b"s" * 32
 # Of each record here.
-SIZE = sealed_size(an_entry(1))
+SIZE = encrypted_size(an_entry(1))
 IDS = [bytes(8), key_of(SECRET).id, b"no key's"]
 
 

@@ -12,7 +12,7 @@ from bridge.errors import NotDurableError
 from bridge.spool import store
 from bridge.spool.availability import GROUP_MAX_BYTES
 from bridge.spool.disk import Disk
-from bridge.spool.segment import Entry, read_head, sealed_size
+from bridge.spool.segment import Entry, encrypted_size, read_header
 from tests.spooling import (
     NOBODY,
     OTHER,
@@ -45,7 +45,7 @@ async def test_what_is_appended_is_found_after_a_restart_in_order(tmp_path: Path
         assert (again.spool.depth(PARTITION), again.spool.depth(OTHER)) == (3, 1)
         assert again.spool.last_ordinal() == 4
         assert await again.head() == [1, 2, 4]
-        size = sealed_size(an_entry(1))
+        size = encrypted_size(an_entry(1))
         for most, most_bytes, expected in ((2, 4 * size, [1, 2]), (4, 2 * size, [1, 2]), (4, 1, [1])):
             assert ordinals(await again.spool.peek(PARTITION, most=most, most_bytes=most_bytes)) == expected
         again.spool.acknowledge(PARTITION, 2)
@@ -58,7 +58,7 @@ async def test_no_nonce_comes_twice(tmp_path: Path) -> None:
         await kept.put(1, 2)
     content = b"".join(path.read_bytes() for path in segments(tmp_path))
 
-    heads = [read_head(content, at) for at in (0, sealed_size(an_entry(1)))]
+    heads = [read_header(content, at) for at in (0, encrypted_size(an_entry(1)))]
     assert len({head.nonce for head in heads if head is not None}) == 2
 
 

@@ -10,7 +10,7 @@ import pytest
 from bridge.kafka.accepted import from_entry
 from bridge.spool import segment as spool_segment
 from bridge.spool.payload import pack
-from bridge.spool.segment import HEAD_BYTES, PREFIX, VERSION, Entry, segment_name
+from bridge.spool.segment import HEADER_BYTES, PREFIX, VERSION, Entry, segment_name
 from tests.spooling import (
     OTHER,
     PARTITION,
@@ -104,7 +104,7 @@ async def test_a_changed_version_byte_amid_records_of_ours_is_damage(tmp_path: P
         await kept.put(1, 2, 3)
     (path,) = segments(tmp_path)
     raw = path.read_bytes()
-    path.write_bytes(raw[: HEAD_BYTES - 61] + bytes([LATER]) + raw[HEAD_BYTES - 60 :])
+    path.write_bytes(raw[: HEADER_BYTES - 61] + bytes([LATER]) + raw[HEADER_BYTES - 60 :])
     assert path.read_bytes()[: len(PREFIX) + 1] == PREFIX + bytes([LATER])
 
     async with open_spool(tmp_path) as kept:

@@ -15,7 +15,7 @@ from bridge.errors import ConfigError
 from bridge.event import Event
 from consumers.testing import Parked, Running, an_event, running
 from consumers.workflow.consumer import open_workflow
-from consumers.workflow.temporal import SealedPayloads, read_codec_keys
+from consumers.workflow.temporal import EncryptedPayloads, read_codec_keys
 from tests.certificates import self_signed
 from tests.faults.ingress.proxy import Trouble, proxies
 from tests.kafka import HANG_S, until
@@ -87,7 +87,7 @@ async def test_a_whole_event_is_sealed_and_opens_with_the_key(
         await consumer.feed(event)
     workflow_id = f"renewal:drx:{request_id}"
     history = await client.get_workflow_handle(workflow_id).fetch_history()
-    converter = DataConverter(payload_codec=SealedPayloads(read_codec_keys(tmp_path)))
+    converter = DataConverter(payload_codec=EncryptedPayloads(read_codec_keys(tmp_path)))
     async with a_client(temporal.address, data_converter=converter) as opener:
         found = await told(opener, workflow_id)
 
