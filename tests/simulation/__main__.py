@@ -27,7 +27,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 
 from tests.simulation import consuming
@@ -78,9 +78,9 @@ def _run(arguments: argparse.Namespace, make_plan: Callable[[int], Plan], run: C
 def _numbers(arguments: argparse.Namespace) -> Iterator[int]:
     if arguments.found:
         yield from found()
-    yield from (
-        count(arguments.first) if not arguments.seeds else range(arguments.first, arguments.first + arguments.seeds)
-    )
+    wanted = set(arguments.kinds.split())
+    seeds = (seed for seed in count(arguments.first) if wanted <= set(make_plan(seed).kinds))
+    yield from islice(seeds, arguments.seeds or None)
 
 
 def found() -> list[int]:
@@ -108,6 +108,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--seeds", type=int, default=0, help="how many worlds; default: until the time is over")
     parser.add_argument("--first", type=int, default=1, help="the first seed")
+    parser.add_argument("--with", dest="kinds", default="", help="only worlds with these kinds of acts")
     parser.add_argument("--seed", type=int, help="one world, told whole, or shortened if it breaks a promise")
     parser.add_argument("--for", dest="time", help="for how long, such as 10m")
     parser.add_argument("--until", help="end with the first world that breaks this promise")

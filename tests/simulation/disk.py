@@ -77,6 +77,11 @@ class SimulatedDisk(Disk):
         self._next = 1
         self._waiting: list[asyncio.Future[None]] = []
 
+    @property
+    def used_bytes(self) -> int:
+        """Bytes that its files take."""
+        return sum(len(file.content) for file in self.files.values())
+
     def cut_power(self) -> None:
         """Lose unsynced data."""
         rng = self._rng
@@ -274,7 +279,7 @@ class SimulatedDisk(Disk):
     def _left(self) -> int | None:
         if self.faults.room_bytes is None:
             return None
-        return max(0, self.faults.room_bytes - sum(len(file.content) for file in self.files.values()))
+        return max(0, self.faults.room_bytes - self.used_bytes)
 
     def _open(self, what: File | Process) -> int:
         self._next += 1

@@ -26,6 +26,7 @@ class Fault(NamedTuple):
 
     name: str
     promise: str
+    kinds: str  # of acts that it needs, so that other worlds are left out
     what: str
     patch: str
 
@@ -35,8 +36,9 @@ def faults() -> list[Fault]:
     found = []
     for path in sorted((HERE / "faults").glob("*.patch")):
         line, _, patch = path.read_text().partition("\n")
-        promise, _, what = line.partition(": ")
-        found.append(Fault(path.stem, promise, what, patch))
+        where, _, what = line.partition(": ")
+        promise, _, kinds = where.partition(" of worlds with ")
+        found.append(Fault(path.stem, promise, kinds, what, patch))
     return found
 
 
@@ -48,7 +50,7 @@ def bite(fault: Fault, *, first: int, seeds: int, limit: str) -> bool:
             shutil.copytree(ROOT / name, Path(directory, name), ignore=shutil.ignore_patterns("__pycache__"))
         subprocess.run(["git", "apply", "-"], cwd=directory, input=fault.patch, text=True, check=True)  # noqa: S607 - git of the PATH
         command = [sys.executable, "-m", "tests.simulation", "--first", str(first), "--seeds", str(seeds)]
-        command += ["--for", limit, "--until", fault.promise, "--stories", "0"]
+        command += ["--for", limit, "--until", fault.promise, "--stories", "0", "--with", fault.kinds]
         command += ["--consumers"] if fault.promise in EFFECTS else []
         ran = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)  # noqa: S603 - ours
     *broken, last = ran.stdout.splitlines()

@@ -72,13 +72,18 @@ def _for(rng: random.Random) -> float:
     return round(rng.choice((rng.uniform(0.1, 3), rng.uniform(2, 12), rng.uniform(8, 40))), 3)
 
 
+def _down(rng: random.Random) -> float:
+    """Draw how long a process is down: mostly so briefly that more happens amid the same trouble."""
+    return round(rng.uniform(0.1, 2), 3) if rng.random() < 0.7 else _for(rng)
+
+
 # By kind: its arguments, drawn from the plan's chance.
 KINDS: Mapping[str, Callable[[random.Random], tuple[Any, ...]]] = {
-    "kill": lambda rng: (_host(rng), rng.randrange(60), _for(rng)),
-    "kill_in_disk": lambda rng: (_host(rng), rng.randrange(1, 25), _for(rng)),
-    "kill_at_write": lambda rng: (_host(rng), rng.randrange(1, 6), rng.randrange(30), _for(rng)),
-    "power": lambda rng: (_host(rng), _for(rng)),
-    "stop": lambda rng: (_host(rng), _for(rng)),
+    "kill": lambda rng: (_host(rng), rng.randrange(60), _down(rng)),
+    "kill_in_disk": lambda rng: (_host(rng), rng.randrange(1, 25), _down(rng)),
+    "kill_at_write": lambda rng: (_host(rng), rng.randrange(1, 6), rng.randrange(30), _down(rng)),
+    "power": lambda rng: (_host(rng), _down(rng), rng.choice((0.0, round(rng.uniform(-60, 60), 3)))),
+    "stop": lambda rng: (_host(rng), _down(rng)),
     "freeze": lambda rng: (_host(rng), _for(rng)),
     "broker": lambda rng: (rng.randrange(3), rng.choice(("down", "silent")), _for(rng)),
     "kafka_away": lambda rng: (rng.choice(("down", "silent")), _for(rng)),
@@ -96,9 +101,9 @@ KINDS: Mapping[str, Callable[[random.Random], tuple[Any, ...]]] = {
         _host(rng),
         rng.choice(("write", "sync", "read")),
         round(rng.choice((1.0, rng.uniform(0.05, 1))), 3),
-        rng.choice((_for(rng), 50.0)),
+        rng.choice((_for(rng), 55.0, 55.0)),
     ),
-    "disk_full": lambda rng: (_host(rng), rng.randrange(0, 60_000), _for(rng)),
+    "disk_full": lambda rng: (_host(rng), rng.randrange(rng.choice((3000, 60_000))), _for(rng)),
     "disk_read_only": lambda rng: (_host(rng), _for(rng)),
     "step": lambda rng: (_host(rng), round(rng.choice((-1, 1)) * rng.choice((0.5, 5, 60, 250)) * rng.random(), 3)),
     "anew": lambda rng: (rng.choice(TOPICS),),
@@ -109,11 +114,17 @@ KINDS: Mapping[str, Callable[[random.Random], tuple[Any, ...]]] = {
     "rotate": lambda rng: (rng.choice(("drx", "acme", "plain")),),
     "spool_key": lambda rng: (_host(rng),),
     "key_away": lambda rng: (_host(rng), _for(rng)),
-    "drain": lambda rng: (_host(rng), _for(rng)),
+    "drain": lambda rng: (_host(rng), _down(rng)),
     "put_back": lambda rng: (_host(rng),),
     "drift": lambda rng: (_host(rng), round(rng.uniform(-0.01, 0.01), 4)),
 }
 OUTAGES = ("kafka_away", "cut_off", "broker", "slow_acks", "refused")
+# What matters most: how a process ends while its spool holds something, and what the spool goes through.
+ENDS = ("kill", "kill_in_disk", "kill_at_write", "power", "stop", "redeploy", "drain")
+STORED = (
+    *("disk_slow", "disk_hangs", "disk_fails", "disk_full", "disk_read_only", "bit", "no_positions"),
+    *("spool_key", "key_away", "step", "narrow", "refused", "lag", "freeze"),
+)
 # What senders do: in the plan these are kinds, too.
 HABITS = (
     *("repeats", "roams", "hasty", "at_once", "conflicts", "unusable", "spread", "bursts"),
@@ -131,6 +142,11 @@ def make_plan(seed: int) -> Plan:
     rng = random.Random(f"{seed} plan")  # noqa: S311 - decides a test, guards nothing
     faults = rng.sample(sorted(KINDS), rng.choice((1, 2, 2, 3, 3, 4, 6, 12)))
     outage = rng.choice(OUTAGES) if rng.random() < 0.6 else ""  # the spool is used amid one of these only
+    most = 12
+    if rng.random() < 0.6:
+        most = 20
+        faults = [*rng.sample(ENDS, rng.choice((1, 2))), *rng.sample(STORED, rng.choice((0, 1, 1, 2)))]
+        outage = rng.choice(("kafka_away", *OUTAGES))
     faults += [outage] if outage else []
     share = rng.choice((0.15, 0.4, 0.7))
     kinds = [*dict.fromkeys(faults), *(each for each in HABITS if rng.random() < share)]
@@ -138,9 +154,9 @@ def make_plan(seed: int) -> Plan:
     # Most acts of a phase gather around one moment: what matters is one that happens amid another.
     moments = [rng.uniform(2, PHASE_S * 0.7) for _ in range(PHASES)]
     for phase, around in enumerate(moments):
-        if outage and rng.random() < 0.6:  # long enough for all that
+        if outage and rng.random() < 0.7:  # long enough for all that
             acts.append(Act(phase, round(around, 3), outage, (*KINDS[outage](rng)[:-1], rng.uniform(5, 40))))
-        for _ in range(rng.randrange(2, 12)):
+        for _ in range(rng.randrange(2, most)):
             kind = rng.choice(faults)
             at = rng.uniform(1, PHASE_S) if rng.random() < 0.25 else around + rng.expovariate(0.2)
             acts.append(Act(phase, round(min(at, PHASE_S), 3), kind, KINDS[kind](rng)))
@@ -199,7 +215,7 @@ class Deliveries:
         if "acme" in kinds and rng.random() < 0.3:
             delivery = batch(rng, number, keys=self._keys, known=[each for each in sent if each.source == "acme"])
         elif sent and "conflicts" in kinds and rng.random() < 0.1:
-            natives = [each for each in sent if each.source == "drx"][-8:]
+            natives = [each for each in sent if each.source == "drx"][-rng.choice((3, 8, 40)) :]
             other = rng.choice(natives) if natives else None
             key, event_id = (other.key, other.id) if other else (self._keys[0], "")
             return native(rng, number, key=key, event_id=event_id, kind="conflict" if other else "whole")
@@ -290,13 +306,14 @@ class Operators:
         """Kill a process soon after the leaders have accepted the nth write from now."""
         self.writes += [lambda: None] * (nth - 1) + [lambda: self.kill(host, turns, down_s)]
 
-    def power(self, host: int, down_s: float) -> None:
+    def power(self, host: int, down_s: float, wrong_s: float) -> None:
+        """Cut the power of a host, whose clock is wrong afterwards."""
         self.hosts[host].cut_power()
+        self.hosts[host].clock.offset_s = wrong_s
         self._until(down_s, self.hosts[host].start)
 
     def stop(self, host: int, down_s: float) -> None:
-        self.hosts[host].stop()
-        self._until(down_s + 20.0, self.hosts[host].start)
+        self.redeploy(host, self.hosts[host].wanted, down_s)
 
     def freeze(self, host: int, seconds: float) -> None:
         process = self.hosts[host].process
@@ -363,8 +380,9 @@ class Operators:
         self._until(seconds, partial(setattr, self.hosts[host].disk.faults, what, 0.0))
 
     def disk_full(self, host: int, room: int, seconds: float) -> None:
-        self.hosts[host].disk.faults.room_bytes = room
-        self._until(seconds, partial(setattr, self.hosts[host].disk.faults, "room_bytes", None))
+        disk = self.hosts[host].disk
+        disk.faults.room_bytes = disk.used_bytes + room
+        self._until(seconds, partial(setattr, disk.faults, "room_bytes", None))
 
     def disk_read_only(self, host: int, seconds: float) -> None:
         self.hosts[host].disk.faults.read_only = True

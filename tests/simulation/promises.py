@@ -55,11 +55,14 @@ SWEEP_S = 0.25
 WAITS_S, DRAINS_S = DEADLINE_S + SWEEP_S, 0.5
 # A follower reads on this long after brokers, network or its process were in trouble: a client is replaced after 15 s.
 # A drain asks for the end of the log first, and logs that it does not get there.
-FOLLOWS_S, CATCHES_UP_S = 30.0, 2.0
+# After trouble of more than `ANEW_S` a drain begins anew.
+FOLLOWS_S, CATCHES_UP_S, ANEW_S = 30.0, 2.0, 8.0
 # How long order is kept behind unreadable data; how soon a missing key is noticed.
 ORDER_S, NO_KEY_S = 40.0, 3.0
 # Acts after which a process may not get to spool what Kafka does not take in time.
 SLOW = {"freeze", "disk_slow", "disk_hangs", "disk_fails", "disk_full", "disk_read_only", "key_away"}
+# Acts after which a spool may not be able to set a second body aside.
+UNABLE = {"disk_fails", "disk_full", "disk_read_only"}
 PROBES = 6  # of each host
 RESENT = 20  # deliveries at most that no process has taken
 
@@ -398,15 +401,38 @@ class Promises:
             for one, two in pairs:
                 if one.delivery.sha256 != two.delivery.sha256 and self._knew(one, two, seen):
                     self.note("one_body", event_id, one.outcome, "then", two.outcome, "at", two.start)
+            if pairs and not self.operators.done & UNABLE and not self.operators.emptied:
+                self._judge_bodies(taken, attempts, seen)
+
+    def _judge_bodies(
+        self,
+        taken: Sequence[Attempt],
+        attempts: Mapping[Where, Sequence[Attempt]],
+        seen: Mapping[Where, Sequence[Seen]],
+    ) -> None:
+        """No process adds another body to the log under an id that it could find there, or had written itself."""
+        hosts: dict[Where, set[str]] = defaultdict(set)
+        for each in taken:
+            hosts[where_of(each.delivery, each.delivery.events[0])].add(each.host)
+        one, *others = sorted(hosts.keys() & seen.keys(), key=lambda where: seen[where][0].offset) or [("", "", "")]
+        for other in others:
+            first, second = seen[one][0], seen[other][0]
+            is_own = first.writer is second.writer and hosts[one] & hosts[other]
+            if first.partition is second.partition and (
+                is_own or not self._may_repeat(attempts[other], (first, second))
+            ):
+                self.note("one_body", other[1], "stands in the log with two bodies, by", second.writer.name)
 
     def _knew(self, one: Attempt, two: Attempt, seen: Mapping[Where, Sequence[Seen]]) -> bool:
         """Return whether a process that accepted one body, or found it at its start, must refuse the other."""
         if one.host != two.host or one.arrived_at > two.arrived_at:
             return False
+        where = where_of(one.delivery, one.delivery.events[0])
         is_found = one.answered_at < two.arrived_at and two.finished and not self.operators.emptied
         if one.start != two.start and not is_found:
-            return False
-        where = where_of(one.delivery, one.delivery.events[0])
+            written_at = min((each.visible_at for each in seen.get(where, ())), default=inf)
+            is_spooled = one.outcome == "spooled" and 0 <= one.answered_at < two.arrived_at < written_at
+            return is_spooled and two.takes and two.start not in self._forgot and not self._is_late(where)
         is_forgotten = one.answered_at <= self._forgot.get(two.start, -1.0) <= two.arrived_at or self._is_late(where)
         # What is spooled is forgotten when damage is found; the drain then sets the second body aside.
         return all(where_of(each.delivery, each.delivery.events[0]) in seen for each in (one, two)) or not is_forgotten
@@ -433,8 +459,10 @@ class Promises:
         looked_at = min((each for each in arrived if each <= began), default=began - DRAINS_S)
         if looked_at == began - DRAINS_S and self._behind.get(name, -1.0) >= visible_at:
             return False
+        stood_still = self.hosts[HOSTS.index(host)].stood_still
         for start, end, where in sorted(self.operators.troubles):
-            if where in ("", host) and start - WAITS_S <= at:
+            is_anew = not arrived and end - start > ANEW_S and not stood_still(start, end)
+            if where in ("", host) and start - WAITS_S <= at and not is_anew:
                 at = max(at, end + (FOLLOWS_S if arrived else CATCHES_UP_S))
         return at < looked_at
 

@@ -25,13 +25,18 @@ class Attempt:
     origin: str = ""  # `replay` if an operator posted it
     variant: str = ""  # how the process was configured
     finished: bool = False  # the process had read the topics when it arrived
-    is_unlooked: bool = False  # it had not, and had no spool that took it
+    takes: bool = True  # its spool took entries then
     arrived_at: float = -1.0
     answered_at: float = -1.0  # when the process gave its answer
     status: int = 0
     outcome: str = ""
     code: str = ""
     received: bool = False  # the answer has reached the sender
+
+    @property
+    def is_unlooked(self) -> bool:
+        """Whether the process could neither know what the topics hold nor wait for that."""
+        return not self.finished and not self.takes
 
     @property
     def promised(self) -> bool:
@@ -94,8 +99,8 @@ class Senders:
         if port is None or process is None or port.closed:
             world.note("sender", delivery.number, "refused by", host.name)
             return attempt
-        attempt.start, attempt.variant, attempt.finished = process.name, host.variant, host.has_read
-        attempt.is_unlooked = not host.has_read and not host.takes
+        attempt.start, attempt.variant = process.name, host.variant
+        attempt.finished, attempt.takes = host.has_read, host.takes
         came: asyncio.Future[Response] = world.loop.create_future()
         travels_s = rng.uniform(0.0005, 0.01)
 

@@ -90,7 +90,7 @@ async def _live(world: World, plan: Plan, operators: Operators, promises: Promis
             await asyncio.sleep(max(0.0, began + act.at - loop.time()))
             operators.do(act)
         await asyncio.sleep(max(0.0, began + PHASE_S - loop.time()))
-        if phase == PHASES - 1 or random.Random(f"{plan.seed} {phase}").random() < 0.7:  # noqa: S311 - of the seed
+        if phase == PHASES - 1 or random.Random(f"{plan.seed} {phase}").random() < 0.6:  # noqa: S311 - of the seed
             operators.heal()
             await _rest(operators)
             world.skipped_s = QUIET_S * (phase + 1)
