@@ -63,7 +63,7 @@ VENDOR_PLACES: Mapping[str, Sequence[str]] = {
     ),
     "photon_cloudevents": (
         *_of("bridge.proof.schemes.signed_text:SignedHeader.", "verify"),
-        *_of("bridge.proof.schemes.body_hmac:BodyHmac.", "prover"),
+        *_of("bridge.proof.schemes.body_hmac:BodyHmac.", "verifier"),
         *_of("bridge.mapping.mapped:Run.", "_time"),
         *_of("bridge.mapping.elements:Elements.", "find _below _note"),
     ),

@@ -142,7 +142,7 @@ key = "QueueID"
 UNPROVED = (
     "bridge.proof.schemes.shared:SecretHeader.verify",
     "bridge.proof.schemes.signed_text:SignedHeader.verify",
-    "bridge.proof.schemes.body_hmac:BodyHmac.prover",
+    "bridge.proof.schemes.body_hmac:BodyHmac.verifier",
     "bridge.known.delivery_ids:NewestBodies.new_id",
 )
 # What a function of a mapping file raises means that its argument says nothing: the event is of the account.

@@ -45,7 +45,7 @@ class BodyHmac(SignedHeader):
             raise ConfigError(f"a secret of {NAME} is the {how} of at least {KEY_MIN_BYTES} bytes")
         return HmacKey(secret, self.digest)
 
-    def prover(self, claim: UnprovedClaim) -> Callable[[ProofKey], bool]:
+    def verifier(self, claim: UnprovedClaim) -> Callable[[ProofKey], bool]:
         """Return a function that compares the signatures with that of a key."""
 
         def verifies(key: ProofKey) -> bool:

@@ -39,7 +39,7 @@ class Ed25519(SignedHeader):
         msg = f"a key of {NAME} is the hex or the base64 of the {PUBLIC_KEY_BYTES} bytes of the sender's public key"
         raise ConfigError(msg)
 
-    def prover(self, claim: UnprovedClaim) -> Callable[[ProofKey], bool]:
+    def verifier(self, claim: UnprovedClaim) -> Callable[[ProofKey], bool]:
         """Decode the signatures once; return a function that checks them with a key."""
         if len(claim.signatures) > PUBLIC_ELEMENTS_MAX:
             refuse("signature_malformed")

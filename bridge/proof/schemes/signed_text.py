@@ -219,13 +219,13 @@ class SignedHeader(Scheme):
         self.safe = (self.headers | self.joined) - {self.header}
 
     @abstractmethod
-    def prover(self, claim: UnprovedClaim) -> Callable[[ProofKey], bool]:
+    def verifier(self, claim: UnprovedClaim) -> Callable[[ProofKey], bool]:
         """Return a predicate whether a key made one of the signatures of a claim."""
 
     def verify(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
         """Try each key on each signature."""
         claim = self._read(raw)
-        matched = matching_slot(keys, now, self.prover(claim))
+        matched = matching_slot(keys, now, self.verifier(claim))
         if matched is None or claim.ambiguous:
             refuse_mismatch(keys, now)
         if claim.timestamp is not None:
