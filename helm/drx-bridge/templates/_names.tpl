@@ -1,4 +1,4 @@
-{{- /* 36 characters leave room for the longest suffix and the hash that a StatefulSet adds: 63 in all. */}}
+{{- /* 36 characters leave space for the longest suffix and the hash that a StatefulSet adds: 63 in all. */}}
 {{- define "drx-bridge.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 36 | trimSuffix "-" -}}
@@ -12,12 +12,12 @@
 {{- end -}}
 {{- end -}}
 
-{{- /* Of a component: (list $ "read_model"). */}}
+{{- /* Name of a component: (list $ "read_model"). */}}
 {{- define "drx-bridge.name" -}}
 {{- printf "%s-%s" (include "drx-bridge.fullname" (index . 0)) (index . 1 | replace "_" "-") -}}
 {{- end -}}
 
-{{- /* What never changes in the life of a release: (list $ "ingress"), or (list $ "") for all its pods. */}}
+{{- /* Labels that never change in a release: (list $ "ingress"), or (list $ "") for all its pods. */}}
 {{- define "drx-bridge.selector" -}}
 {{- $root := index . 0 -}}
 app.kubernetes.io/name: {{ default $root.Chart.Name $root.Values.nameOverride | trunc 63 | trimSuffix "-" }}
@@ -43,14 +43,14 @@ app.kubernetes.io/part-of: drx-bridge
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
 {{- end -}}
 
-{{- /* "true" for a source that takes what the test of the release and `simulate` send: native DRx, as Standard Webhooks. */}}
+{{- /* "true" for a source that accepts deliveries of `helm test` and `simulate`: native DRx with Standard Webhooks. */}}
 {{- define "drx-bridge.isNative" -}}
 {{- if and (eq .profile "drx_standard") (eq (default "standard_webhooks" .scheme) "standard_webhooks") -}}
 true
 {{- end -}}
 {{- end -}}
 
-{{- /* The source that the test of the release sends as; empty where there is none that takes it. */}}
+{{- /* The source of `helm test`; empty if no source accepts its delivery. */}}
 {{- define "drx-bridge.testSource" -}}
 {{- $found := default "" .Values.heartbeatTest.source -}}
 {{- range $name, $source := .Values.ingress.sources -}}
@@ -71,7 +71,7 @@ true
 {{- end -}}
 {{- end -}}
 
-{{- /* Numbers come as floating point; a whole one must not become 1e+06. */}}
+{{- /* Numbers are floating point; an integer must not become 1e+06. */}}
 {{- define "drx-bridge.number" -}}
 {{- if eq (float64 (int64 .)) (float64 .) -}}{{ int64 . }}{{- else -}}{{ printf "%g" (float64 .) }}{{- end -}}
 {{- end -}}

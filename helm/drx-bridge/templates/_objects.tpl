@@ -1,4 +1,4 @@
-{{- /* Names the pods of a component one by one, ready or not: for scrapes, and for a StatefulSet. (list $ "ingress") */}}
+{{- /* Headless Service with an address for each pod of a component, ready or not: for scrapes and StatefulSets. (list $ "ingress") */}}
 {{- define "drx-bridge.metricsService" -}}
 {{- $root := index . 0 -}}
 apiVersion: v1
@@ -70,7 +70,7 @@ spec:
       stabilizationWindowSeconds: 300
 {{- end -}}
 
-{{- /* One side of a rule; without peers it is open to all, within its ports. (list "from" $peers) */}}
+{{- /* One side of a rule; without peers it is open to all, on its ports. (list "from" $peers) */}}
 {{- define "drx-bridge.peers" -}}
 {{- with index . 1 -}}
 {{ index $ 0 }}:
@@ -78,7 +78,7 @@ spec:
 {{- end }}
 {{- end -}}
 
-{{- /* Rule of a policy that lets names be resolved: networkPolicy.dns. */}}
+{{- /* Rule of a policy that allows DNS: networkPolicy.dns. */}}
 {{- define "drx-bridge.dnsRule" -}}
 {{- $namespace := dict "namespaceSelector" (dict "matchLabels" (dict "kubernetes.io/metadata.name" .namespace)) -}}
 - ports:

@@ -2,7 +2,7 @@
 {{- include "drx-bridge.imageOf" (list . dict) -}}
 {{- end -}}
 
-{{- /* Of a consumer, which may have an image of its own: (list $ $consumer). */}}
+{{- /* Image of a consumer, which may be a separate one: (list $ $consumer). */}}
 {{- define "drx-bridge.imageOf" -}}
 {{- $root := index . 0 -}}
 {{- $own := (index . 1).image | default dict -}}
@@ -34,7 +34,7 @@ metadata:
 automountServiceAccountToken: false
 {{- end -}}
 
-{{- /* Beginning of any pod's spec, with `podSpec` over it: (list $ $component "service account" "ingress"); a Job has no fourth. */}}
+{{- /* Start of every pod's spec, with `podSpec` merged over it: (list $ $component "service account" "ingress"); a Job has no fourth. */}}
 {{- define "drx-bridge.podHead" -}}
 {{- $root := index . 0 -}}
 {{- $component := index . 1 -}}
@@ -60,19 +60,19 @@ automountServiceAccountToken: false
 {{- toYaml $head -}}
 {{- end -}}
 
-{{- /* A text of YAML with a table merged over it, key by key: (list "text" $table). */}}
+{{- /* A YAML string with a table merged over it, key by key: (list "text" $table). */}}
 {{- define "drx-bridge.over" -}}
 {{- toYaml (mergeOverwrite (index . 0 | fromYaml) (deepCopy (default dict (index . 1)))) -}}
 {{- end -}}
 
-{{- /* A workload with what a site changes of it and of its first container: (list $component "text"). */}}
+{{- /* A workload with the configured changes of it and of its first container: (list $component "text"). */}}
 {{- define "drx-bridge.workload" -}}
 {{- $workload := index . 1 | fromYaml -}}
 {{- $_ := mergeOverwrite (first $workload.spec.template.spec.containers) (deepCopy (default dict (index . 0).container)) -}}
 {{- include "drx-bridge.over" (list (toYaml $workload) (index . 0).workload) -}}
 {{- end -}}
 
-{{- /* Liveness asks only whether the event loop turns; a start may take two minutes, an answer never five seconds. */}}
+{{- /* Liveness checks only the event loop; a start may take two minutes, a response never five seconds. */}}
 {{- define "drx-bridge.probes" -}}
 startupProbe:
   httpGet:
@@ -97,7 +97,7 @@ readinessProbe:
   failureThreshold: 2
 {{- end -}}
 
-{{- /* Secrets of what ingress and consumers have in common, as mounts and as volumes: (list $ $component "ingress"). */}}
+{{- /* Secrets common to ingress and consumers, as mounts and as volumes: (list $ $component "ingress"). */}}
 {{- define "drx-bridge.commonMounts" -}}
 {{- if include "drx-bridge.strimziUser" . }}
 - name: {{ ternary "kafka" "kafka-client" (hasPrefix "SASL" (index . 0).Values.kafka.securityProtocol) }}
@@ -118,7 +118,7 @@ readinessProbe:
 {{- end }}
 {{- end -}}
 
-{{- /* What the options of a consumer name, by the volume that it is mounted as. */}}
+{{- /* Objects in the options of a consumer, by the name of their volume. */}}
 {{- define "drx-bridge.references" -}}
 {{- $found := dict -}}
 {{- range .options -}}
@@ -155,7 +155,7 @@ readinessProbe:
 {{- end }}
 {{- end -}}
 
-{{- /* The Secret of a KafkaUser has other keys, and no name of the user, which is that of its object. */}}
+{{- /* The Secret of a KafkaUser has other keys, and no user name: that is the name of the object. */}}
 {{- define "drx-bridge.strimziVolume" -}}
 {{- $user := include "drx-bridge.name" (list (index . 0) (index . 2)) }}
 {{- if hasPrefix "SASL" (index . 0).Values.kafka.securityProtocol }}

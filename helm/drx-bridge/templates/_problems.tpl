@@ -48,7 +48,7 @@ consumers.{{ $key }}.keda.enabled: KEDA cannot use kafka.tokenProvider; set cons
 {{- end }}
 {{- end -}}
 
-{{- /* An alert that is misspelt would go on as it was. */}}
+{{- /* A misspelt alert would stay unchanged. */}}
 {{- define "drx-bridge.alertProblems" -}}
 {{- with .Values.monitoring.alerts }}
 {{- $names := dict }}
@@ -65,7 +65,7 @@ monitoring.alerts.{{ $name }}: there is no such alert; name one of {{ keys $name
 {{- end }}
 {{- end -}}
 
-{{- /* Pods wait for a Secret for ever where no user is made, or is made elsewhere or later. */}}
+{{- /* Pods would wait indefinitely for the Secret of a user that is not created, or elsewhere or later. */}}
 {{- define "drx-bridge.userProblems" -}}
 {{- $strimzi := .Values.strimzi }}
 {{- if and $strimzi.cluster $strimzi.users (ne (default .Release.Namespace $strimzi.namespace) .Release.Namespace) }}

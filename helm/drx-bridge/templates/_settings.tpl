@@ -1,4 +1,4 @@
-{{- /* Variables of what ingress and consumers have in common: (list $ "BRIDGE" $component). */}}
+{{- /* Variables common to ingress and consumers: (list $ "BRIDGE" $component). */}}
 {{- define "drx-bridge.commonSettings" -}}
 {{- $root := index . 0 -}}
 {{- $prefix := index . 1 -}}
@@ -42,7 +42,7 @@
 {{- end }}
 {{- end -}}
 
-{{- /* What the topics must be, for the job that creates them and the processes that write to them. */}}
+{{- /* Settings of the topics, for the Job that creates them and the processes that write to them. */}}
 {{- define "drx-bridge.topicSettings" -}}
 BRIDGE_KAFKA__PARTITIONS: {{ include "drx-bridge.number" .Values.kafka.partitions | quote }}
 BRIDGE_KAFKA__MESSAGE_MAX_BYTES: {{ include "drx-bridge.number" .Values.kafka.messageMaxBytes | quote }}
@@ -79,7 +79,7 @@ BRIDGE_SPOOL__CAPACITY_BYTES: {{ include "drx-bridge.number" $ingress.spool.capa
 {{- end }}
 BRIDGE_DEDUPE__CAPACITY: {{ include "drx-bridge.number" $ingress.dedupe.capacity | quote }}
 BRIDGE_HEARTBEAT__ENABLED: {{ $ingress.heartbeat.enabled | quote }}
-{{- /* Of the pod's grace the drain hook has taken its part when the process hears of the stop. */}}
+{{- /* The preStop sleep is part of the pod's grace period, before the process gets SIGTERM. */}}
 BRIDGE_SHUTDOWN__GRACE_S: {{ include "drx-bridge.number" (subf $ingress.shutdown.graceS $ingress.preStopSleepS) | quote }}
 {{- range $name, $source := $ingress.sources }}
 {{- $variable := printf "BRIDGE_SOURCES__%s" (upper $name) }}
@@ -162,7 +162,7 @@ CONSUMER_{{ $name | replace "-" "_" | upper }}__{{ upper $key }}: {{ include "dr
 {{- end }}
 {{- end -}}
 
-{{- /* An option as a variable holds it; one that names a Secret, a ConfigMap or a claim is the path of its mount. */}}
+{{- /* The value of an option's variable; for a Secret, a ConfigMap or a claim it is the path of its mount. */}}
 {{- define "drx-bridge.option" -}}
 {{- if kindIs "slice" . -}}
 {{ join "," . }}
@@ -175,7 +175,7 @@ CONSUMER_{{ $name | replace "-" "_" | upper }}__{{ upper $key }}: {{ include "dr
 {{- end -}}
 {{- end -}}
 
-{{- /* Of what an option names: {secret: drx-key}. */}}
+{{- /* The name in an option: {secret: drx-key}. */}}
 {{- define "drx-bridge.mountPath" -}}
 {{ ternary "/var/lib" "/etc/drx-bridge" (hasKey . "claim") }}/{{ include "drx-bridge.volumeName" . }}
 {{- end -}}
@@ -186,13 +186,13 @@ CONSUMER_{{ $name | replace "-" "_" | upper }}__{{ upper $key }}: {{ include "dr
 {{- end -}}
 {{- end -}}
 
-{{- /* The group id of a consumer, as `consumers.options` makes it: each instance, and each schema, has its own. */}}
+{{- /* The group id of a consumer, as in `consumers.options`: each instance and each schema has a separate group. */}}
 {{- define "drx-bridge.group" -}}
 {{- $part := .options.instance | default (ternary "" .options.schema (eq (default "" .options.schema) .name)) -}}
 {{- .group | default (printf "%s%s" .name (ternary (printf ".%s" $part) "" (not (empty $part)))) -}}
 {{- end -}}
 
-{{- /* Every topic that the ingress writes, as its routing table has them: those of a site, then the standard ones. */}}
+{{- /* Every topic that the ingress writes, from its routing table: the configured ones, then the standard ones. */}}
 {{- define "drx-bridge.topics" -}}
 {{- toJson (uniq (concat (values .Values.kafka.routes | sortAlpha) (list "drx.accounts.v1" "drx.prescriptions.v1" "drx.unrecognized.v1"))) -}}
 {{- end -}}
@@ -202,7 +202,7 @@ CONSUMER_{{ $name | replace "-" "_" | upper }}__{{ upper $key }}: {{ include "dr
 {{- toJson (concat (default (list "drx.prescriptions.v1" "drx.accounts.v1") .options.topics) (default list .topics)) -}}
 {{- end -}}
 
-{{- /* "true" where Strimzi makes the user of a component: (list $ $component). */}}
+{{- /* "true" if Strimzi creates the user of a component: (list $ $component). */}}
 {{- define "drx-bridge.strimziUser" -}}
 {{- $strimzi := (index . 0).Values.strimzi -}}
 {{- $login := (index . 1).kafka -}}
