@@ -445,6 +445,8 @@ class Promises:
         """Return whether no process that wrote a repeat could know the event yet."""
         if any(each.is_unlooked for each in attempts) or self.lines["worker.recall_given_up"]:
             return True
+        if tps[0].partition.tp[0] in self.operators.emptied:
+            return True  # a replica that was cut off meanwhile reads on at its former offset
         return not any(
             self._was_known(attempts, tps[0].visible_at, each) for each in tps[1:] if each.partition is tps[0].partition
         )
