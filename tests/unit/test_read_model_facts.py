@@ -1,13 +1,16 @@
 """docs/contract.md §6 by sentences: the order of facts, contradictions, and the final states of samples."""
 
 from itertools import permutations
+from typing import Any
 
 import pytest
 
-from consumers.lifecycle.facts import blank
+from consumers.lifecycle.facts import blank, stamp_of
 from consumers.lifecycle.roll_up import roll_up
-from tests.prescriptions import SCENARIOS, created, filled, scenario, sent, state_of
+from consumers.read_model.summary import note_summary
+from tests.prescriptions import SCENARIOS, cancel_asked, created, filled, scenario, sent, state_of
 
+MINUTE = "2026-09-14T15:0"
 # Columns of the roll-up by the short names of the scenarios' expectations.
 _COLUMNS = {"order": "order_status"}
 
@@ -37,6 +40,29 @@ def test_nothing_known_is_an_active_draft() -> None:
     state = roll_up(blank())
 
     assert (state.transmission, state.order_status, state.display, state.stub) == ("draft", "active", "draft", True)
+
+
+def test_a_state_has_the_time_since_when_it_is_so() -> None:
+    state = state_of(sent(1), cancel_asked(2, request_id="c", scope="all"))
+
+    assert (state.transmission_at, state.cancel_pending_since) == (f"{MINUTE}1:00.000000Z", f"{MINUTE}2:00.000000Z")
+
+
+def test_a_summary_has_parts_of_the_newest_event_with_each() -> None:
+    ada = {"id": "1", "first_name": "Ada", "last_name": "Lovelace"}
+    parts: dict[str, Any] = {
+        "patient": {"id": "1", "mrn": "m", "name": "Ada Lovelace", "birth_date": None},
+        "prescriber": {"id": "1", "npi": "n", "name": "Ada Lovelace"},
+        "pharmacy": {"ncpdp_id": "7", "name": "Corner"},
+        "medication": {"description": "d", "ndc": "c", "dea_schedule": "CII"},
+    }
+    document = blank()
+    for at, known in ((2, parts), (1, {part: {"name": "older"} for part in parts}), (3, {})):
+        fields: dict[str, Any] = {name: ada | part for name, part in known.items()}
+        note_summary(document, event := created(at, **fields), stamp_of(event))
+
+    assert document.pop("last")[1:] == ["prescription.created", "acct_4021", "sandbox"]
+    assert {name: document[name][1] for name in parts} == parts
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
