@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from prometheus_client import CollectorRegistry
 
@@ -24,6 +24,7 @@ from bridge.runtime.tracing import Tracing, open_tracing
 from consumers.api import Consumer
 from consumers.options import database_of
 from consumers.postgres.pool import COMMAND_TIMEOUT_S, SERVER_SHARE, Database, open_database
+from consumers.runtime.groups import GroupView, open_group
 from consumers.runtime.jobs import Jobs
 from consumers.runtime.ledger import Ledger
 from consumers.runtime.member import Membership, WatchLimits
@@ -49,6 +50,17 @@ MAX_POLL_S = 600.0
 # the database would seem away; an ended statement would seem the record's fault.
 IDLE_MARGIN_S = 10.0
 Made = TypeVar("Made")
+
+
+class Seams(NamedTuple):
+    """The view of the group, its client and the processor of a process; tests replace them."""
+
+    view: Callable[..., AbstractAsyncContextManager[GroupView]] = open_group
+    transport: Callable[..., GroupTransport] = GroupTransport
+    processor: Callable[..., Processor] = Processor
+
+
+REAL = Seams()
 
 
 @asynccontextmanager
@@ -108,6 +120,7 @@ class ConsumerWorker:
     _decoder: EventDecoder
     _metrics: ConsumerMetrics
     _tracing: Tracing | None = None
+    _seams: Seams = REAL
     _start: str = "starting"
     _processor: Processor | None = None
     _subscriber: Subscriber | None = None
@@ -179,14 +192,14 @@ class ConsumerWorker:
         return await check_start(
             self._consumer,
             database=self._database,
-            connection=kafka.connection,
+            view=self._seams.view(kafka.connection, self._consumer.group, self._consumer.topics),
             accepted_cluster=kafka.accept_cluster_id,
             begins_by_itself=kafka.offset_reset != "none",
         )
 
     async def _open_processor(self, stack: AsyncExitStack, cluster_id: str, resource: Any) -> Processor:
         consumer = self._consumer
-        return Processor(
+        return self._seams.processor(
             producer=await self._open_producer(stack) if consumer.publishes else None,
             consumer=consumer.within(self._settings.postgres.pool_size),
             database=self._database,
@@ -222,5 +235,6 @@ class ConsumerWorker:
             drain_s=settings.shutdown.drain_s,
             limits=WatchLimits(silent_s=kafka.session_s + SILENT_MARGIN_S, join_s=2 * timing.rebalance_s),
         )
-        opening = partial(GroupTransport, kafka.connection, group=consumer.group, topics=consumer.topics, timing=timing)
+        named = {"group": consumer.group, "topics": consumer.topics}
+        opening = partial(self._seams.transport, kafka.connection, **named, timing=timing)
         return Subscriber(membership, open_transport=opening, address=kafka.bootstrap_servers)

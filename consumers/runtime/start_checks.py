@@ -5,13 +5,13 @@ offset is within its log is checked when its partition is claimed (`beginnings.d
 """
 
 from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
 
 from bridge.errors import ConfigError
-from bridge.kafka.connection import KafkaConnection
 from consumers.api import Consumer
 from consumers.postgres.migrate import lacks_own_tables, migrate_tables, pending_tables
 from consumers.postgres.pool import Database
-from consumers.runtime.groups import open_group
+from consumers.runtime.groups import GroupView
 from consumers.runtime.operator import By, Decision, Progress, audit, forgotten_since, has_past, standings
 
 _ACCEPT = """
@@ -24,7 +24,7 @@ async def check_start(
     consumer: Consumer,
     *,
     database: Database,
-    connection: KafkaConnection,
+    view: AbstractAsyncContextManager[GroupView],
     accepted_cluster: str | None,
     begins_by_itself: bool,
 ) -> tuple[str, frozenset[str]]:
@@ -42,8 +42,8 @@ async def check_start(
         raise ConfigError(msg)
     await prepare(database, consumer)
     stored = await standings(database, consumer.group, consumer.topics)
-    async with open_group(connection, consumer.group, consumer.topics) as view:
-        cluster_id = await view.cluster_id()
+    async with view as group:
+        cluster_id = await group.cluster_id()
     check_cluster(consumer.name, stored.values(), cluster_id=cluster_id, accepted=accepted_cluster)
     if accepted_cluster is not None:
         await database.fetch(_ACCEPT, consumer.group, cluster_id)

@@ -12,41 +12,40 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from functools import cache, lru_cache, partial
 from heapq import heappop, heappush
 from math import ceil
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
 from bridge.errors import BridgeError
 from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
-from bridge.runtime.lifecycle import EndOf, background, run_workers
 from bridge.runtime.logging import LEVELS, log
+from consumers.app import ConsumerWorker, Seams
 from consumers.postgres.migrate import migrate_tables
 from consumers.postgres.pool import open_database
 from consumers.runtime import operator
-from consumers.runtime.jobs import Jobs
 from consumers.runtime.ledger import Ledger
-from consumers.runtime.member import Membership, WatchLimits
 from consumers.runtime.metrics import ConsumerMetrics
-from consumers.runtime.operator import By, standings
+from consumers.runtime.operator import By
 from consumers.runtime.parking import Filters
 from consumers.runtime.processor import Processor
-from consumers.runtime.start_checks import check_tables
-from consumers.runtime.subscriber import Subscriber
+from consumers.settings import ConsumerShutdownSettings
 from tests.fake_transport import FakeKafka
 from tests.postgres import execute
 from tests.simulation import story
 from tests.simulation.effects import Effects
-from tests.simulation.group import SESSION_S, Group, Member
+from tests.simulation.group import CLUSTER, SESSION_S, Group, Member
+from tests.simulation.kafka import Connection, Kafka
 from tests.simulation.loop import Process
 from tests.simulation.operators import Act, Plan
 from tests.simulation.operators import make_plan as ingress_plan
 from tests.simulation.postgres import Postgres, Server
 from tests.simulation.promises import Broken, Promises, Where
-from tests.simulation.sinks import DECODER, GROUPS, TABLES, Sinks
+from tests.simulation.sinks import DECODER, GROUPS, NOTES, TABLES, Sinks
 from tests.simulation.world import World
 
 PHASES = 2
@@ -57,7 +56,6 @@ REST_S = 900.0
 WORLDS_OF_A_LOG = 6
 POISONED = 0.02
 WORKERS = 2  # of each group
-CLUSTER = "here"
 ANN = By("ann", "a drill")
 _SETTLED = "select topic, part, next_offset from drx_consumer.progress where grp = $1 and next_offset is not null"
 _PARKED = """
@@ -90,6 +88,9 @@ KINDS: Mapping[str, Callable[[random.Random], tuple[Any, ...]]] = {
     "sinks.state": lambda rng: (rng.choice(("away", "late", "503", "429", "500")), _for(rng)),
     "sinks.slow_s": _share(12.0),
     "sinks.lost_answers": _share(0.9),
+    "notes.ack_s": _share(4.0),
+    "notes.lost_answers": _share(0.9),
+    "broker": lambda rng: (rng.randrange(3), rng.choice(("silent", "down")), _for(rng)),
     "backup": lambda _: (),
     "restore": lambda rng: (_for(rng),),
     **dict.fromkeys(("shake", "offsets_lost", "claim", "retry", "resume"), lambda rng: (rng.choice(GROUPS),)),
@@ -168,7 +169,7 @@ class Worker:
         self.scene, self.world, self.group = scene, scene.world, group
         self.name = f"{group.name}{number}"
         self.process: Process | None = None
-        self.subscriber: Subscriber | None = None
+        self.worker: ConsumerWorker | None = None
         self._is_frozen = False
         self._starts = 0
         self._stop = asyncio.Event()
@@ -188,7 +189,7 @@ class Worker:
     def _end(self, again_s: float) -> None:
         assert self.process is not None
         self.scene.postgres.ended(self.process)
-        self.process = self.subscriber = None
+        self.process = self.worker = None
         self.world.later(again_s, self.start)
 
     def stop(self, again_s: float) -> None:
@@ -218,45 +219,26 @@ class Worker:
             self._end(5.0)
 
     async def _work(self) -> None:
-        scene, loop = self.scene, self.world.loop
-        consumer, registry = scene.sinks.build(self.group.name)
-        database = scene.postgres.database(8)
-        metrics = ConsumerMetrics(registry, service=consumer.group)
-        async with AsyncExitStack() as stack:
-            resource = consumer.around and await stack.enter_async_context(consumer.around())
-            stored = None
-            while stored is None:
-                try:
-                    await check_tables(database, consumer)
-                    stored = await standings(database, consumer.group, consumer.topics)
-                except BridgeError as exc:
-                    if not exc.retriable:
-                        raise
-                    await asyncio.sleep(2.0)
-            processor = Processor(
-                consumer=consumer.within(8),
-                database=database,
-                ledger=Ledger(database, group=consumer.group, cluster_id=CLUSTER),
-                decoder=DECODER,
-                metrics=metrics,
-                resource=resource,
-                spread=self.world.stream(f"{self.name} {self._starts}").uniform,
-                release_poll_s=8.0,
-            )
-            settling = await stack.enter_async_context(background(processor, drain_timeout_s=3.0))
-            membership = Membership(
-                name=consumer.group,
-                consumer=consumer.name,
-                processor=processor,
-                metrics=metrics,
-                policy="earliest",
-                begun={at.topic for at, each in stored.items() if each.next_offset is not None},
-                limits=WatchLimits(silent_s=SESSION_S + 15.0),
-                clock=loop.time,
-            )
-            self.subscriber = Subscriber(membership, open_transport=partial(Member, self.group), address="b0:9092")
-            jobs = Jobs(consumer.jobs, group=consumer.group, database=database, timeout_s=30.0, resource=resource)
-            await run_workers([self.subscriber, EndOf(settling), jobs], stop=self._stop, drain_timeout_s=40.0)
+        scene, group = self.scene, self.group
+        consumer, registry = scene.sinks.build(group.name)
+        spread = self.world.stream(f"{self.name} {self._starts}").uniform
+        seams = Seams(
+            view=group.view,
+            transport=lambda *_, **__: Member(group),
+            processor=partial(Processor, spread=spread, release_poll_s=8.0),
+        )
+        kafka = SimpleNamespace(
+            connection=Connection(kafka=scene.notes, host=self.name),
+            bootstrap_servers="b0:9092",
+            session_s=SESSION_S,
+            offset_reset="earliest",
+            accept_cluster_id=None,
+        )
+        postgres = SimpleNamespace(pool_size=8, address=lambda: "postgresql://b/worlds")
+        settings: Any = SimpleNamespace(kafka=kafka, postgres=postgres, shutdown=ConsumerShutdownSettings())
+        database, metrics = scene.postgres.database(8), ConsumerMetrics(registry, service=group.name)
+        self.worker = ConsumerWorker(settings, consumer, database, DECODER, metrics, _seams=seams)
+        await self.worker.run(self._stop)
 
 
 class Scene:
@@ -273,6 +255,8 @@ class Scene:
         self.database = self.postgres.database(2)  # of operators
         self.sinks = Sinks(world, {name: share for name, share in HABITS.items() if name in plan.kinds})
         self.effects = Effects(self)
+        self.notes = Kafka(world, {NOTES: 2})  # where `desk` publishes
+        self.notes.on_bug = partial(self.effects.note, "no_bug")
         self.logs: dict[TopicPartition, list[ConsumedRecord]] = {TopicPartition(*each[:2]): [] for each in records}
         self.groups: dict[str, Group] = {}
         for name in GROUPS:
@@ -328,6 +312,10 @@ class Scene:
 
     def _offsets_lost(self, group: str) -> None:
         self.groups[group].kafka.offsets.clear()
+
+    def _broker(self, number: int, state: str, for_s: float) -> None:
+        self.notes.set_state(number, state)
+        self.world.later(for_s, lambda: self.notes.set_state(number, "up"))
 
     def _database(self, state: str, for_s: float) -> None:
         self.postgres.set_state(state)

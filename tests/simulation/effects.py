@@ -27,6 +27,7 @@ EFFECTS: Mapping[str, str] = {
     "applied_in_order": "an effect of a key before that of an earlier record of the key",
     "parked_at_fault": "a key that is parked, and none of whose events is at fault",
     "state": "a row of the read model that is not what the oracle makes of the events",
+    "published": "a published record that its topic lacks, that no effect has made, or that overtook an earlier one",
     "settled": "records that nobody settles though nothing keeps them, or progress that is not in the group",
 }
 # After any other kind of act, a handler outside the transaction may be called again for what it has done.
@@ -73,6 +74,7 @@ class Effects:
         left: list[Any] = self._rows(
             "select grp, key from drx_consumer.parked_key where release_requested_at is not null"
         )
+        left += self._rows("select grp, id, 'not published' from drx_consumer.outbox")
         for name, group in self._scene.groups.items():
             for tp, records in group.kafka.logs.items():
                 if progress.get((name, tp), -1) != len(records):
@@ -83,7 +85,8 @@ class Effects:
 
     def is_at_rest(self) -> bool:
         return not self.left() and all(
-            each.subscriber is not None and each.subscriber.ready() == "ok" for each in self._scene.workers.values()
+            each.worker is not None and all(check() == "ok" for check in each.worker.checks.values())
+            for each in self._scene.workers.values()
         )
 
     def judge_parked(self) -> None:
@@ -106,6 +109,7 @@ class Effects:
         """Check the end, when no record is parked any more."""
         self._judge_applied(set())
         self._judge_acknowledged()
+        self._judge_published()
         self._judge_state()
 
     def _effects(self, group: str) -> Sequence[Effect]:
@@ -165,6 +169,22 @@ class Effects:
             for where in self._scene.acknowledged:
                 if not ids[where] & (done | passed):
                     self.note("acknowledged", group, "lacks", *where)
+
+    def _judge_published(self) -> None:
+        """Compare what `desk` has published, the first time each, with its effects by key."""
+        published: dict[bytes, dict[str, None]] = defaultdict(dict)
+        for partition in self._scene.notes.partitions():
+            for each in partition.records:
+                published[each.key].setdefault((each.value or b"").decode())
+        wanted: dict[bytes, dict[str, None]] = defaultdict(dict)
+        for effect in self._effects("desk"):
+            wanted[self._record(effect).key or b""].setdefault(effect.event_id)
+        for key in published.keys() | wanted.keys():
+            found = list(published[key])
+            if "restore" in self._scene.plan.kinds:  # of effects that the backup did not have, and that were given up
+                found = [each for each in found if each in wanted[key]]
+            if found != list(wanted[key]):
+                self.note("published", key, found, "for", [*wanted[key]])
 
     def _given_up(self, group: str) -> set[str]:
         return {event_id for (event_id,) in self._rows(_GIVEN_UP, group)}

@@ -4,15 +4,19 @@ A member that is frozen, or does not reach Kafka, learns with its next heartbeat
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
 
 from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
+from bridge.kafka.reader import ReadError
 from consumers.runtime.transport import Rebalances, TransportError
 from tests.fake_transport import FakeKafka, FakeTransport
 from tests.simulation.loop import PROCESS
 from tests.simulation.world import World
 
 SESSION_S = 10.0
+CLUSTER = "here"
 HEARTBEAT_S = 3.0
 
 
@@ -26,6 +30,17 @@ class Group:
         self.generation = 0
         self._is_due = False
         self._task: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def view(self, *_: object) -> AsyncIterator[Any]:
+        """View the group from outside, as `open_group`."""
+        await asyncio.sleep(self.rng.uniform(0.005, 0.05))
+        if not self.kafka.reachable:
+            raise ReadError("unreachable", "no broker")
+        yield self
+
+    async def cluster_id(self) -> str:
+        return CLUSTER
 
     def join(self, member: "Member") -> None:
         self.members.append(member)

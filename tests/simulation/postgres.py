@@ -355,7 +355,7 @@ class Session:
         if not self._postgres.holds(self):
             self._postgres.end(self)
 
-    async def ask(self, call: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+    async def ask(self, call: Callable[..., Awaitable[Any]], *args: Any, **_: Any) -> Any:
         """Send a statement, run it, and get the result, with a delay each way."""
         postgres = self._postgres
         if self.is_closed():

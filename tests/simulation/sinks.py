@@ -33,6 +33,7 @@ from tests.simulation.loop import PROCESS
 from tests.simulation.world import World
 
 DECODER = EventDecoder(codec(), registry=None)
+NOTES = "desk.notes.v1"  # what `desk` publishes
 GROUPS = ("read_model", "desk", "forward")
 TABLES = """
 create schema desk;
@@ -116,11 +117,12 @@ class Sinks:
         return replace(consumer, handle=handle, mode=Batches(records=40, wait_s=0.05))
 
     def _desk(self, _: CollectorRegistry) -> Consumer:
-        consumer = Consumer("desk", ORDER_TOPICS, mode=Lanes(4, transactional=True))
+        consumer = Consumer("desk", ORDER_TOPICS, mode=Lanes(4, transactional=True), publishes=[NOTES])
 
         @consumer.handler
         async def handle(event: Event, context: Context) -> None:
             await self._note("desk", [Placed(event, context)], context.connection)
+            context.publish(NOTES, event.key, event.id)
             await self.work("desk", event.id)
 
         return consumer
