@@ -1,16 +1,20 @@
 """A `drx-consumer run` process for a test, configured by environment and observed from outside."""
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 from bridge.dev.ports import free_port
 from tests.forked import run
 from tests.installed import install
 from tests.integration.service_process import HANG_S, NO_AUTHORITIES, ServiceProcess
+from tests.postgres import execute
 
 # A group notices a killed member after its session, for which brokers require at least 6 s.
 SESSION_S = "10"
@@ -68,6 +72,26 @@ async def drx_consumer(env: Mapping[str, str], *arguments: str) -> tuple[int, st
     """Run one command to its end; return exit code, stdout and stderr."""
     command = [sys.executable, "-m", "consumers", *arguments]
     return await asyncio.to_thread(run, command, env, timeout_s=HANG_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """Run commands of one consumer, such as `init`, or `parked retry`."""
+
+    name: str
+    env: Mapping[str, str]
+    dsn: str
+
+    async def __call__(self, command: str, *arguments: str) -> tuple[int, str, str]:
+        return await drx_consumer(self.env, *command.split(), self.name, *arguments)
+
+    async def lines(self, command: str, *arguments: str) -> list[dict[str, Any]]:
+        code, out, err = await self(command, *arguments, "--json")
+        assert code == 0, err
+        return [json.loads(line) for line in out.splitlines()]
+
+    def rows(self, query: str) -> list[Any]:
+        return execute(self.dsn, query)[0]
 
 
 def install_code(directory: Path, name: str, code: str) -> dict[str, str]:

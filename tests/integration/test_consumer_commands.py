@@ -1,5 +1,4 @@
 import asyncio
-import json
 import shlex
 import sys
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from tests.audit_lines import acts, audit_lines, spoken
 from tests.cluster import Cluster, EmbeddedCluster, Topics
 from tests.forked import run
 from tests.groups import a_member
-from tests.integration.consumer_process import consumer_environment, drx_consumer, install_code
+from tests.integration.consumer_process import Commands, consumer_environment, drx_consumer, install_code
 from tests.kafka import HANG_S, ready_producer
 from tests.postgres import execute
 
@@ -33,24 +32,12 @@ async def handle(event, context): ...
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class Desk(Commands):
     topic: str
     group: str
-    dsn: str
-    env: Mapping[str, str]
-
-    async def __call__(self, *arguments: str) -> tuple[int, str, str]:
-        command, *rest = arguments
-        return await drx_consumer(self.env, command, "desk", *rest)
-
-    async def lines(self, *arguments: str) -> list[dict[str, Any]]:
-        code, out, err = await self(*arguments, "--json")
-        assert code == 0, err
-        return [json.loads(line) for line in out.splitlines()]
 
     def progress(self) -> list[Any]:
-        (rows,) = execute(self.dsn, "select part, next_offset, cluster_id, grp from drx_consumer.progress order by 1")
-        return rows
+        return self.rows("select part, next_offset, cluster_id, grp from drx_consumer.progress order by 1")
 
 
 @pytest.fixture
@@ -60,7 +47,7 @@ def desk(cluster: Cluster, topics: Topics, postgres: str, tmp_path: Path) -> Des
     env = consumer_environment(
         bootstrap_servers=cluster.bootstrap_servers, dsn=postgres, env=package, KAFKA__OFFSET_RESET="none"
     )
-    return Desk(topic, group, postgres, env)
+    return Desk("desk", env, postgres, topic, group)
 
 
 async def fill(cluster: Cluster, topic: str, counts: Mapping[int, int], *, timestamp_ms: int = 0) -> None:
@@ -81,8 +68,7 @@ async def test_a_missing_topic_is_told_before_there_are_tables(desk: Desk, tmp_p
 
     assert "no such topic" in err
     assert (code, out) == (2, "")
-    (rows,) = execute(desk.dsn, "select count(*) from pg_namespace where nspname = 'drx_consumer'")
-    assert [tuple(row) for row in rows] == [(0,)]
+    assert desk.rows("select from pg_namespace where nspname = 'drx_consumer'") == []
 
 
 async def test_init_says_where_to_begin_in_both_places_but_in_a_dry_run(desk: Desk, cluster: Cluster) -> None:
@@ -90,7 +76,7 @@ async def test_init_says_where_to_begin_in_both_places_but_in_a_dry_run(desk: De
 
     code, out, err = await desk("init", "--from", "latest", "--dry-run")
     assert (code, f"{desk.topic}/0: 3" in out, "tables to create or upgrade: drx_consumer 1" in err) == (0, True, True)
-    assert execute(desk.dsn, "select from pg_namespace where nspname = 'drx_consumer'") == [[]]
+    assert desk.rows("select from pg_namespace where nspname = 'drx_consumer'") == []
 
     placed = await desk.lines("init", "--from", "latest")
 
@@ -122,7 +108,7 @@ async def test_progress_is_moved_by_force_only(desk: Desk, cluster: Cluster) -> 
     assert refused[:2] == (2, "")
     assert spoken(refused[2]).startswith(f"drx-consumer: {desk.group} is placed in every partition: --unless-placed")
     assert [(line["before"], line["next_offset"]) for line in moved] == [(3, 0), (0, 0)]
-    (audit,) = execute(desk.dsn, 'select actor, verb, part, "offset", reason from drx_consumer.audit order by number')
+    audit = desk.rows('select actor, verb, part, "offset", reason from drx_consumer.audit order by number')
     assert audit[2:] == [("ann", "init", 0, 0, "a drill"), ("ann", "init", 1, 0, "a drill")]
 
 

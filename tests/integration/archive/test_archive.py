@@ -53,6 +53,18 @@ def visible(root: Path) -> list[Path]:
     return sorted((root / "events").rglob("*.parquet"))
 
 
+async def handle(archive: Running, *events: Event) -> None:
+    """Handle them as a batch of its own, all at the same offset."""
+    context = Context("archive", TOPICS[0], 0, 7, "a:1", 1)
+    async with archive._database.transaction() as connection:
+        await archive._consumer.handle([Placed(event, context) for event in events], connection)  # type: ignore[misc, arg-type]
+
+
+async def prepare(archive: Running) -> None:
+    async with archive._database.transaction() as connection:
+        await archive._consumer.prepare(connection)  # type: ignore[misc]  # it has one
+
+
 async def publish(archive: Running) -> None:
     (job, _) = archive._consumer.jobs
     async with archive._database.transaction() as connection:
@@ -122,10 +134,8 @@ async def test_a_file_is_of_one_topic_and_day_of_receipt(tmp_path: Path) -> None
 async def test_offsets_that_come_again_have_files_of_their_own(tmp_path: Path) -> None:
     """As after a topic was made anew, or offsets were moved."""
     async with running(open_archive, options=options(tmp_path)) as archive:
-        context = Context("archive", TOPICS[0], 0, 7, "a:1", 1)
         for _ in range(2):
-            async with archive._database.transaction() as connection:
-                await archive._consumer.handle([Placed(an_event("prescription.sent"), context)], connection)  # type: ignore[misc, arg-type]
+            await handle(archive, an_event("prescription.sent"))
         await published(archive, tmp_path, 2)
 
 
@@ -195,10 +205,8 @@ async def test_a_type_that_nobody_knows_is_parked_alone(tmp_path: Path) -> None:
     sent = an_event("prescription.sent", key="rx_1", id="evt_1")
     foreign = sent._replace(id="evt_2", key="rx_2", type="prescription.lost", value={**sent.value, "event_id": "evt_2"})
     async with running(open_archive, options=options(tmp_path)) as archive:
-        context = Context("archive", TOPICS[0], 0, 7, "a:1", 1)
-        async with archive._database.transaction() as connection:
-            with pytest.raises(UnknownRecordError):
-                await archive._consumer.handle([Placed(sent, context), Placed(foreign, context)], connection)  # type: ignore[misc, arg-type]
+        with pytest.raises(UnknownRecordError):
+            await handle(archive, sent, foreign)
 
 
 async def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,8 +261,7 @@ async def test_a_committed_file_that_is_gone_is_counted_and_holds_up_no_other(tm
 
         assert archive.registry.get_sample_value(MISSING, {"service": "archive"}) == 1
         assert archive.registry.get_sample_value(CURRENT, {"service": "archive"}) == before
-        async with archive._database.transaction() as connection:
-            await archive._consumer.prepare(connection)  # type: ignore[misc]  # it has one
+        await prepare(archive)
         assert await archive._consumer.lacks(None) == [f"1 committed file, such as staging/{staged.name}"]  # type: ignore[misc]  # as above
 
 
@@ -299,19 +306,14 @@ async def test_an_archive_that_has_files_does_not_begin_again_in_an_empty_place(
     """As a process does whose volume is not mounted, or is no other's volume; the files that are missing come back."""
     lake, aside = tmp_path / "lake", tmp_path / "aside"
     async with running(open_archive, options=options(lake)) as archive:
-
-        async def start() -> None:
-            async with archive._database.transaction() as connection:
-                await archive._consumer.prepare(connection)  # type: ignore[misc]  # it has one
-
-        await start()
+        await prepare(archive)
         await archive.feed(an_event("prescription.sent"))
         lake.rename(aside)
         with pytest.raises(ConfigError, match="is empty, and this archive has files in another root"):
-            await start()
+            await prepare(archive)
         shutil.rmtree(lake)
         aside.rename(lake)
-        await start()
+        await prepare(archive)
         await published(archive, lake, 1)
 
 

@@ -140,6 +140,12 @@ def options(port: int, **more: str) -> dict[str, str]:
     return {"host": "127.0.0.1", "port": str(port), "allow_plaintext": "true", "no_patient": "send", **more}
 
 
+@asynccontextmanager
+async def sending(*acts: Act, **more: str) -> AsyncIterator[tuple[Receiver, Running]]:
+    async with a_receiver(*acts) as receiver, running(open_hl7v2, options=options(receiver.port, **more)) as consumer:
+        yield receiver, consumer
+
+
 def asked(consumer: Running, code: str) -> float:
     labels = {"service": "hl7v2", "code": code}
     return consumer.registry.get_sample_value("drxbridge_hl7v2_requests_total", labels) or 0
@@ -151,7 +157,7 @@ def sent(key: str, *, id: str, **fields: Any) -> Event:  # noqa: A002 - the attr
 
 async def test_each_event_is_one_message_in_order_on_one_connection() -> None:
     events = [sent(f"rx_{number % 5}", id=f"evt_{number}") for number in range(40)]
-    async with a_receiver() as receiver, running(open_hl7v2, options=options(receiver.port)) as consumer:
+    async with sending() as (receiver, consumer):
         await consumer.feed(*events)
 
         assert await consumer.parked() == []
@@ -172,10 +178,7 @@ async def test_as_many_connections_as_it_may_have_and_no_more() -> None:
         await acknowledges()(message, reader, writer)
 
     events = [sent(f"rx_{number}", id=f"evt_{number}") for number in range(24)]
-    async with (
-        a_receiver(*[slow] * 24) as receiver,
-        running(open_hl7v2, options=options(receiver.port, connections="3")) as consumer,
-    ):
+    async with sending(*[slow] * 24, connections="3") as (receiver, consumer):
         await consumer.feed(*events)
 
     assert receiver.at_once == 3
@@ -215,10 +218,7 @@ async def test_as_many_connections_as_it_may_have_and_no_more() -> None:
     ],
 )
 async def test_what_may_work_later_is_sent_again_with_the_same_bytes(act: Act) -> None:
-    async with (
-        a_receiver(act, act) as receiver,
-        running(open_hl7v2, options=options(receiver.port, ack_timeout_s="0.5")) as consumer,
-    ):
+    async with sending(act, act, ack_timeout_s="0.5") as (receiver, consumer):
         await consumer.feed(sent("rx_1", id="evt_1"), sent("rx_1", id="evt_2"))
 
         assert await consumer.parked() == []
@@ -229,7 +229,7 @@ async def test_what_may_work_later_is_sent_again_with_the_same_bytes(act: Act) -
 async def test_an_acknowledgement_may_be_long() -> None:
     """It may quote the message that it is of, and the next one comes on the same connection."""
     acts = [acknowledges(more=f"NTE|1||{'x' * size}\r") for size in (65_430, 65_536, 200_000)]
-    async with a_receiver(*acts) as receiver, running(open_hl7v2, options=options(receiver.port)) as consumer:
+    async with sending(*acts) as (receiver, consumer):
         await consumer.feed(*(sent(f"rx_{number}", id=f"evt_{number}") for number in range(4)))
 
         assert await consumer.parked() == []
@@ -248,7 +248,7 @@ async def test_an_acknowledgement_may_be_long() -> None:
     ],
 )
 async def test_what_is_refused_for_good_is_parked_with_what_follows_of_its_key(act: Act, code: str) -> None:
-    async with a_receiver(act) as receiver, running(open_hl7v2, options=options(receiver.port)) as consumer:
+    async with sending(act) as (receiver, consumer):
         await consumer.feed(sent("rx_1", id="evt_1"), sent("rx_1", id="evt_2"))
         await consumer.feed(sent("rx_2", id="evt_3"))
 
@@ -262,10 +262,7 @@ async def test_what_is_refused_for_good_is_parked_with_what_follows_of_its_key(a
 async def test_what_waits_for_its_patient_is_sent_in_order_once_the_patient_is_known() -> None:
     thin = [an_event("prescription.processed", key="rx_1", id=f"evt_{number}") for number in range(3)]
     whole = sent("rx_1", id="evt_9", patient=PATIENT)
-    async with (
-        a_receiver() as receiver,
-        running(open_hl7v2, options=options(receiver.port, no_patient="hold")) as consumer,
-    ):
+    async with sending(no_patient="hold") as (receiver, consumer):
         await consumer.feed(*thin)
         assert receiver.tried == []
         assert len(await consumer.fetch("select from hl7v2.held")) == 3
@@ -280,10 +277,7 @@ async def test_what_waits_for_its_patient_is_sent_in_order_once_the_patient_is_k
 async def test_one_that_waited_and_is_refused_holds_nothing_back_and_is_kept() -> None:
     thin = [an_event("prescription.processed", key="rx_1", id=f"evt_{number}") for number in range(3)]
     whole = sent("rx_1", id="evt_9", patient=PATIENT)
-    async with (
-        a_receiver(acknowledges("AE", condition="101")) as receiver,
-        running(open_hl7v2, options=options(receiver.port, no_patient="hold")) as consumer,
-    ):
+    async with sending(acknowledges("AE", condition="101"), no_patient="hold") as (receiver, consumer):
         await consumer.feed(*thin, whole)
         await consumer.feed(sent("rx_1", id="evt_10"))
 
@@ -297,10 +291,7 @@ async def test_one_that_waited_and_is_refused_holds_nothing_back_and_is_kept() -
 
 
 async def test_an_unknown_patient_may_be_parked_instead() -> None:
-    async with (
-        a_receiver() as receiver,
-        running(open_hl7v2, options=options(receiver.port, no_patient="park")) as consumer,
-    ):
+    async with sending(no_patient="park") as (_, consumer):
         await consumer.feed(an_event("prescription.processed", key="rx_1", id="evt_1"))
 
         assert await consumer.parked() == [Parked("rx_1", "evt_1", "no_patient")]
@@ -312,7 +303,7 @@ async def test_the_consumer_may_read_and_write_its_tables_and_no_more() -> None:
           unnest(array['select', 'insert', 'update', 'delete', 'truncate']) p (kind)
         where has_table_privilege('drx_consumer', 'hl7v2.' || t.name, p.kind) group by 1
         """
-    async with a_receiver() as receiver, running(open_hl7v2, options=options(receiver.port)) as consumer:
+    async with sending() as (_, consumer):
         allowed = dict(await consumer.fetch(query))
 
     assert allowed == {
