@@ -8,7 +8,7 @@ import pytest
 from bridge.errors import PermanentError, TransientError
 from bridge.kafka.consumed_record import TopicPartition
 from consumers.postgres.pool import Database, open_database
-from consumers.runtime.ledger import FencedError, Ledger, Settlement
+from consumers.runtime.ledger import FencedError, Inbox, Ledger, Settlement
 from consumers.runtime.operator import By, forget_group
 from tests.ledger import GROUP, PLACE, an_entry, rows, until_waiting
 from tests.postgres import fresh_database
@@ -21,6 +21,11 @@ async def settled(
 ) -> None:
     async with ledger.begin(PLACE, epoch) as settlement:
         await settlement.settle(next_offset=next_offset, last_event_id=last, above=above)
+
+
+async def admitted(ledger: Ledger, tp: TopicPartition, epoch: int, *entries: Inbox) -> list[str]:
+    async with ledger.begin(tp, epoch) as settlement:
+        return [*await settlement.admit(entries)]
 
 
 async def test_a_claim_keeps_the_cluster_that_the_offsets_are_of(ledger: Ledger, database: Database) -> None:
@@ -157,32 +162,34 @@ async def test_a_zombie_stopped_inside_its_transaction_does_not_hold_the_partiti
     assert (await ledger.claim(PLACE)).epoch != new.epoch
 
 
-async def test_verdicts_keep_the_order_of_the_events(ledger: Ledger) -> None:
+@pytest.mark.parametrize(
+    ("before", "entries", "states"),
+    [
+        (
+            [an_entry("evt-2")],
+            [an_entry("evt-3"), an_entry("evt-2", body="b2"), an_entry("evt-2"), an_entry("evt-1")],
+            ["fresh", "conflict", "duplicate", "fresh"],
+        ),
+        (
+            [],
+            [an_entry(), an_entry(), an_entry(body="b2"), an_entry(source="other")],
+            ["fresh", "duplicate", "conflict", "fresh"],
+        ),
+        (
+            [an_entry("evt-1"), an_entry("evt-2", body="")],
+            [an_entry("evt-1", body=""), an_entry("evt-2")],
+            ["duplicate", "duplicate"],
+        ),
+    ],
+    ids=["in the order of the events", "repetitions inside one call", "a foreign record without a digest"],
+)
+async def test_events_are_told_apart(
+    ledger: Ledger, before: list[Inbox], entries: list[Inbox], states: list[str]
+) -> None:
     claim = await ledger.claim(PLACE)
     async with ledger.begin(PLACE, claim.epoch) as settlement:
-        await settlement.admit([an_entry("evt-2")])
-        states = await settlement.admit(
-            [an_entry("evt-3"), an_entry("evt-2", body="b2"), an_entry("evt-2"), an_entry("evt-1")]
-        )
-
-    assert states == ["fresh", "conflict", "duplicate", "fresh"]
-
-
-async def test_repetitions_inside_one_call_are_told_apart(ledger: Ledger) -> None:
-    claim = await ledger.claim(PLACE)
-    async with ledger.begin(PLACE, claim.epoch) as settlement:
-        states = await settlement.admit([an_entry(), an_entry(), an_entry(body="b2"), an_entry(source="other")])
-
-    assert states == ["fresh", "duplicate", "conflict", "fresh"]
-
-
-async def test_a_foreign_record_without_a_digest_equals_any_with_its_id(ledger: Ledger) -> None:
-    claim = await ledger.claim(PLACE)
-    async with ledger.begin(PLACE, claim.epoch) as settlement:
-        await settlement.admit([an_entry("evt-1"), an_entry("evt-2", body="")])
-        states = await settlement.admit([an_entry("evt-1", body=""), an_entry("evt-2")])
-
-    assert states == ["duplicate", "duplicate"]
+        await settlement.admit(before)
+        assert await settlement.admit(entries) == states
 
 
 async def test_looking_writes_nothing(ledger: Ledger) -> None:
@@ -232,14 +239,10 @@ async def test_an_equal_id_with_another_body_from_two_ingresses_at_the_same_mome
 ) -> None:
     """Two partitions admit it at once: the second waits for the first, and judges what that one committed."""
     first, second = await ledger.claim(PLACE), await ledger.claim(OTHER)
-
-    async def admit_second() -> list[str]:
-        async with ledger.begin(OTHER, second.epoch) as settlement:
-            return [*await settlement.admit([an_entry("evt-1", body="b2"), an_entry("evt-2")])]
-
+    later = (an_entry("evt-1", body="b2"), an_entry("evt-2"))
     async with ledger.begin(PLACE, first.epoch) as settlement:
         states = await settlement.admit([an_entry("evt-1")])
-        waiting = asyncio.create_task(admit_second())
+        waiting = asyncio.create_task(admitted(ledger, OTHER, second.epoch, *later))
         await until_waiting(database)
 
     assert (states, await waiting) == (["fresh"], ["conflict", "fresh"])
@@ -249,15 +252,10 @@ async def test_an_event_whose_first_admission_is_rolled_back_is_fresh_for_the_se
     ledger: Ledger, database: Database
 ) -> None:
     first, second = await ledger.claim(PLACE), await ledger.claim(OTHER)
-
-    async def admit_second() -> list[str]:
-        async with ledger.begin(OTHER, second.epoch) as settlement:
-            return [*await settlement.admit([an_entry("evt-1", body="b2")])]
-
     with pytest.raises(LookupError):  # noqa: PT012 - the other transaction is inside
         async with ledger.begin(PLACE, first.epoch) as settlement:
             await settlement.admit([an_entry("evt-1")])
-            waiting = asyncio.create_task(admit_second())
+            waiting = asyncio.create_task(admitted(ledger, OTHER, second.epoch, an_entry("evt-1", body="b2")))
             await until_waiting(database)
             raise LookupError
 
@@ -271,14 +269,10 @@ async def test_partitions_that_share_events_in_opposite_orders_do_not_lock_up(
     entries = [an_entry("evt-1"), an_entry("evt-2"), an_entry("evt-3")]
     third = TopicPartition(PLACE.topic, 5)
     epochs = {tp: (await ledger.claim(tp)).epoch for tp in (PLACE, OTHER, third)}
-
-    async def admit(tp: TopicPartition, *, reverse: bool) -> list[str]:
-        async with ledger.begin(tp, epochs[tp]) as settlement:
-            return [*await settlement.admit(entries[::-1] if reverse else entries)]
-
     async with ledger.begin(third, epochs[third]) as settlement:
         await settlement.admit([an_entry("evt-2")])
-        both = [asyncio.create_task(admit(PLACE, reverse=False)), asyncio.create_task(admit(OTHER, reverse=True))]
+        orders = {PLACE: entries, OTHER: entries[::-1]}
+        both = [asyncio.create_task(admitted(ledger, tp, epochs[tp], *each)) for tp, each in orders.items()]
         await until_waiting(database, 2)
     states = await asyncio.gather(*both)
 
