@@ -117,7 +117,7 @@ async def test_a_record_is_skipped_and_a_key_dropped_for_a_reason(lot: Commands)
     assert (
         f"1 decided; {len(behind)} records of the key still parked: `drx-consumer parked retry read_model" in skipped[2]
     )
-    audited(skipped[2], "parked.skip", tps=[f"{TOPIC}/{partition}@{offset}"])
+    audited(skipped[2], "parked.skip", places=[f"{TOPIC}/{partition}@{offset}"])
     assert after == behind
     assert lot.rows("select key from drx_consumer.parked_key") == [(OTHER,)]
     assert lot.rows("select verb, reason from drx_consumer.audit order by number limit 2") == [
