@@ -45,7 +45,7 @@ from tests.simulation.operators import Act, Plan
 from tests.simulation.operators import make_plan as ingress_plan
 from tests.simulation.postgres import Postgres, Server
 from tests.simulation.promises import Broken, Promises, Where
-from tests.simulation.sinks import DECODER, GROUPS, NOTES, TABLES, Sinks
+from tests.simulation.sinks import DECODER, GROUPS, NOTES, PUBLISHING, TABLES, Sinks
 from tests.simulation.world import World
 
 PHASES = 2
@@ -97,7 +97,7 @@ KINDS: Mapping[str, Callable[[random.Random], tuple[Any, ...]]] = {
     **dict.fromkeys(("park", "skip", "drop", "move_back"), lambda rng: (rng.choice(GROUPS), rng.random())),
 }
 # What events are like; in the plan these are kinds, too.
-HABITS = {"refused": 0.03, "bug": 0.01, "stumbles": 0.05, "poison": 0.0}
+HABITS = {"refused": 0.03, "bug": 0.01, "stumbles": 0.05, "poison": 0.0, "publishing": 0.0}
 
 
 def make_plan(seed: int) -> Plan:
@@ -253,7 +253,11 @@ class Scene:
         self.given = 0
         self.postgres = Postgres(world, server)
         self.database = self.postgres.database(2)  # of operators
-        self.sinks = Sinks(world, {name: share for name, share in HABITS.items() if name in plan.kinds})
+        self.sinks = Sinks(
+            world,
+            {name: share for name, share in HABITS.items() if name in plan.kinds},
+            publishing=not PUBLISHING.isdisjoint(plan.kinds),
+        )
         self.effects = Effects(self)
         self.notes = Kafka(world, {NOTES: 2})  # where `desk` publishes
         self.notes.on_bug = partial(self.effects.note, "no_bug")
