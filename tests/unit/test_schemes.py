@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from bridge.errors import ConfigError
+from bridge.errors import ConfigError, DeliveryRefusedError
 from bridge.ingress.headers import header_rules
 from bridge.proof.origin import HEADERS as ORIGIN_HEADERS
 from bridge.proof.scheme import SIGNATURE_MAX_BYTES, HmacKey, KeySlot, ProofKey, PublicKey, Raw, SharedSecret
 from bridge.proof.schemes.parameters import ParameterError
 from bridge.proof.schemes.presets import configure
 from bridge.proof.secrets import load
-from bridge.response_codes import REFUSED
+from bridge.response_codes import REFUSED, UNKNOWN_KEY
 from bridge.runtime.slots import SecretsError
 from tests.fuzz.schemes import check_proved
 from tests.schemes import VERIFIED, Vector, vectors, verdict
@@ -187,6 +187,16 @@ def test_the_work_does_not_depend_on_the_outcome(vector: Vector, work: list[str]
     assert codes == (VERIFIED, "signature_mismatch", "signature_mismatch")
     assert done[0]
     assert done[0] == done[1] == done[2]
+
+
+def test_a_mismatch_where_no_key_counts_has_a_reason_of_its_own() -> None:
+    vector, reasons = REPRESENTATIVES[0], []
+    for slots in (vector.slots, [replace(slot, accept_until=0) for slot in vector.slots]):
+        with pytest.raises(DeliveryRefusedError) as refused:
+            vector.scheme.verify(wrong(vector), slots, vector.now)
+        reasons.append(refused.value.reason)
+
+    assert reasons == [REFUSED["signature_mismatch"].proof, UNKNOWN_KEY]
 
 
 def test_a_slot_file_of_a_combination_has_a_line_for_each_secret(tmp_path: Path) -> None:
