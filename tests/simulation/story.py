@@ -107,6 +107,7 @@ async def _mend(operators: Operators, promises: Promises) -> None:
     for number, host in enumerate(operators.hosts):
         if host.has_aside:
             operators.put_back(number)
+    await _rest(operators)  # a replay reads what was put back
     if promises.is_parked("acme"):
         operators.replay(0, "acme")
     await _rest(operators)
