@@ -107,8 +107,10 @@ KINDS: Mapping[str, Callable[[random.Random], tuple[Any, ...]]] = {
     "disk_read_only": lambda rng: (_host(rng), _for(rng)),
     "step": lambda rng: (_host(rng), round(rng.choice((-1, 1)) * rng.choice((0.5, 5, 60, 250)) * rng.random(), 3)),
     "anew": lambda rng: (rng.choice(TOPICS),),
-    "bit": lambda rng: (_host(rng),),
+    "bit": lambda rng: (_host(rng), rng.choice((0.0, _down(rng)))),
+    "unread": lambda rng: (_host(rng), round(rng.choice((1.0, rng.uniform(0.05, 1))), 3), _down(rng)),
     "no_positions": lambda rng: (_host(rng),),
+    "no_segment": lambda rng: (_host(rng), _down(rng)),
     "redeploy": lambda rng: (_host(rng), rng.choice(VARIANTS), rng.uniform(0.1, 5)),
     "replay": lambda rng: (_host(rng), rng.choice(("acme", "drx"))),
     "rotate": lambda rng: (rng.choice(("drx", "acme", "plain")),),
@@ -123,6 +125,7 @@ OUTAGES = ("kafka_away", "cut_off", "broker", "slow_acks", "refused")
 ENDS = ("kill", "kill_in_disk", "kill_at_write", "power", "stop", "redeploy", "drain")
 STORED = (
     *("disk_slow", "disk_hangs", "disk_fails", "disk_full", "disk_read_only", "bit", "no_positions"),
+    *("no_segment", "unread"),
     *("spool_key", "key_away", "step", "narrow", "refused", "lag", "freeze"),
 )
 # What senders do: in the plan these are kinds, too.
@@ -142,9 +145,10 @@ def make_plan(seed: int) -> Plan:
     rng = random.Random(f"{seed} plan")  # noqa: S311 - decides a test, guards nothing
     faults = rng.sample(sorted(KINDS), rng.choice((1, 2, 2, 3, 3, 4, 6, 12)))
     outage = rng.choice(OUTAGES) if rng.random() < 0.6 else ""  # the spool is used amid one of these only
+    is_spooling = rng.random() < 0.85
     most = 12
     if rng.random() < 0.6:
-        most = 20
+        is_spooling, most = True, 20
         faults = [*rng.sample(ENDS, rng.choice((1, 2))), *rng.sample(STORED, rng.choice((0, 1, 1, 2)))]
         outage = rng.choice(("kafka_away", *OUTAGES))
     faults += [outage] if outage else []
@@ -162,7 +166,7 @@ def make_plan(seed: int) -> Plan:
             acts.append(Act(phase, round(min(at, PHASE_S), 3), kind, KINDS[kind](rng)))
     acts += Deliveries(rng, kinds).acts(moments)
     acts.sort(key=lambda act: act[:3])
-    return Plan(seed, rng.choice((1, 2, 3)), rng.choice((600.0, 6.0)), rng.random() < 0.85, kinds, acts)
+    return Plan(seed, rng.choice((1, 2, 3)), rng.choice((600.0, 6.0)), is_spooling, kinds, acts)
 
 
 class Deliveries:
@@ -242,7 +246,7 @@ class Operators:
     # When a host, or any if that is empty, could not read topics or did not run.
     troubles: list[tuple[float, float, str]] = field(default_factory=list)
     done: set[str] = field(default_factory=set)  # kinds of acts
-    on_bit: Callable[[Host, Path, bytes, int], None] = lambda *_: None
+    on_bit: Callable[[Host, Path, bytes, int | None], None] = lambda *_: None
 
     def do(self, act: Act) -> None:
         if act.kind == "send":
@@ -398,18 +402,33 @@ class Operators:
         self.emptied.add(topic)
         self.kafka.make_anew(topic)
 
-    def bit(self, host: int) -> None:
-        """Flip a bit of a segment, if there is one."""
+    def bit(self, host: int, down_s: float) -> None:
+        """Flip a bit of a segment, if there is one; with a time, have the next process find it at its start."""
         disk = self.hosts[host].disk
         segments = sorted(path for path, file in disk.files.items() if path.suffix == ".segment" and file.content)
         if segments:
             before = bytes(disk.files[segments[0]].content)
             self.on_bit(self.hosts[host], segments[0], before, disk.turn_a_bit(segments[0]))
+        if down_s:
+            self.kill(host, 0, down_s)
+
+    def unread(self, host: int, share: float, down_s: float) -> None:
+        """Kill a process whose disk does not return all data when it starts again."""
+        self.disk_fails(host, "read", share, 60.0)
+        self.kill(host, 0, down_s)
 
     def no_positions(self, host: int) -> None:
         disk = self.hosts[host].disk
         for path in [each for each in disk.files if each.suffix == ".positions"]:
             del disk.files[path]
+            disk.durable.pop(path, None)
+
+    def no_segment(self, host: int, down_s: float) -> None:
+        """Kill a process, and remove its oldest segment before it starts again."""
+        self.kill(host, 0, down_s)
+        disk = self.hosts[host].disk
+        if path := min((path for path in disk.files if path.suffix == ".segment"), default=None):
+            self.on_bit(self.hosts[host], path, bytes(disk.files.pop(path).content), None)
             disk.durable.pop(path, None)
 
     def redeploy(self, host: int, variant: Variant, down_s: float) -> None:

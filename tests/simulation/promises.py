@@ -183,9 +183,11 @@ class Promises:
                 found.update(places_of(from_entry(entry).identity))
         return found
 
-    def turned(self, host: Host, path: Path, before: bytes, at: int) -> None:
-        """Record the event that is lost with a byte of a segment."""
+    def turned(self, host: Host, path: Path, before: bytes, at: int | None) -> None:
+        """Record which event is lost with a byte of a segment, or which are with all of it."""
         self._damaged[host.name, path.stem] |= self._entries(host, path, before, at)
+        if at is None:  # the next start does not know these ids
+            self._found[host.name, path.stem] = self.world.loop.time()
 
     def _is_lost(self, attempt: Attempt, where: Where) -> bool:
         """Return whether an accepted event may be lost: it was damaged, and accepted before the damage was found."""
