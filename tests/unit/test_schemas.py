@@ -146,11 +146,15 @@ UNKNOWN_FIRST = {"type": "enum", "name": "E", "doc": "d", "symbols": ["UNKNOWN",
 RAW = {"name": "raw_f", "type": ["null", "string"], "default": None, "doc": "d"}
 
 
+RECORD = {"type": "record", "name": "R", "fields": []}
+
+
 @pytest.mark.parametrize(
     ("rule", "fields"),
     [
         ("doc_missing", [{"name": "f", "type": "string"}]),
-        ("doc_missing", [{"name": "f", "doc": "d", "type": {"type": "record", "name": "R", "fields": []}}]),
+        ("doc_missing", [{"name": "f", "doc": "d", "type": RECORD}]),
+        ("doc_missing", [{"name": "f", "doc": "d", "type": {"type": "map", "values": RECORD}}]),
         ("nullable", [{"name": "f", "doc": "d", "type": ["string", "null"], "default": ""}]),
         ("nullable", [{"name": "f", "doc": "d", "type": ["null", "string", "int"], "default": None}]),
         ("nullable", [{"name": "f", "doc": "d", "type": ["null", "string"]}]),

@@ -189,6 +189,13 @@ def test_the_work_does_not_depend_on_the_outcome(vector: Vector, work: list[str]
     assert done[0] == done[1] == done[2]
 
 
+@pytest.mark.parametrize("vector", [each for each in REPRESENTATIVES if each.scheme.name in SIGNING], ids=named)
+def test_a_key_of_another_kind_proves_nothing(vector: Vector) -> None:
+    slots = [replace(slot, key=SharedSecret(b"k" * 32)) for slot in vector.slots]
+
+    assert verdict(vector.scheme, vector.raw, slots, vector.now) == "signature_mismatch"
+
+
 def test_a_mismatch_where_no_key_counts_has_a_reason_of_its_own() -> None:
     vector, reasons = REPRESENTATIVES[0], []
     for slots in (vector.slots, [replace(slot, accept_until=0) for slot in vector.slots]):

@@ -57,6 +57,7 @@ WEAK: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {},
     ),
     ("no_tls", {"scheme": "secret_header"}, {}),
+    ("no_tls", {"scheme": "basic"}, {}),
     ("no_tls", {"scheme": "url_token+cidr", **NETWORKS}, {}),
     ("unsigned_id", {"scheme": "github"}, {}),
     ("unsigned_id", {"scheme": "shopify", "scheme_unsigned_id": "use"}, {}),
