@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
+from bridge.runtime.http import TURN_MAX
 from tests.faults.ingress import rows_brokers, rows_process
 from tests.faults.ingress.row import Outcome, Row, play
 from tests.faults.ingress.scene import DRAINED_S, Scene, Stage, Tier
@@ -23,7 +24,7 @@ pytestmark = [
 
 # Prescriptions: more than can be in flight, which is what the ingress takes in two turns (`TURN_MAX`) until it writes.
 # Brokers that thaw write what is in flight; the rest waits in memory.
-TOLD = 60
+TOLD = 4 * TURN_MAX
 
 
 async def told_in_an_outage(scene: Scene) -> None:
