@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.faults.ingress.clock import Clock
+from tests.simulation.operators import Plan, make_plan
+from tests.simulation.runs import worlds
+from tests.simulation.story import Ran
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,3 +53,16 @@ def test_worlds_keep_all_promises_and_are_the_same_under_other_hashes_and_on_ano
     both = here.keys() & there.keys()
     assert both
     assert {seed: here[seed] for seed in both} == {seed: there[seed] for seed in both}
+
+
+def test_the_other_worlds_run_when_the_process_of_one_is_lost() -> None:
+    def run(plan: Plan) -> Ran:
+        if plan.seed == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Ran(plan, (), "", (), 0, 0, 0.0, 0.0)
+
+    found = {
+        each.plan.seed: [broken.what for broken in each.broken] for each in worlds(iter(range(30)), make_plan, run)
+    }
+
+    assert found == {seed: ["its process ended with -9"] if seed == 3 else [] for seed in range(30)}
