@@ -16,6 +16,7 @@ from consumers.fhir.bundle import (
     parsed,
     patched,
     refusal,
+    replaces,
     transaction,
     version_in,
     version_of,
@@ -77,7 +78,10 @@ def test_numbers_of_others_are_written_with_the_digits_that_they_came_with(digit
     current = parsed(answer % digits.encode())
     body = composed(an_order(), foreign(current, NAMING), source=SOURCE)
 
-    assert b'"extension":[{"valueDecimal":%s}]' % digits.encode() in transaction([BundleEntry(an_order(), body)], BASE)
+    text = transaction([BundleEntry(an_order(), body)], BASE)
+
+    assert text.startswith(b'{"resourceType":"Bundle","type":"transaction"')
+    assert b'"extension":[{"valueDecimal":%s}]' % digits.encode() in text
 
 
 @pytest.mark.parametrize(
@@ -86,6 +90,7 @@ def test_numbers_of_others_are_written_with_the_digits_that_they_came_with(digit
 )
 def test_a_version_is_read_in_whatever_form(etag: str | None, expected: str) -> None:
     assert version_of(etag) == expected
+    assert replaces(expected) == ({"ifMatch": f'W/"{expected}"'} if expected else {})
 
 
 def test_each_entry_of_an_answer_has_a_status_and_a_place() -> None:

@@ -12,11 +12,13 @@ def test_the_window_counts_all_that_a_record_holds() -> None:
     window, sizes = Window(0), []
     for offset, (key, value, header) in enumerate([(MEGABYTE, 0, 0), (0, MEGABYTE, 0), (0, 0, MEGABYTE)]):
         before = window.size
-        record = ConsumedRecord("t", 0, offset, 1, b"k" * key, b"v" * value, [("x", b"h" * header)])
+        record = ConsumedRecord("t", 0, offset, 1, b"k" * key, b"v" * value, [("x", b"h" * header), ("ce_id", b"e")])
         assert window.take(record, now=0.0)
         sizes.append(window.size - before)
 
     assert min(sizes) >= MEGABYTE
+    window.settle([0])
+    assert window.last_event_id == "e"
 
 
 def a_window(*offsets: int, start: int = 0, settled: tuple[int, ...] = ()) -> Window:
