@@ -108,3 +108,9 @@ def test_what_cannot_be_written_is_a_bug_of_the_handler(key: Any, value: Any, he
         context.publish("topic", key, value, headers=headers)
 
     assert context.outgoing == []
+
+
+def test_a_consumer_makes_at_least_one_attempt() -> None:
+    assert Consumer("tests", ["topic"], attempts=1).attempts == 1
+    with pytest.raises(ConfigError):
+        Consumer("tests", ["topic"], attempts=0)
