@@ -333,8 +333,12 @@ class Scene:
     def _restore(self, after_s: float) -> None:
         """Put back what was saved, under running members; restart these after a while, as the runbook has it."""
         self.postgres.restore()
-        for each in self.workers.values():
-            self.world.later(after_s, partial(each.stop, 1.0))
+        for group in GROUPS:
+            self.world.later(after_s, partial(self._restart, group))
+
+    def _restart(self, group: str) -> None:
+        for number in range(WORKERS):
+            self.workers[group, number].stop(1.0)
 
     def _claim(self, group: str) -> None:
         """Let another process claim every partition, and do nothing with it."""
@@ -374,6 +378,7 @@ class Scene:
                 await operator.lock_progress(connection, group, sorted({at.topic for at in offsets}))
                 if not await operator.parked_from(connection, group, offsets):
                     await operator.set_offsets(connection, group, offsets, cluster_id=CLUSTER, move=True, by=ANN)
+            self._restart(group)  # a partition without new records would not notice
 
         self._operate(move())
 
