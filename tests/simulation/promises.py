@@ -225,9 +225,9 @@ class Promises:
             self.note("answers", "503 beside a spool that takes it", delivery, "at", attempt.start)
         no_key_s = self.world.loop.time() - host.key_gone_at
         if attempt.status == 202 and no_key_s > NO_KEY_S and attempt.outcome == "spooled":
-            # An earlier attempt may have been encrypted while the key had a file.
+            # An earlier attempt may have been encrypted before that was noticed.
             tried = [each for each in self.senders.attempts if each.delivery is delivery and each.host == host.name]
-            if not any(0 <= each.arrived_at < host.key_gone_at for each in tried):
+            if not any(0 <= each.arrived_at < host.key_gone_at + NO_KEY_S for each in tried if each is not attempt):
                 self.note("not_lost", "spooled under a key that no restart finds", delivery, "at", attempt.start)
         if attempt.status == 200 and attempt.outcome in ("accepted", "duplicate"):
             now = self.world.loop.time()
@@ -368,7 +368,7 @@ class Promises:
         }
         if not reasons.get(reason):
             self.note("answers", "parked", reason, delivery)
-        if reason == "unknown_type" and "drx.unrecognized.v1" not in self.operators.emptied:
+        if reason == "unknown_type" and seen.get(where) and UNRECOGNIZED_TOPIC not in self.operators.emptied:
             for event in delivery.events:
                 self._acknowledge(where_of(delivery, event), event.key, seen)
                 if where_of(delivery, event) not in seen:
