@@ -62,7 +62,7 @@ ORDER_S, NO_KEY_S = 40.0, 3.0
 # Acts after which a process may not get to spool what Kafka does not take in time.
 SLOW = {"freeze", "disk_slow", "disk_hangs", "disk_fails", "disk_full", "disk_read_only", "key_away"}
 # Acts after which a spool may not be able to set a second body aside.
-UNABLE = {"disk_fails", "disk_full", "disk_read_only"}
+UNABLE = {"disk_fails", "disk_full", "disk_read_only", "unread"}
 PROBES = 6  # of each host
 RESENT = 20  # deliveries at most that no process has taken
 
@@ -166,7 +166,9 @@ class Promises:
             # A start logs it at once, and then waits; a running process has waited.
             is_late = host.port is None or now - host.disk.failing_since >= ORDER_S
             entries = self._entries(host, segment) if is_late and line["code"] == "unread" else set()
-            self._late[host.name, stem], self._forgot[process] = entries, now
+            # Kept when it can be read again: later events have passed it meanwhile.
+            self._late.setdefault((host.name, stem), set()).update(entries)
+            self._forgot[process] = now
 
     def _entries(self, host: Host, path: Path, content: bytes = b"", at: int | None = None) -> set[Where]:
         """Return the events in a file of a spool, or those of the record with the byte `at`."""

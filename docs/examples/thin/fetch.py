@@ -50,7 +50,7 @@ def open_fetch(setup: Setup) -> Consumer:
     @asynccontextmanager
     async def around() -> AsyncIterator[Ends]:
         bearer = {"authorization": f"Bearer {token}"}
-        reading = open_http(options["api"], headers=bearer, allow_http=plain, answer_max_bytes=RESOURCE_MAX_BYTES + 1)
+        reading = open_http(options["api"], headers=bearer, allow_http=plain, response_max_bytes=RESOURCE_MAX_BYTES + 1)
         async with reading as api, open_http(options["bridge"], allow_http=plain) as bridge:
             yield Ends(api, bridge)
 

@@ -186,7 +186,7 @@ ROWS = (
     Row(
         "H3",
         "bodies of 256 KiB declared and not sent, or sent but for a byte",
-        beside(by(declaring=300, partial=200), "slow_request", "bodies_full"),
+        beside(by(declaring=300, partial=200), "bodies_full"),
         command=SHORT_READS,
     ),
     Row("H6", "every case of raw HTTP", beside(rawly, attack_s=0.0)),
