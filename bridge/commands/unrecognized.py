@@ -34,12 +34,12 @@ from bridge.runtime.process import LazyGroup
 from bridge.runtime.screen import print_table
 from bridge.settings import Settings, load_settings
 
-# Members with a vendor's type of an update, and the form in which it may be shown: it has no free text.
+# Members in which vendors name the type of an update.
 TYPE_MEMBERS = ("type", "event_type", "eventType", "EventType", "event")
-EXAMPLES = 3
+EXAMPLES_MAX = 3
 
 Filter = Callable[[ConsumedRecord], bool]
-Mark = tuple[str, str]  # a source, and the id or body hash of one of its deliveries
+Mark = tuple[str, str]  # a source, and a delivery's id or body hash, with `whole` if it is not an element of a batch
 
 
 class ParkedGroup(NamedTuple):
@@ -75,7 +75,7 @@ def list_(*, source: str | None, left: bool, as_json: bool, bootstrap_servers: s
     Deliveries that were replayed or sent again stay in the topic and are counted, too; `events` is how many have become
     events since. To count these, the event topics are read from the first of the deliveries on.
     """
-    counts, became = Counter[ParkedGroup](), Counter[ParkedGroup]()
+    counts, now_events = Counter[ParkedGroup](), Counter[ParkedGroup]()
     examples = dict[ParkedGroup, list[str]]()
 
     async def count() -> None:
@@ -90,9 +90,9 @@ def list_(*, source: str | None, left: bool, as_json: bool, bootstrap_servers: s
             if is_event and left:
                 continue
             counts[group] += 1
-            became[group] += is_event
+            now_events[group] += is_event
             shown = examples.setdefault(group, [])
-            if len(shown) < EXAMPLES and delivery_id not in shown:
+            if len(shown) < EXAMPLES_MAX and delivery_id not in shown:
                 shown.append(delivery_id)
 
     asyncio.run(count())
@@ -100,16 +100,16 @@ def list_(*, source: str | None, left: bool, as_json: bool, bootstrap_servers: s
     table = Table(*names, box=None, header_style="bold")
     for group, number in sorted(counts.items()):
         if as_json:
-            told = {"count": number, "events": became[group], "examples": examples[group]}
-            click.echo(orjson.dumps(group._asdict() | told))
-        table.add_row(*group, f"{number:,}", f"{became[group]:,}", " ".join(examples[group]))
+            line = {"count": number, "events": now_events[group], "examples": examples[group]}
+            click.echo(orjson.dumps(group._asdict() | line))
+        table.add_row(*group, f"{number:,}", f"{now_events[group]:,}", " ".join(examples[group]))
     if not as_json:
         print_table(table)
     return 0
 
 
 def _marks(record: ConsumedRecord) -> set[Mark]:
-    """Return marks to find the events of a parked delivery by: its body hash, or its id if the body was corrected."""
+    """Return marks to find the events of a parked delivery by: its body hash and, for a corrected body, its id."""
     source, body = record.header("ce_source"), record.header("drx_body_sha256")
     if record.header("drx_reason") == "id_conflict":
         return {(source, f"{body} whole")}  # the other elements of a batch became events immediately
@@ -121,7 +121,7 @@ def _event_marks(record: ConsumedRecord) -> set[Mark]:
     source, event_id, body = (record.header(name) for name in ("ce_source", "ce_id", "drx_body_sha256"))
     ends = [each.start() for each in re.finditer("/", event_id)]
     marks = {(source, event_id[:end]) for end in (*ends, None)}
-    if not event_id.startswith(PREFIX):  # an id by time distinguishes equal bodies
+    if not event_id.startswith(PREFIX):  # else equal bodies may be different events
         marks |= {(source, body)} if record.header(PART_SHA256) else {(source, body), (source, f"{body} whole")}
     return marks
 

@@ -1,8 +1,8 @@
 """Registration handshakes: before sending events, a vendor asks the endpoint to confirm its registration.
 
-Only this response echoes part of a request: 1 to 512 printable ASCII characters. The request cannot be an event, and
-the source must have a `challenge`. A GET or OPTIONS is not verified but rate limited. A POST is verified by the
-source's scheme, or by its secret in the header or member that `challenge_token` names. Nothing of it is stored.
+Only this response echoes part of a request: 1 to 512 printable ASCII characters. A body that maps to an event of a
+prescription is never a handshake. A GET or OPTIONS is rate limited, and verified only by `challenge_token`, if set. A
+POST is verified by the source's scheme, or by its secret where `challenge_token` names it. Nothing of it is stored.
 """
 
 import re
@@ -85,7 +85,7 @@ class Challenge(NamedTuple):
         """Return the response to a POST; None if it is not a handshake."""
         document = parse(body, arrays=True) if self.method == "POST" and len(body) <= BODY_MAX_BYTES else None
         if self.kind == "eventgrid":
-            code = _code(document) if headers.get(REQUEST_TYPE) == b"SubscriptionValidation" else None
+            code = _validation_code(document) if headers.get(REQUEST_TYPE) == b"SubscriptionValidation" else None
             return _json({"validationResponse": code}) if code else None
         if not isinstance(document, dict) or any(isinstance(each, dict | list) for each in document.values()):
             return None
@@ -129,7 +129,7 @@ def _is_secret(given: bytes, keys: Sequence[KeySlot], now: float) -> bool:
     return matching_slot(keys, now, is_secret) is not None
 
 
-def _code(document: object) -> str | None:
+def _validation_code(document: object) -> str | None:
     """Return the code of Event Grid's validation event."""
     event = document[0] if isinstance(document, list) and len(document) == 1 else None
     content = event.get("data") if isinstance(event, dict) and event.get("eventType") == VALIDATION else None
@@ -138,7 +138,7 @@ def _code(document: object) -> str | None:
 
 
 def _text(value: str, *headers: tuple[str, str]) -> Response:
-    # HTML characters are refused: a browser would run the echoed value as a page of this host.
+    # Plain text with nosniff: otherwise a browser could run the echoed value as a page of this host.
     return Response(
         200, value.encode(), content_type="text/plain", headers=(("X-Content-Type-Options", "nosniff"), *headers)
     )

@@ -77,6 +77,7 @@ class Deduplicator:
         return (await self._end([identity], lambda _: self.publisher.publish(delivery, park), ends_at)).fresh
 
     async def _end(self, identities: Sequence[Identity], publish: Publish, ends_at: float) -> _Verdict:
+        """Publish unknown identities and wait for pending ones; start over if one of those failed."""
         fresh = False
         while True:
             known = self.known_ids.begin(identities)
@@ -100,8 +101,7 @@ class Deduplicator:
             left_s = _left_s(ends_at)
             ending = publish(fresh)
         except BaseException:
-            # Nothing was accepted, so only this code reports it.
-            for n in fresh:
+            for n in fresh:  # as above
                 self.known_ids.settled(identities[n], "failed")
             raise
         if left_s > self.deadline_s - SLACK_S:

@@ -1,6 +1,6 @@
 """Count, log and respond with the outcome of a request; `bridge/response_codes.py` has all statuses and codes.
 
-Every labelled child of a metric is resolved once, so that counting costs an addition.
+Every labelled child of a metric is resolved once, so that counting is a single addition.
 """
 
 import math
@@ -194,7 +194,7 @@ class Responses:
         )
         return Response(self._status(call, outcome), _OPENINGS[outcome] + orjson.dumps(delivery.id) + b"}")
 
-    def parked(self, call: Call, park: ParkReason, fresh: bool) -> Response:  # noqa: FBT001 - of `Webhooks._end`
+    def parked(self, call: Call, park: ParkReason, fresh: bool) -> Response:  # noqa: FBT001 - called positionally by `Webhooks._end`
         """Respond to a parked delivery; `fresh` if it was not parked before."""
         hit("before_answer")
         if fresh:

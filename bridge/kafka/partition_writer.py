@@ -213,7 +213,7 @@ class PartitionWriters:
         self._writer(record.topic, record.partition).drain_found()
 
     def passed_over(self) -> None:
-        """Accept repeats as new, since an unreadable spooled record was skipped; the drain skips repeats in Kafka."""
+        """Forget spooled ids: the skipped record may be one, so accept a retry; the drain skips it if Kafka has it."""
         self.known_ids.forget_spooled()
 
     async def close(self, timeout_s: float) -> None:
@@ -278,7 +278,7 @@ class PartitionWriter:
         self._shared = shared
         self._producer, self._spool, self._known_ids = shared.producer, shared.spool, shared.known_ids
         self._topic, self._partition = self._tp = topic, partition
-        self.mode: Mode = "direct"  # the mode, as described in the module docstring
+        self.mode: Mode = "direct"
         self.blocked = ""  # code of Kafka's refusal of the head of the spool, or empty
         self.task: asyncio.Task[None] | None = None  # runs while there are records to write or drain
         self._waiting: deque[Pending] = deque()  # handed neither to Kafka nor to the spool

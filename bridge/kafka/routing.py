@@ -102,7 +102,7 @@ def longest_first(routes: Mapping[str, str]) -> Sequence[tuple[str, str]]:
 
 @lru_cache(_HOT_KEYS_MAX)
 def partition(key: bytes, partitions: int) -> int:
-    """Return the partition of a key for the *expected* count, like Kafka's `BuiltInPartitioner.partitionForKey`."""
+    """Return the partition of a key for the configured count, like Kafka's `BuiltInPartitioner.partitionForKey`."""
     return (murmur2(key) & _POSITIVE) % partitions
 
 

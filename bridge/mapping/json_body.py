@@ -35,8 +35,8 @@ Detail = Literal[
     "depth",
     "not_object",
 ]
-# Rules of a body, in the order of precedence.
-_SIDE_BY_SIDE: tuple[Detail, ...] = ("nan", "duplicate_key", "surrogate", "number_range", "depth", "not_object")
+# Rules besides syntax, in order of precedence.
+_NOT_SYNTAX: tuple[Detail, ...] = ("nan", "duplicate_key", "surrogate", "number_range", "depth", "not_object")
 
 _SPACE = " \t\n\r"  # RFC 8259, section 2
 _skip_space = re.compile(f"[{_SPACE}]*").match
@@ -53,7 +53,7 @@ class Real:
     lexeme: str
 
 
-class _TroubleError(ValueError):
+class _RuleBrokenError(ValueError):
     """The body breaks a rule; `_Survey` finds the first one."""
 
 
@@ -82,7 +82,7 @@ def parse(body: bytes, *, arrays: bool = False) -> dict[str, object] | ParkReaso
 
 
 def parse_wrapped(body: bytes, *, way: Sequence[str], last: str) -> object:
-    """Read a JSON object, replacing a member with the base64 of a document by that document; other strings stay."""
+    """Read a JSON object, replacing a member with the base64 of a document by that document; another string is kept."""
     document = holder = cast("object", parse(body))
     for step in way:
         holder = holder.get(step) if isinstance(holder, dict) else None
@@ -113,24 +113,24 @@ def to_json_text(value: object) -> str:
 def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise _TroubleError
+        raise _RuleBrokenError
     return members
 
 
 def _integer(lexeme: str) -> int | Real:
     if len(lexeme) > INT_LEXEME_MAX or not INT_MIN <= (number := int(lexeme)) <= INT_MAX:
-        raise _TroubleError
+        raise _RuleBrokenError
     return number if number or lexeme == "0" else Real(lexeme)
 
 
 def _real(lexeme: str) -> Real:
     if not math.isfinite(float(lexeme)):
-        raise _TroubleError
+        raise _RuleBrokenError
     return Real(lexeme)
 
 
 def _constant(_: str) -> object:
-    raise _TroubleError
+    raise _RuleBrokenError
 
 
 _read = json.JSONDecoder(
@@ -169,8 +169,8 @@ def _diagnosis(body: bytes, *, arrays: bool) -> Detail:
         return "trailing"
     if _has_lone_surrogate(text):
         survey.broken.add("surrogate")
-    # Reached only if the first pass ran out of stack far below the usual depth.
-    return next((detail for detail in _SIDE_BY_SIDE if detail in survey.broken), "depth")
+    # The default applies only if the first pass ran out of stack although no rule is broken.
+    return next((detail for detail in _NOT_SYNTAX if detail in survey.broken), "depth")
 
 
 class _Survey:
@@ -184,9 +184,9 @@ class _Survey:
         # The keys seen so far of each open object, None for an open array.
         self._open: list[set[str] | None] = []
         self._scalar = json.JSONDecoder(
-            parse_int=self._noting("number_range", _integer),
-            parse_float=self._noting("number_range", _real),
-            parse_constant=self._noting("nan", _constant),
+            parse_int=self._recording("number_range", _integer),
+            parse_float=self._recording("number_range", _real),
+            parse_constant=self._recording("nan", _constant),
         ).raw_decode
 
     def value(self) -> None:
@@ -225,7 +225,7 @@ class _Survey:
 
     def _key(self, seen: set[str]) -> None:
         if self._next() != '"':
-            raise _TroubleError
+            raise _RuleBrokenError
         key, self._at = self._scalar(self._text, self._at)
         if key in seen:
             self.broken.add("duplicate_key")
@@ -234,7 +234,7 @@ class _Survey:
 
     def _expect(self, character: str) -> None:
         if self._next() != character:
-            raise _TroubleError
+            raise _RuleBrokenError
         self._at += 1
 
     def _next(self) -> str:
@@ -245,12 +245,12 @@ class _Survey:
             character = self._text[self._at : self._at + 1]
         return character
 
-    def _noting(self, detail: Detail, read: Callable[[str], object]) -> Callable[[str], object]:
-        def noting(lexeme: str) -> object:
+    def _recording(self, detail: Detail, read: Callable[[str], object]) -> Callable[[str], object]:
+        def recording(lexeme: str) -> object:
             try:
                 return read(lexeme)
-            except _TroubleError:
+            except _RuleBrokenError:
                 self.broken.add(detail)
                 return None
 
-        return noting
+        return recording

@@ -62,7 +62,7 @@ def survey(
 
 
 def gets_first_key(directory: Path, keys: KeyRing, *, is_empty: bool) -> bool:
-    """Return whether the next start creates a key: not while a process runs, since it has or had one."""
+    """Return whether the next start creates a key: not while a process has the spool open, since that had one."""
     return is_empty and keys.is_empty and not is_locked(directory)
 
 
@@ -92,15 +92,15 @@ def _state(name: str, content: Content, keys: Mapping[bytes, Key], read: Callabl
 
 
 def _open(state: SegmentState, opened: Iterable[Opened], read: Callable[[Entry], object]) -> None:
-    for record, entry, lock in opened:
+    for record, entry, why in opened:
         if entry is not None:
             if _is_readable(entry, read):
                 state.partitions[entry.partition] += 1
             else:
                 state.unknown += 1
-        elif lock == "no_key":
+        elif why == "no_key":
             state.locked += 1
-        elif lock:
+        elif why:
             state.unknown += 1
         else:
             state.waiting -= 1

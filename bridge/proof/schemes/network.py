@@ -8,7 +8,7 @@ from bridge.proof.schemes.parameters import Parameters
 
 NAME = "cidr"
 FORWARDED = b"x-forwarded-for"
-# Maximum hops of a delivery; further ones in the header are ignored.
+# Entries of X-Forwarded-For that are read, from the right.
 HOPS_MAX = 32
 
 # Prefix lengths of the largest private networks: 10.0.0.0/8 (RFC 1918) and fc00::/7 (RFC 4193).
@@ -85,7 +85,7 @@ def _read(parameters: Parameters, name: str, default: str | None = None) -> tupl
         return networks(parameters.text(name, default))
     except ValueError:
         problem = (
-            "is a list of networks such as 192.0.2.0/24, separated by commas, without bits after the prefix; "
+            "is a list of networks such as 192.0.2.0/24, separated by commas, without host bits; "
             "no delivery comes from multicast or ::ffff:0:0/96"
         )
         raise parameters.error(name, problem) from None
@@ -97,7 +97,7 @@ def _in_any(address: IPAddress, networks: Sequence[Network]) -> bool:
 
 def _address(text: str) -> IPAddress | None:
     try:
-        address = ip_address(text.partition("%")[0])  # the scope is one of our interfaces
+        address = ip_address(text.partition("%")[0])  # drop the zone (`%eth0`)
     except ValueError:
         return None
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None

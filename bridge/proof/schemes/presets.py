@@ -44,21 +44,21 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             "body_hmac", {"header": "X-Shopify-Hmac-Sha256", "encoding": "base64", "id_header": "X-Shopify-Webhook-Id"}
         ),
         # Photon Docs, "Signature Verification": hex of HMAC-SHA256, by its example over the body alone. It mentions no
-        # timestamp, so the signed text must be set as `template`; the header is used if it has the time.
+        # timestamp, so the signed text must be set as `template`; the header is read only if that has {timestamp}.
         "photon": Preset("body_hmac", {"header": "X-Photon-Signature", "timestamp_header": "X-Photon-Timestamp"}),
         # DoseSpot's push notifications: `Authorization: Secret …`.
         "dosespot": Preset("secret_header", {"header": "Authorization", "word": "Secret"}),
     }
 )
 # DigitalRX prescribes no scheme: the one agreed with the pharmacy must be named.
-UNDECIDED: Mapping[str, str] = MappingProxyType({"digitalrx": "secret_header, basic or url_token"})
+NO_DEFAULT_SCHEME: Mapping[str, str] = MappingProxyType({"digitalrx": "secret_header, basic or url_token"})
 
 
 def configure(text: str, given: Mapping[str, str], *, tolerance_s: int | None) -> Scheme:
     """Build a scheme: a kind, a preset, or several joined by `+`, all of which must hold.
 
     If several have a parameter of the same name (in `given` without `scheme_`), the first takes it. A verified
-    timestamp may be off by `tolerance_s`; None: by any time. Raises `ParameterError` for unknown, missing or invalid
+    timestamp may be off by `tolerance_s`; None: no limit. Raises `ParameterError` for unknown, missing or invalid
     parameters.
     """
     left = dict(given)
@@ -85,8 +85,8 @@ def _meaning(name: str) -> str:
 
 
 def _part(name: str, left: dict[str, str], tolerance_s: int | None) -> Scheme:
-    if name in UNDECIDED:
-        raise ParameterError("scheme", f"{name} prescribes no scheme; name {UNDECIDED[name]}")
+    if name in NO_DEFAULT_SCHEME:
+        raise ParameterError("scheme", f"{name} prescribes no scheme; name {NO_DEFAULT_SCHEME[name]}")
     kind, preset = PRESETS.get(name, Preset(name, {}))
     if kind not in KINDS:
         known = (*KINDS, *PRESETS)
@@ -99,7 +99,7 @@ def _part(name: str, left: dict[str, str], tolerance_s: int | None) -> Scheme:
         if "{timestamp}" not in left["template"]:
             preset = {key: value for key, value in preset.items() if key != "timestamp_header"}
     module, _, class_name = KINDS[kind].partition(":")
-    scheme: Any = getattr(import_module(f"{__package__}.{module}"), class_name)
-    without_parameters = {"standard_webhooks": (tolerance_s,), "basic": ()}
+    scheme_class: Any = getattr(import_module(f"{__package__}.{module}"), class_name)
+    own_arguments = {"standard_webhooks": (tolerance_s,), "basic": ()}
     parameters = Parameters(name, given=left, preset=preset, tolerance_s=tolerance_s)
-    return cast("Scheme", scheme(*without_parameters.get(kind, (parameters,))))
+    return cast("Scheme", scheme_class(*own_arguments.get(kind, (parameters,))))
