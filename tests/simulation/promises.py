@@ -223,7 +223,9 @@ class Promises:
         if attempt.outcome == "ignored" and not (attempt.variant == "ignoring" and delivery.word == "pinged"):
             self.note("answers", "ignored", delivery)
         host = self.hosts[HOSTS.index(attempt.host)]
-        if attempt.code == "deadline" and host.takes and not self.operators.done & SLOW:
+        # A second body waits for the first, and has less time left when it is parked.
+        is_short = delivery.kind == "conflict" or self.operators.done & SLOW
+        if attempt.code == "deadline" and host.takes and not is_short:
             self.note("answers", "503 beside a spool that takes it", delivery, "at", attempt.start)
         no_key_s = self.world.loop.time() - host.key_gone_at
         if attempt.status == 202 and no_key_s > NO_KEY_S and attempt.outcome == "spooled":
