@@ -59,7 +59,7 @@ class KeyQueues:
         self._settling = settling
         self._learner = learner
         self._tasks = tasks
-        self._lanes = asyncio.BoundedSemaphore(lanes)
+        self._lanes = asyncio.Semaphore(lanes)
         self._workers = lanes if settling.consumer.transactional else lanes * (1 + HANDLED_PER_LANE)
         self._ready: asyncio.Queue[KeyQueue] = asyncio.Queue()
         self._slots = asyncio.Semaphore(ROUNDS_MAX)
