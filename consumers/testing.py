@@ -139,8 +139,8 @@ class Statements:
 
 def a_context(connection: object = None, *, attempt: int = 1, resource: object = None) -> Context:
     """Return a context for calling a handler directly."""
-    tp = {"group": "test", "topic": "test", "partition": 0, "offset": 0, "ordinal": "test:0"}
-    return Context(**tp, attempt=attempt, connection=connection, resource=resource, traceparent=TRACEPARENT)  # type: ignore[arg-type]  # of two types
+    where = {"group": "test", "topic": "test", "partition": 0, "offset": 0, "ordinal": "test:0"}
+    return Context(**where, attempt=attempt, connection=connection, resource=resource, traceparent=TRACEPARENT)  # type: ignore[arg-type]  # of two types
 
 
 class Attempt(NamedTuple):

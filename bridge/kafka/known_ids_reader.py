@@ -288,5 +288,5 @@ def _now() -> float:
 
 def _log_unreadable(tp: TopicPartition, offset: int, after: int) -> None:
     """Log that repeats of records in an unreadable batch will count as new."""
-    where = {"topic": tp.topic, "partition": tp.partition, "offset": offset, "next_offset": after}
+    where = {**tp._asdict(), "offset": offset, "next_offset": after}
     log.error("worker.recall_batch_unreadable", **where)

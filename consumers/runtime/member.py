@@ -378,7 +378,7 @@ class Member:
     def _start(self, partition: AssignedPartition, start: Start) -> None:
         partition.comparing = None
         partition.lag = PartitionLag(start.offset)
-        where = {"topic": partition.tp.topic, "partition": partition.tp.partition, "offset": start.offset}
+        where = {**partition.tp._asdict(), "offset": start.offset}
         log.info("worker.reading", group=self._group, **where)
         self._processor.start(partition.tp, start.offset)
 
@@ -399,7 +399,7 @@ class Member:
         partition.stopped = code
         partition.comparing = None
         self._transport.pause([partition.tp])
-        where = {"topic": partition.tp.topic, "partition": partition.tp.partition, "offset": offset}
+        where = {**partition.tp._asdict(), "offset": offset}
         advice = hint(code, consumer=self._of.consumer, tp=partition.tp)
         log.error("worker.partition_stopped", group=self._group, **where, code=code, hint=advice)
         if code == "not_initialized" and all(each.stopped == code for each in self._assigned.values()):

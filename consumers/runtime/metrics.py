@@ -166,7 +166,7 @@ class Tally:
     def bug(self, exc: BaseException, tp: TopicPartition, *, offset: int | None) -> None:
         """Count an exception that is not a `BridgeError`, and log its code locations only."""
         self._metrics.consumer_bugs.inc()
-        at = {"group": self._group, "topic": tp.topic, "partition": tp.partition, "offset": offset}
+        at = {"group": self._group, **tp._asdict(), "offset": offset}
         log.error("worker.handler_bug", where=trail(exc), **at)
 
     def fenced(self) -> None:

@@ -258,9 +258,8 @@ class Partitions:
         if partition.stopped:
             return
         partition.stop(why)
-        tp = {"topic": partition.tp.topic, "partition": partition.tp.partition}
         hint = why.command.format(name=self._consumer, topic=partition.tp.topic)
-        log.error("worker.partition_stopped", group=self._group, code=why.code, hint=hint, **tp)
+        log.error("worker.partition_stopped", group=self._group, code=why.code, hint=hint, **partition.tp._asdict())
 
     async def drain(self, tps: Iterable[TopicPartition], *, timeout_s: float) -> list[Partition]:
         """Start no new records of these; return the partitions that drained, and drop the others."""
@@ -275,7 +274,6 @@ class Partitions:
         except TimeoutError:
             for partition in partitions:
                 if partition.busy and not partition.gone:
-                    tp = {"topic": partition.tp.topic, "partition": partition.tp.partition}
-                    log.warning("worker.given_up", group=self._group, **tp)
+                    log.warning("worker.given_up", group=self._group, **partition.tp._asdict())
                     partition.close()
         return [partition for partition in partitions if not partition.gone]
