@@ -147,7 +147,9 @@ class Partition:
             queue.records.clear()
 
     def close(self) -> None:
-        """Drop everything; the partition is void."""
+        """Drop everything; the partition is void. A second call does nothing: it would end workers of key queues."""
+        if self.gone:
+            return
         self.gone = True
         self.backlog.clear()
         self._idle.set()

@@ -1,4 +1,5 @@
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -6,6 +7,7 @@ from bridge.errors import TransientError
 from consumers.api import WINDOW_RECORDS, Batches, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime.partition import SETTLED_WINDOWS
+from tests.kafka import until
 from tests.settling import PLACE, Bench, Effects, Gate, a_consumer, a_record, at_work
 
 
@@ -102,3 +104,29 @@ async def test_the_window_is_bounded(bench: Bench, effects: Effects) -> None:
         window.add(offset, size=0, event_id="", now=0.0)
     window.settle(range(1, end))
     assert not bench.processor.room(PLACE)
+
+
+@pytest.mark.parametrize("mode", [Lanes(4, transactional=True)])
+async def test_lanes_whose_partition_is_lost_twice_while_they_roll_back_are_used_again(
+    bench: Bench, effects: Effects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A member that was frozen is fenced, and loses the partition at the next rebalance before the rollback ends."""
+    gate, may_roll_back = Gate(effects), asyncio.Event()
+    roll_back = Database._rolled_back
+
+    async def slow(self: Database, *args: Any) -> bool:
+        await may_roll_back.wait()
+        return await roll_back(self, *args)
+
+    monkeypatch.setattr(Database, "_rolled_back", slow)
+    log = [a_record(offset, f"rx_{offset}") for offset in range(4)]
+    await bench.feed(log)
+    await until(lambda: len(effects.attempts) == len(log))
+    bench.processor._partitions.fence(bench.processor._partitions[PLACE])
+    await asyncio.sleep(0)
+    bench.processor.forget([PLACE])
+    gate.open()
+    may_roll_back.set()
+    await bench.feed_all(log)
+
+    assert sorted(effects.kept) == [f"evt_{offset}" for offset in range(4)]
