@@ -100,9 +100,9 @@ def drain(
 ) -> int:
     """Write the records of a spool to Kafka if no process has it open; exit 1 if any is left or set aside.
 
-    Run it with the settings of the ingress: Kafka, partitions and sources. The topics of the sources are searched
-    first, so that records already in Kafka are not written again. A record that Kafka alone keeps refusing for half of
-    --patience is set aside.
+    Do not start an ingress on this spool before it ends: new events would reach Kafka before spooled ones. Run it with
+    the settings of the ingress (Kafka, partitions, sources), so that it recognizes records that are already in their
+    topics. A record that Kafka alone keeps refusing for half of --patience is set aside.
     """
     directory, key_dir = paths_of(directory, key_dir)
     silence_kafka_client()
