@@ -15,8 +15,8 @@ from bridge.avro.schema_ids import RECORDS, SchemaIds
 from bridge.fast_path import FastPaths
 from bridge.ingress.call import Source
 from bridge.ingress.deduplicator import Deduplicator
+from bridge.ingress.delivery_limits import Admission
 from bridge.ingress.heartbeat import Heartbeat
-from bridge.ingress.limits import Admission
 from bridge.ingress.responses import SERVICE, Observations
 from bridge.ingress.webhooks import Webhooks
 from bridge.kafka.connection import KafkaConnection

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bridge.errors import ConfigError
 from bridge.ingress.challenges import Challenge, read_challenge
-from bridge.ingress.limits import AddressLimit, RateLimit
+from bridge.ingress.delivery_limits import AddressLimit, RateLimit
 from bridge.proof.origin import SLOT
 from bridge.proof.scheme import KeySlot, Scheme, Secrets
 from bridge.proof.schemes.lint import guessable, shared_keys

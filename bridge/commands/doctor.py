@@ -21,7 +21,7 @@ from bridge.proof.key_sets import KeySetError, fetch
 from bridge.registry.client import RegistryUnavailableError, open_client
 from bridge.registry.ids import IdsMissingError, newest, resolve_ids, wanted, wrong_ids
 from bridge.registry.loader import bundled
-from bridge.runtime.broker_option import asking, bootstrap_option
+from bridge.runtime.broker_option import bootstrap_option, with_brokers
 from bridge.runtime.findings import Finding, Report, counted
 from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import MISCONFIGURED
@@ -52,7 +52,7 @@ def doctor(*, bootstrap_servers: str | None, as_json: bool) -> int:
     silence_kafka_client()
     report = Report(as_json=as_json)
     try:
-        settings = asking(load_settings(), bootstrap_servers)
+        settings = with_brokers(load_settings(), bootstrap_servers)
     except ConfigError as exc:
         report.add(Finding("config", "failed", str(exc), "`drx-bridge config` shows every setting"))
         return report.close(MISCONFIGURED)

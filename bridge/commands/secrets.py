@@ -20,7 +20,7 @@ from bridge.proof.scheme import HmacKey, KeySet, KeySlot, PublicKey, ReplayKey, 
 from bridge.proof.schemes.body_hmac import BodyHmac
 from bridge.proof.schemes.combined import Combined
 from bridge.proof.schemes.public_key import Ed25519
-from bridge.proof.schemes.shared import Basic
+from bridge.proof.schemes.shared_secret import Basic
 from bridge.proof.schemes.standard_webhooks import StandardWebhooks
 from bridge.proof.secrets import load, parse_slot, senders
 from bridge.runtime.audit import audit_options, audited

@@ -24,7 +24,7 @@ from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, has_number, whole_key
 from bridge.registry.loader import bundled
 from bridge.registry.masker import JSON_MASK, PEOPLE_MASK, Masker
 from bridge.runtime.audit import audit_options, audited
-from bridge.runtime.broker_option import asking, bootstrap_option
+from bridge.runtime.broker_option import bootstrap_option, with_brokers
 from bridge.runtime.logging import silence_kafka_client
 from bridge.settings import PREFIX, load_settings
 
@@ -146,7 +146,7 @@ def tail(
     status, unless --show-phi asks for it, which writes an audit line. A record that cannot be decoded, or a corrupt
     batch, is reported and skipped.
     """
-    settings = asking(load_settings(), bootstrap_servers)
+    settings = with_brokers(load_settings(), bootstrap_servers)
     silence_kafka_client()
     mask = JSON_MASK if as_json else PEOPLE_MASK
     masker = None if show_phi else Masker(bundled().schemas(), mask=mask)

@@ -11,7 +11,7 @@ from bridge.errors import ConfigError
 from bridge.kafka.admin import Admin, Deviation, TopicSpec, open_admin, topic_specs
 from bridge.kafka.routing import RoutingTable
 from bridge.runtime.audit import audit_options, audited
-from bridge.runtime.broker_option import asking, bootstrap_option
+from bridge.runtime.broker_option import bootstrap_option, with_brokers
 from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import LazyGroup, pairs
 from bridge.settings import Settings, load_settings
@@ -143,7 +143,7 @@ def check(
 
 def _settings(bootstrap_servers: str | None) -> Settings:
     silence_kafka_client()
-    return asking(load_settings(), bootstrap_servers)
+    return with_brokers(load_settings(), bootstrap_servers)
 
 
 async def _specs(

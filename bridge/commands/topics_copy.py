@@ -24,7 +24,7 @@ from bridge.kafka.reader import TopicReader, open_reader
 from bridge.kafka.record import Record, message_bytes
 from bridge.kafka.routing import partition
 from bridge.runtime.audit import audit_options, audited
-from bridge.runtime.broker_option import asking, bootstrap_option
+from bridge.runtime.broker_option import bootstrap_option, with_brokers
 from bridge.runtime.failpoints import hit
 from bridge.runtime.lifecycle import background
 from bridge.runtime.logging import silence_kafka_client
@@ -145,7 +145,7 @@ def copy(
     if source == target:
         raise ConfigError("FROM and TO are the same topic")
     silence_kafka_client()
-    settings = asking(load_settings(), bootstrap_servers)
+    settings = with_brokers(load_settings(), bootstrap_servers)
     with audited("topics.copy", actor=actor, reason=reason, source=source, target=target) as ended:
         try:
             ended.update(asyncio.run(_copied(settings.kafka, source, target, partitions)))

@@ -28,7 +28,7 @@ from bridge.known.delivery_ids import PREFIX
 from bridge.registry.loader import bundled
 from bridge.registry.masker import JSON_MASK, PEOPLE_MASK, Masker
 from bridge.runtime.audit import audit_options, audited
-from bridge.runtime.broker_option import asking, bootstrap_option
+from bridge.runtime.broker_option import bootstrap_option, with_brokers
 from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import LazyGroup
 from bridge.runtime.screen import print_table
@@ -79,7 +79,7 @@ def list_(*, source: str | None, left: bool, as_json: bool, bootstrap_servers: s
     examples = dict[ParkedGroup, list[str]]()
 
     async def count() -> None:
-        settings = asking(load_settings(), bootstrap_servers)
+        settings = with_brokers(load_settings(), bootstrap_servers)
         found, since_ms = list[tuple[ParkedGroup, str, set[Mark]]](), 0
         async for record, value in parked(settings, lambda record: source in {None, record.header("ce_source")}):
             since_ms = since_ms or record.timestamp_ms
@@ -165,7 +165,7 @@ def show(
     printed = json_line if as_json else people_lines(PipeConsole(soft_wrap=True), show_bodies=show_phi)
 
     async def find() -> int:
-        found, settings = 0, asking(load_settings(), bootstrap_servers)
+        found, settings = 0, with_brokers(load_settings(), bootstrap_servers)
         async with open_decoder(settings.registry) as decoder:
             async for record in records(settings, lambda record: record.header("ce_id") == delivery_id):
                 printed(await decoded(record, decoder=decoder, masker=masker))

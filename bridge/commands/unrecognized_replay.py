@@ -12,7 +12,7 @@ from bridge.commands.unrecognized import parked
 from bridge.event import ParkReason
 from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.runtime.audit import audit_options, audited
-from bridge.runtime.broker_option import asking, bootstrap_option
+from bridge.runtime.broker_option import bootstrap_option, with_brokers
 from bridge.runtime.process import FloatRange
 from bridge.sender.posting import Poster
 from bridge.sender.sender import AHEAD_BYTES, TASK_BYTES, Post
@@ -62,7 +62,7 @@ def replay(
     delivery that was not accepted, with id, reason and field but no value. Records carry the header
     `drx_origin: replay`.
     """
-    settings = asking(load_settings(), bootstrap_servers)
+    settings = with_brokers(load_settings(), bootstrap_servers)
     poster = Poster(settings, source, origin="replay", url=None if dry_run else url)
 
     def wanted(record: ConsumedRecord) -> bool:

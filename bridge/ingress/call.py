@@ -9,7 +9,7 @@ from datetime import datetime
 from bridge.errors import DeliveryRefusedError
 from bridge.event import Delivery, Durable, Event, ParkReason
 from bridge.ingress.challenges import Challenge
-from bridge.ingress.limits import RateLimit
+from bridge.ingress.delivery_limits import RateLimit
 from bridge.mapping.profile import Mapped, Profile
 from bridge.proof.scheme import Proof, Scheme, Secrets
 from bridge.runtime import http

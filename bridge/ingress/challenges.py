@@ -16,7 +16,7 @@ import orjson
 
 from bridge.contract.events import OTHER_REPORTED
 from bridge.event import ParkReason
-from bridge.ingress.limits import RateLimit
+from bridge.ingress.delivery_limits import RateLimit
 from bridge.mapping.json_body import parse
 from bridge.mapping.profile import Mapped
 from bridge.proof.scheme import HmacKey, KeySlot, ProofKey, SharedSecret, matching_slot, refuse_mismatch
@@ -55,7 +55,7 @@ class Challenge(NamedTuple):
         """The method of the handshake request."""
         return {"query": "GET", "cloudevents": "OPTIONS"}.get(self.kind, "POST")
 
-    def response_to_headers(
+    def respond_to_headers(
         self, headers: Mapping[bytes, bytes], query: str, keys: Sequence[KeySlot], now: float, *, per_s: float | None
     ) -> Response | None:
         """Return the response to a GET or OPTIONS; None if it is not a handshake. A wrong token is refused."""
@@ -74,14 +74,14 @@ class Challenge(NamedTuple):
 
     def admits(self, headers: Mapping[bytes, bytes], body: bytes, keys: Sequence[KeySlot], now: float) -> bool:
         """Return whether the token of a POST is the secret; this admits a handshake, never an event."""
-        if not self.token[0] or self.response_to_body(headers, body) is None:
+        if not self.token[0] or self.respond_to_body(headers, body) is None:
             return False
         given = self._token(headers, cast("dict[str, object]", parse(body, arrays=True)))
         if given and not _is_secret(given, keys, now):
             refuse_mismatch(keys, now)
         return bool(given)
 
-    def response_to_body(self, headers: Mapping[bytes, bytes], body: bytes) -> Response | None:
+    def respond_to_body(self, headers: Mapping[bytes, bytes], body: bytes) -> Response | None:
         """Return the response to a POST; None if it is not a handshake."""
         document = parse(body, arrays=True) if self.method == "POST" and len(body) <= BODY_MAX_BYTES else None
         if self.kind == "eventgrid":
@@ -156,8 +156,8 @@ class ChallengedError(Exception):
         self.response = response
 
 
-def is_no_event(outcome: Mapped | ParkReason) -> bool:
-    """Return whether a body is not an event of a prescription; a handshake may look like an account's update."""
+def may_be_handshake(outcome: Mapped | ParkReason) -> bool:
+    """Return False if a body has an event of a prescription; a handshake may look like an account's update."""
     if isinstance(outcome, ParkReason):
         return outcome.reason != "unexpected" and outcome.key is None
     return all(event.type == OTHER_REPORTED and not event.value.get("prescription_id") for event in outcome.events)

@@ -17,10 +17,10 @@ from typing import cast
 from bridge.errors import DeliveryRefusedError, NotDurableError, TooLargeError
 from bridge.event import Delivery, Event, Identity, ParkReason
 from bridge.ingress.call import UNKNOWN, Call, FastPath, Observed, Source
-from bridge.ingress.challenges import Challenge, ChallengedError, is_no_event
+from bridge.ingress.challenges import Challenge, ChallengedError, may_be_handshake
 from bridge.ingress.deduplicator import Deduplicator, Outcome
+from bridge.ingress.delivery_limits import AddressLimit, Admission
 from bridge.ingress.headers import check_content, header_rules, read_headers, safe_headers, trace_of
-from bridge.ingress.limits import AddressLimit, Admission
 from bridge.ingress.responses import Observations, Responses
 from bridge.known.delivery_ids import NewestBodies, id_of_body, id_of_other_body, is_derived
 from bridge.mapping.profile import IGNORED, Mapped, prescription_id, read_body
@@ -154,7 +154,7 @@ class Webhooks:
             raise DeliveryRefusedError("rate_limited", reason="challenge", wait_s=wait_s)
         query = call.http.raw_path.partition("#")[0].partition("?")[2]
         per_s = source.limit.per_s if source.limit else None
-        response = challenge.response_to_headers(call.headers, query, source.secrets.keys, self.now(), per_s=per_s)
+        response = challenge.respond_to_headers(call.headers, query, source.secrets.keys, self.now(), per_s=per_s)
         if response is None or b"transfer-encoding" in call.headers or int(call.headers.get(b"content-length") or 0):
             raise DeliveryRefusedError("method_not_allowed")
         raise ChallengedError(response)
@@ -239,8 +239,8 @@ class Webhooks:
         except Exception as exc:  # noqa: BLE001 - a bug of ours must never lose a delivery
             self._park_bug(call, exc)
         challenge = call.sender.challenge
-        if challenge is not None and not call.proof.origin and is_no_event(call.outcome):
-            response = challenge.response_to_body(call.headers, call.http.body)
+        if challenge is not None and not call.proof.origin and may_be_handshake(call.outcome):
+            response = challenge.respond_to_body(call.headers, call.http.body)
             if response is not None:
                 raise ChallengedError(response)
         if call.unverified is not None:

@@ -16,8 +16,8 @@ def bootstrap_option(command: _Command) -> _Command:
     return click.option("--bootstrap-servers", help="host:port,…; default: …_KAFKA__BOOTSTRAP_SERVERS.")(command)
 
 
-def asking(settings: _Settings, bootstrap_servers: str | None) -> _Settings:
-    """Return the settings, with the brokers of the option if it is given."""
+def with_brokers(settings: _Settings, bootstrap_servers: str | None) -> _Settings:
+    """Return the settings with `bootstrap_servers`, or unchanged if the option is not given."""
     if bootstrap_servers is None:
         return settings
     kafka = settings.kafka.model_copy(update={"bootstrap_servers": bootstrap_servers})  # type: ignore[attr-defined]  # both configurations have it

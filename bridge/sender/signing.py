@@ -12,7 +12,7 @@ from typing import Any
 from bridge.errors import ConfigError
 from bridge.proof.scheme import HmacKey, Scheme
 from bridge.proof.schemes.body_hmac import BodyHmac
-from bridge.proof.schemes.shared import Basic, SecretHeader, UrlToken
+from bridge.proof.schemes.shared_secret import Basic, SecretHeader, UrlToken
 from bridge.proof.schemes.standard_webhooks import StandardWebhooks, parse_secret
 from bridge.runtime.slot import sign
 

@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 from prometheus_client import CollectorRegistry
 
 from bridge.errors import BridgeError, ConfigError, PermanentError, TransientError
-from bridge.runtime.broker_option import asking
+from bridge.runtime.broker_option import with_brokers
 from bridge.runtime.configuration import place_of
 from consumers.api import Consumer, Setup, build, takes_setup
 from consumers.postgres.pool import COMMAND_TIMEOUT_S, Database, open_database
@@ -61,7 +61,7 @@ def choose(name: str, *, schema: str | None = None, bootstrap_servers: str | Non
     if name not in found:
         known = ", ".join(sorted(found)) or "none is installed"
         raise ConfigError(f"no consumer named {name!r} ({known}); the entry-point group is {GROUP}")
-    settings = asking(load_settings(found), bootstrap_servers)
+    settings = with_brokers(load_settings(found), bootstrap_servers)
     registry = CollectorRegistry()
     given = settings.options(name)
     own = {**given, **({} if schema is None else {"schema": schema})}

@@ -309,9 +309,9 @@ def test_whatever_is_asked_is_answered_or_refused(kind: str, query: str, body: b
     challenge = a_challenge(kind, "" if kind in {"eventgrid", "cloudevents"} else "member:t")
     heads = {b"webhook-request-origin": origin, b"aeg-event-type": b"SubscriptionValidation"}
     for ask in (
-        lambda: challenge.response_to_headers(heads, query, (), 0, per_s=None),
+        lambda: challenge.respond_to_headers(heads, query, (), 0, per_s=None),
         lambda: challenge.admits(heads, body, (), 0),
-        lambda: challenge.response_to_body(heads, body),
+        lambda: challenge.respond_to_body(heads, body),
     ):
         with suppress(DeliveryRefusedError):
             ask()

@@ -20,7 +20,7 @@ from bridge.errors import NotDurableError
 from bridge.event import Delivery, Durable, Event, Identity, ParkReason
 from bridge.ingress.call import Call, FastPath, Source
 from bridge.ingress.deduplicator import Deduplicator
-from bridge.ingress.limits import AddressLimit, Admission
+from bridge.ingress.delivery_limits import AddressLimit, Admission
 from bridge.ingress.responses import ROUTE, Observations, Responses
 from bridge.ingress.webhooks import Webhooks
 from bridge.known.known_ids import KnownIds

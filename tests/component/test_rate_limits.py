@@ -3,7 +3,7 @@
 import pytest
 
 from bridge.ingress.call import Source
-from bridge.ingress.limits import AddressLimit, RateLimit
+from bridge.ingress.delivery_limits import AddressLimit, RateLimit
 from bridge.proof.schemes.network import networks
 from tests.builders import a_body, signed_headers
 from tests.component.test_ingress import Ingress, a_source, request_bytes, running

@@ -32,7 +32,7 @@ PLACES = (
     *_of("bridge.ingress.webhooks:Webhooks.", "take _route _admit _verify _map _publish _accept_taken _finish"),
     *_of("bridge.ingress.webhooks:Webhooks.", "_take_or_park"),
     *_of("bridge.ingress.responses:Responses.", "accepted parked refused"),
-    *_of("bridge.ingress.limits:Admission.", "enter leave"),
+    *_of("bridge.ingress.delivery_limits:Admission.", "enter leave"),
     *_of("bridge.ingress.responses:Observations.", "verified taken parked unverified answered"),
     *_of("bridge.mapping.drx_standard:", "_read_envelope _compare_id"),
     *_of("bridge.ingress.deduplicator:Deduplicator.", "take_new take park _publish"),
@@ -49,7 +49,7 @@ PLACES = (
 # Further functions of a vendor's profile.
 VENDOR_PLACES: Mapping[str, Sequence[str]] = {
     "digitalrx_pharmacy": (
-        *_of("bridge.proof.schemes.shared:SecretHeader.", "verify"),
+        *_of("bridge.proof.schemes.shared_secret:SecretHeader.", "verify"),
         *_of("bridge.mapping.mapped:Run.", "choose _read_data"),
         *_of("bridge.mapping.elements:Elements.", "read_pointers"),
         *_of("bridge.mapping.mapped:", "compose"),

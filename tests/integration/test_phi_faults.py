@@ -140,7 +140,7 @@ key = "QueueID"
 
 # Before the proof there is nothing to keep, so the vendor comes again.
 UNPROVED = (
-    "bridge.proof.schemes.shared:SecretHeader.verify",
+    "bridge.proof.schemes.shared_secret:SecretHeader.verify",
     "bridge.proof.schemes.signed_text:SignedHeader.verify",
     "bridge.proof.schemes.body_hmac:BodyHmac.verifier",
     "bridge.known.delivery_ids:NewestBodies.new_id",

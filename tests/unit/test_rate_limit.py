@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from bridge.ingress.limits import AddressLimit, RateLimit
+from bridge.ingress.delivery_limits import AddressLimit, RateLimit
 from bridge.proof.schemes.network import networks
 from bridge.sources import rate_limit
 

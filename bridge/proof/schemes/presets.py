@@ -22,9 +22,9 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "standard_webhooks": "standard_webhooks:StandardWebhooks",
         "body_hmac": "body_hmac:BodyHmac",
         "ed25519": "public_key:Ed25519",
-        "secret_header": "shared:SecretHeader",
-        "basic": "shared:Basic",
-        "url_token": "shared:UrlToken",
+        "secret_header": "shared_secret:SecretHeader",
+        "basic": "shared_secret:Basic",
+        "url_token": "shared_secret:UrlToken",
         "cidr": "network:Cidr",
         "jwt": "token:Jwt",
     }

@@ -38,7 +38,7 @@ from bridge.proof.scheme import (
     refuse_mismatch,
 )
 from bridge.proof.schemes.parameters import ParameterError, Parameters
-from bridge.proof.schemes.shared import credential
+from bridge.proof.schemes.shared_secret import credential
 
 NAME = "jwt"
 PUBLIC_ALGORITHMS = ("RS256", "PS256", "ES256", "EdDSA")
