@@ -28,9 +28,9 @@ from consumers.commands.options import _Command, decision_options, json_option, 
 from consumers.commands.screen import TIME, print_json, print_table
 from consumers.postgres.pool import Database
 from consumers.runtime import operator, parking
-from consumers.runtime.failure import UNEXPECTED
 from consumers.runtime.operator import By, Decision
 from consumers.runtime.parking import LIST_MAX, Filters
+from consumers.runtime.retry_policy import UNEXPECTED
 
 # Keys per second; at the minimum, a thousand keys take eleven days.
 RATE_MIN, RATE_MAX = 0.001, 10_000.0

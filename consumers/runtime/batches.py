@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from bridge.errors import TransientError
 from bridge.kafka.consumed_record import ConsumedRecord
 from consumers.api import Batches
-from consumers.runtime.failure import SYSTEMIC_MAX_S, Failure, Tries, delay_s
 from consumers.runtime.key_queues import KeyQueues
 from consumers.runtime.parking import key_text
 from consumers.runtime.partition import Partition
+from consumers.runtime.retry_policy import SYSTEMIC_MAX_S, Failure, Tries, delay_s
 from consumers.runtime.settling import STOPS, ConflictError, LiveError, Settling, Work
 
 # Batches in progress: while one waits for the database, another is decoded. A thousand events take some 14 MiB.

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 from bridge.errors import ConfigError, TransientError
 from bridge.runtime.logging import log
 from consumers.api import BatchHandler, Consumer, Context, EventHandler, Lanes, Outgoing, Placed
-from consumers.runtime.failure import TIMEOUT, HandlerExitError
+from consumers.runtime.retry_policy import TIMEOUT, HandlerExitError
 from consumers.runtime.sorting import Sorted
 
 # Seconds for a cancelled handler to close its connections.

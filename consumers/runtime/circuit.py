@@ -15,8 +15,8 @@ from typing import Literal, get_args
 
 from bridge.runtime.backoff import Spread
 from bridge.runtime.logging import log
-from consumers.runtime.failure import DELAY_MAX_S, classify, delay_s
 from consumers.runtime.metrics import ConsumerMetrics
+from consumers.runtime.retry_policy import DELAY_MAX_S, classify, delay_s
 
 CircuitState = Literal["closed", "open"]
 

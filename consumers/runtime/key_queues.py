@@ -21,10 +21,10 @@ from bridge.errors import TransientError
 from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from bridge.runtime.failpoints import hit
 from consumers.api import Outgoing
-from consumers.runtime.failure import Failure, Park, Tries, Waits
 from consumers.runtime.ledger import InboxState
 from consumers.runtime.parking import WithdrawnError, key_text
 from consumers.runtime.partition import KeyQueue, Partition
+from consumers.runtime.retry_policy import Failure, Park, Tries, Waits
 from consumers.runtime.rounds import Rounds
 from consumers.runtime.settling import STOPS, ConflictError, LiveError, Settling, Work
 from consumers.runtime.sorting import Learner, Sorted, UnknownTypeError

@@ -15,7 +15,7 @@ from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from bridge.runtime.logging import log, trail
 from bridge.runtime.metrics import DURATION_BUCKETS, FRESHNESS_BUCKETS, NAMESPACE, Metrics, counter, gauge, histogram
 from bridge.runtime.tracing import Tracing
-from consumers.runtime.failure import Failure, FailureClass
+from consumers.runtime.retry_policy import Failure, FailureClass
 from consumers.runtime.sorting import Skip, Sorted
 
 RecordOutcome = Literal["applied", "duplicate", "stale", "skipped", "parked", "retry"]

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from bridge.runtime.logging import log
 from consumers.api import WINDOW_RECORDS, Batches, Lanes
-from consumers.runtime.failure import Failure, Tries
 from consumers.runtime.ledger import Claim, Ledger
 from consumers.runtime.metrics import Tally
 from consumers.runtime.parking import StoppedError
+from consumers.runtime.retry_policy import Failure, Tries
 from consumers.runtime.window import Window
 
 # While a record is retried, settled records above it are kept as offset and id, at most 4 MB per partition. Other keys

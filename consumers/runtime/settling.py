@@ -4,9 +4,9 @@
 releases or appends parked records, and advances progress. Then the records are settled in the window. A handler that
 does not work inside the transaction was called before (`call`), and the work has its published records.
 
-`on_failure` classifies a failed attempt, and `park` parks a record. Joint failures are handled elsewhere: a batch is
-retried or split (`batches`), a round is split (`rounds`). Methods that write raise `FencedError` if another process has
-claimed the partition, and `TransientError` if the database is away or refuses this attempt.
+`on_failure` applies `retry_policy` to a failed attempt, and `park` parks a record. Joint failures are handled by other
+modules: a batch is retried or split (`batches`), a round is split (`rounds`). Methods that write raise `FencedError` if
+another process has claimed the partition, and `TransientError` if the database is away or refuses this attempt.
 """
 
 import asyncio
@@ -27,11 +27,14 @@ from consumers.postgres.pool import Database
 from consumers.runtime import parking
 from consumers.runtime.calls import call_handler
 from consumers.runtime.circuit import Circuit
-from consumers.runtime.failure import (
-    DELAY_MAX_S,
+from consumers.runtime.ledger import FencedError, Ledger, Settlement
+from consumers.runtime.metrics import Tally
+from consumers.runtime.park_limit import ParkLimit, ParkLimitError
+from consumers.runtime.parking import ParkingFullError, StoppedError, Why, WithdrawnError, key_text
+from consumers.runtime.partition import KeyQueue, Partition, Partitions
+from consumers.runtime.retry_policy import (
     ID_CONFLICT,
     SYSTEMIC_MAX_S,
-    Failure,
     Park,
     Tries,
     Waits,
@@ -39,12 +42,8 @@ from consumers.runtime.failure import (
     classify,
     delay_s,
     raised_at,
+    retry_delay_s,
 )
-from consumers.runtime.ledger import FencedError, Ledger, Settlement
-from consumers.runtime.metrics import Tally
-from consumers.runtime.park_limit import ParkLimit, ParkLimitError
-from consumers.runtime.parking import ParkingFullError, StoppedError, Why, WithdrawnError, key_text
-from consumers.runtime.partition import KeyQueue, Partition, Partitions
 from consumers.runtime.sorting import Skip, Sorted, Sorter
 
 _Written = TypeVar("_Written")
@@ -253,35 +252,22 @@ class Settling:
                 return  # settling meets the same failure, and logs it
 
     def on_failure(self, queue: KeyQueue, exc: Exception) -> Waits | Park:
-        """Decide whether to retry or park the first record of a queue after a failed attempt.
-
-        An attempt is not counted if our own statements failed, or if every record would have failed. A failure that may
-        be the sink's counts against the record only if calls of other keys succeeded since its last attempt.
-        """
+        """Return whether to retry or park the first record of a queue after a failed attempt; log and count it."""
         failure, record, tries = classify(exc), queue.first, queue.tries
-        if failure.cls in {"systemic", "transient"}:
-            retry_delay_s = self._retry_delay_s(tries, failure)
-            if retry_delay_s is not None:
-                self.tally.retried(record, failure, attempt=tries.attempt, first=tries.failures == 1)
-                return Waits(retry_delay_s)
-        elif failure.cls == "bug":
+        wait_s = retry_delay_s(
+            failure, tries, passes=self.circuit.passes, attempts_max=self.consumer.attempts, spread=self.spread
+        )
+        own = tries.may_blame(failure)
+        if failure.cls == "systemic" or (failure.cls == "transient" and own):
+            self.circuit.failed(code=failure.code, first=not own or tries.failures == 1)
+        if wait_s is not None:
+            self.tally.retried(record, failure, attempt=tries.attempt, first=tries.failures == 1)
+            return Waits(wait_s)
+        if failure.cls == "bug":
             self.tally.bug(at_fault(exc), queue.partition.tp, offset=record.offset)
         if failure.code == ID_CONFLICT:
             self.tally.conflicted(record)
         return Park(failure, tries.attempt, raised_at(exc, self.consumer.handle))
-
-    def _retry_delay_s(self, tries: Tries, failure: Failure) -> float | None:
-        tries.failures += 1
-        own = tries.calling and not failure.blameless
-        if own or failure.cls == "systemic":
-            self.circuit.failed(code=failure.code, first=not own or tries.failures == 1)
-        if not own or failure.cls == "systemic":
-            tries.attempt -= 1
-            # Many keys retried together must not keep an overloaded sink from recovering.
-            return delay_s(tries.failures, spread=self.spread, max_s=DELAY_MAX_S if own else SYSTEMIC_MAX_S)
-        tries.charged += self.circuit.passes != tries.passes
-        tries.passes = self.circuit.passes
-        return None if tries.charged >= self.consumer.attempts else delay_s(tries.failures, spread=self.spread)
 
     async def park(
         self, partition: Partition, record: ConsumedRecord, verdict: Park, *, released: bool = False

@@ -20,8 +20,8 @@ from bridge.kafka.record import PART_SHA256
 from bridge.runtime.backoff import backoff_s
 from bridge.runtime.logging import log
 from consumers.api import Consumer
-from consumers.runtime.failure import Failure, classify
 from consumers.runtime.ledger import Inbox
+from consumers.runtime.retry_policy import Failure, classify
 
 KNOWN_TYPES = frozenset({*EVENT_MODELS, UNRECOGNIZED_TYPE})
 

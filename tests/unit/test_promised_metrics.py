@@ -17,9 +17,9 @@ from bridge.settings import Settings
 from consumers.api import Setup
 from consumers.lifecycle.safety import ANOMALY_KINDS, SAFETY_KINDS
 from consumers.runtime.circuit import CircuitState
-from consumers.runtime.failure import FailureClass
 from consumers.runtime.metrics import ConsumerMetrics
 from consumers.runtime.metrics import RecordOutcome as RecordEnd
+from consumers.runtime.retry_policy import FailureClass
 from consumers.workflow.temporal import KINDS
 from docs.folders import folders
 from tests.metric_contract import SETS, broken

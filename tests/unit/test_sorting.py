@@ -5,7 +5,7 @@ from prometheus_client import CollectorRegistry
 
 from consumers.api import Consumer, Setup
 from consumers.read_model.consumer import open_read_model
-from consumers.runtime.failure import Failure
+from consumers.runtime.retry_policy import Failure
 from consumers.runtime.sorting import Skip, Sorted, Sorter, UnknownTypeError
 from tests.settling import PLACE, POISON, PlainDecoder, a_record
 

@@ -1,4 +1,4 @@
-"""Classify failed attempts at a record; `Settling.on_failure` retries or parks the record by the class.
+"""Decide after a failed attempt at a record whether to retry or to park it, by the class of the failure.
 
 - `systemic`: any record would fail, as when the sink is unreachable. Retried without limit.
 - `transient`: a later attempt may succeed. Retried, then parked after the handler's number of attempts.
@@ -82,6 +82,10 @@ class Tries:
     # The handler raised a `TransientError` itself; if its SQL statements raised it, the database failed instead.
     refused: bool = False
 
+    def may_blame(self, failure: Failure) -> bool:
+        """Return whether the record may have caused a failure of its last attempt."""
+        return self.calling and not failure.blameless
+
 
 class HandlerExitError(Exception):
     """A handler raised `SystemExit` or a similar exception, which is the cause."""
@@ -127,3 +131,23 @@ def at_fault(exc: BaseException) -> BaseException:
 def delay_s(attempt: int, *, spread: Spread, first_s: float = DELAY_FIRST_S, max_s: float = DELAY_MAX_S) -> float:
     """Return a random delay after an attempt, from `first_s` up to a ceiling that doubles."""
     return backoff_s(attempt, first_s=2 * first_s, max_s=max_s, least_s=first_s, spread=spread)
+
+
+def retry_delay_s(failure: Failure, tries: Tries, *, passes: int, attempts_max: int, spread: Spread) -> float | None:
+    """Count a failed attempt; return the seconds until the next one, or None if the record must be parked.
+
+    An attempt is not counted if our own statements failed, or if every record would have failed. A failure that may be
+    the sink's counts against the record only if calls of other keys succeeded since its last attempt: `passes` is
+    `Circuit.passes`.
+    """
+    if failure.cls not in {"systemic", "transient"}:
+        return None
+    tries.failures += 1
+    own = tries.may_blame(failure)
+    if not own or failure.cls == "systemic":
+        tries.attempt -= 1
+        # Many keys retried together must not keep an overloaded sink from recovering.
+        return delay_s(tries.failures, spread=spread, max_s=DELAY_MAX_S if own else SYSTEMIC_MAX_S)
+    tries.charged += passes != tries.passes
+    tries.passes = passes
+    return None if tries.charged >= attempts_max else delay_s(tries.failures, spread=spread)

@@ -11,7 +11,7 @@ from yarl import URL
 from bridge.errors import ConfigError, DecodeError, PermanentError, TransientError
 from consumers.postgres.errors import NoLockError
 from consumers.runtime.calls import HandlerTimeoutError
-from consumers.runtime.failure import Failure, HandlerExitError, classify, raised_at
+from consumers.runtime.retry_policy import Failure, HandlerExitError, Tries, classify, raised_at, retry_delay_s
 
 REQUEST = aiohttp.RequestInfo(URL("http://there/"), "GET", CIMultiDictProxy(CIMultiDict()), URL("http://there/"))
 
@@ -94,3 +94,29 @@ def test_of_a_group_of_exceptions_the_worst_is_told() -> None:
     group = ExceptionGroup("Mary Smith", [TimeoutError(), caught(lambda: dict[str, int]()["Mary Smith"])])
 
     assert re.fullmatch(rf"KeyError at {re.escape(__name__)}:\d+", raised_at(group, handle))
+
+
+BUSY, AWAY = Failure("transient", "busy"), Failure("systemic", "away")
+OURS = Failure("transient", "lock", blameless=True)
+AT_SINK, AT_RECORD = 5.0, 30.0  # ceilings of the delay
+
+
+@pytest.mark.parametrize(
+    ("failure", "calling", "last_passes", "delay_s", "counted"),
+    [
+        (Failure("permanent", "no"), True, None, None, (9, 8, 1, None)),
+        (BUSY, True, None, None, (9, 9, 2, 7)),
+        (BUSY, True, 7, AT_RECORD, (9, 9, 1, 7)),
+        (AWAY, True, None, AT_RECORD, (8, 9, 1, None)),
+        (AWAY, False, None, AT_SINK, (8, 9, 1, None)),
+        (BUSY, False, None, AT_SINK, (8, 9, 1, None)),
+        (OURS, True, None, AT_SINK, (8, 9, 1, None)),
+    ],
+)
+def test_only_a_failure_that_the_record_may_have_caused_counts_towards_parking(
+    *, failure: Failure, calling: bool, last_passes: int | None, delay_s: float | None, counted: tuple[int | None, ...]
+) -> None:
+    tries = Tries(9, 8, 1, last_passes, calling=calling)
+
+    assert retry_delay_s(failure, tries, passes=7, attempts_max=2, spread=lambda _, most: most) == delay_s
+    assert (tries.attempt, tries.failures, tries.charged, tries.passes) == counted
