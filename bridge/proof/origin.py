@@ -13,7 +13,6 @@ from hmac import compare_digest
 
 from bridge.proof.scheme import (
     ID,
-    TIMESTAMP,
     KeySet,
     KeySlot,
     Proof,
@@ -22,11 +21,11 @@ from bridge.proof.scheme import (
     Raw,
     ReplayKey,
     Scheme,
-    check_age,
     matching_slot,
     refuse,
     refuse_mismatch,
 )
+from bridge.proof.timestamps import TIMESTAMP, check_age
 
 SLOT = "replay"
 # Unix microseconds of the first receipt; for an import the time of the event, or empty if the body has it.

@@ -5,7 +5,6 @@ first, `timestamp_stale` and `timestamp_future` report the clock of a genuine se
 Every key is tried on every candidate, even after a match, so the time taken does not depend on the outcome.
 """
 
-import math
 import re
 from abc import ABC, abstractmethod
 from binascii import a2b_base64, b2a_base64
@@ -33,9 +32,8 @@ PUBLIC_ELEMENTS_MAX = 2
 PUBLIC_KEY_BYTES = 32  # RFC 8032
 PUBLIC_SIGNATURE_BYTES = 64  # RFC 8032
 
-# Allowed forms of an id and a timestamp in a header (docs/contract.md §1).
+# Allowed form of an id in a header (docs/contract.md §1).
 ID = re.compile(rb"[!-~]{1,200}")
-TIMESTAMP = re.compile(rb"[0-9]{1,12}")
 
 Digest = Literal["sha256", "sha512", "sha1"]
 Ids = Literal["none", "unsigned", "signed"]
@@ -231,19 +229,3 @@ def refuse(code: str, *, reason: str = "") -> NoReturn:
 def refuse_mismatch(keys: Sequence[KeySlot], now: float) -> NoReturn:
     """Refuse a delivery that no key verifies, with a separate reason if all keys of the source have expired."""
     refuse("signature_mismatch", reason="" if any(key.counts_at(now) for key in keys) else UNKNOWN_KEY)
-
-
-def age_words(tolerance_s: int | None) -> str:
-    """Describe the accepted age of a delivery."""
-    return "any age" if tolerance_s is None else f"at most {tolerance_s} s old"
-
-
-def check_age(timestamp: int, tolerance_s: int | None, now: float) -> None:
-    """Check the age in whole seconds, as the sender counts; with fractions, the inclusive bound was never met."""
-    if tolerance_s is None:
-        return
-    age_s = math.floor(now) - timestamp
-    if age_s > tolerance_s:
-        refuse("timestamp_stale")
-    if -age_s > tolerance_s:
-        refuse("timestamp_future")

@@ -24,20 +24,18 @@ from urllib.parse import urlsplit
 from bridge.proof.scheme import (
     ID,
     SIGNATURE_MAX_BYTES,
-    TIMESTAMP,
     Ids,
     KeySlot,
     Proof,
     ProofKey,
     Raw,
     Scheme,
-    age_words,
-    check_age,
     matching_slot,
     refuse,
     refuse_mismatch,
 )
 from bridge.proof.schemes.parameters import Parameters
+from bridge.proof.timestamps import TIMESTAMP, age_words, check_age
 
 Encoding = Literal["hex", "base64"]
 Format = Literal["plain", "space_list", "pairs"]

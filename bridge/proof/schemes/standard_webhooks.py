@@ -16,7 +16,6 @@ from bridge.proof.scheme import (
     PUBLIC_KEY_BYTES,
     PUBLIC_SIGNATURE_BYTES,
     SIGNATURE_MAX_BYTES,
-    TIMESTAMP,
     HmacKey,
     KeySlot,
     Proof,
@@ -24,13 +23,12 @@ from bridge.proof.scheme import (
     PublicKey,
     Raw,
     Scheme,
-    age_words,
-    check_age,
     matching_slot,
     refuse,
     refuse_mismatch,
     strict_base64,
 )
+from bridge.proof.timestamps import TIMESTAMP, age_words, check_age
 from bridge.runtime.slot import base64_bytes, shared_key
 
 NAME = "standard_webhooks"

@@ -32,13 +32,13 @@ from bridge.proof.scheme import (
     Raw,
     Scheme,
     TokenKey,
-    check_age,
     matching_slot,
     refuse,
     refuse_mismatch,
 )
 from bridge.proof.schemes.parameters import ParameterError, Parameters
 from bridge.proof.schemes.shared_secret import credential
+from bridge.proof.timestamps import check_age
 
 NAME = "jwt"
 PUBLIC_ALGORITHMS = ("RS256", "PS256", "ES256", "EdDSA")
