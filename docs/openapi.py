@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from bridge.ingress.responses import ROUTE
-from bridge.proof import scheme
+from bridge.proof import scheme, timestamps
 from bridge.response_codes import PARKED, REFUSED, RETRY_AFTER_S, STATUS, UNAVAILABLE
 from bridge.settings import HttpSettings, Management
 from docs.body_schema import body_schemas
@@ -100,7 +100,7 @@ def _parameters() -> list[Document]:
             "description": "Name of the source.",
         },
         header("webhook-id", an_id, scheme.ID.pattern.decode()),
-        header("webhook-timestamp", "Unix seconds of this attempt.", scheme.TIMESTAMP.pattern.decode()),
+        header("webhook-timestamp", "Unix seconds of this attempt.", timestamps.TIMESTAMP.pattern.decode()),
         header(
             "webhook-signature",
             "`v1,<base64>` (HMAC-SHA256) or `v1a,<base64>` (ed25519); several are separated by a space.",
