@@ -19,11 +19,13 @@ _INTRO = """# Events
 The event types in Kafka; each is an Avro record. [`asyncapi.yaml`](asyncapi.yaml) has the same for programs,
 [`openapi.yaml`](openapi.yaml) the bodies of native DRx, and [readers.md](readers.md) how to read a topic.
 
-A field whose type ends in `?` may be null. *PHI* is the class of health information: `D` identifies a person, `L` is
-about one. A value outside an enum becomes `UNKNOWN`, and the original is kept in the field with the prefix `raw_`.
-In Avro a timestamp is microseconds since 1970 and a decimal is bytes; the examples show both as strings. Their persons
-are fictitious.
+- A field whose type ends in `?` may be null.
+- *PHI* is the class of health information: `D` identifies a person, `L` is information about a person's health.
+- A value outside an enum becomes `UNKNOWN`, and the original is kept in the field with the prefix `raw_`.
+- In Avro a timestamp is microseconds since 1970 and a decimal is bytes; the examples show both as strings.
+- The persons in the examples are fictitious.
 """
+_WIDTH = 116  # of the examples
 _SCALARS = {
     "string": "string",
     "boolean": "boolean",
@@ -112,9 +114,9 @@ def _example(kind: str) -> str:
     example = examples()[kind]
     return "\n".join(
         [
-            *_folded("What DRx sends", example.body),
+            *_folded("Body that DRx sends", example.body),
             *_folded(
-                f"What is in Kafka, under the key <code>{example.key}</code>; null fields left out",
+                f"Value in Kafka, under the key <code>{example.key}</code>; null fields left out",
                 _said(example.value),
             ),
         ]
@@ -128,5 +130,20 @@ def _said(value: Any) -> Any:
 
 
 def _folded(title: str, document: Any) -> list[str]:
-    text = json.dumps(document, indent=2, ensure_ascii=False)
-    return [f"<details><summary>{title}</summary>", "", "```json", text, "```", "", "</details>", ""]
+    return [f"<details><summary>{title}</summary>", "", "```json", _json(document), "```", "", "</details>", ""]
+
+
+def _json(value: Any, indent: int = 0, start: int = 0) -> str:
+    """Return JSON with each object or list on one line where it fits; `start` is the column where the text begins."""
+    flat = json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, dict | list) or start + len(flat) <= _WIDTH:
+        return flat
+    margin = " " * (indent + 2)
+    names = [f"{json.dumps(name)}: " for name in value] if isinstance(value, dict) else [""] * len(value)
+    inner = value.values() if isinstance(value, dict) else value
+    lines = [
+        f"{margin}{name}{_json(each, indent + 2, indent + 2 + len(name))}"
+        for name, each in zip(names, inner, strict=True)
+    ]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return f"{opening}\n" + ",\n".join(lines) + f"\n{' ' * indent}{closing}"
