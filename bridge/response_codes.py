@@ -36,23 +36,23 @@ REFUSED: Mapping[str, Refusal] = {
     "signature_missing": Refusal(
         401, "the signature or secret is missing, or the id or timestamp that it covers", "missing"
     ),
-    "header_duplicated": Refusal(401, "one of these headers, or the token in the URL, is repeated", "format"),
+    "header_duplicated": Refusal(401, "a header of the signature, or the token in the URL, is repeated", "format"),
     "id_malformed": Refusal(401, "the id is not 1 to 200 printable ASCII characters without space", "format"),
     "timestamp_malformed": Refusal(
-        401, "the timestamp is not 1 to 12 digits, or not of the form that the source configures", "format"
+        401, "the timestamp is not 1 to 12 digits, or does not have the configured format", "format"
     ),
     "signature_malformed": Refusal(
-        401, "the signature or secret is not of its form, too long, or has too many elements", "format"
+        401, "the signature or secret has the wrong format, is too long, or has too many elements", "format"
     ),
     "signature_mismatch": Refusal(
         401,
-        "no signature is of these bytes with a valid secret, or the signed text is ambiguous, or the secret or network "
+        "no valid secret gives this signature for these bytes, the signed text is ambiguous, or the secret or network "
         "is wrong",
         "mismatch",
     ),
     "timestamp_stale": Refusal(401, "genuine, but the timestamp is older than the tolerance", "stale"),
     "timestamp_future": Refusal(
-        401, "genuine, but the timestamp is ahead of ours by more than the tolerance", "future"
+        401, "genuine, but the timestamp is ahead of the bridge's clock by more than the tolerance", "future"
     ),
     "not_found": Refusal(404, "this path does not exist"),
     "unknown_source": Refusal(404, "no source has this name"),
@@ -68,10 +68,10 @@ REFUSED: Mapping[str, Refusal] = {
 UNKNOWN_KEY = "unknown_key"
 # Reasons to park a verified delivery whole instead of mapping it to events.
 PARKED: Mapping[str, str] = {
-    "malformed_json": "not one JSON object in strict form (a duplicate key, for example)",
-    "malformed_xml": "not one XML document without a document type, in UTF-8 or UTF-16",
+    "malformed_json": "not a single JSON object in strict form (for example, a key is repeated)",
+    "malformed_xml": "not a single XML document in UTF-8 or UTF-16, or it has a document type",
     "unknown_type": "the type does not look like a type name, or the body names neither a prescription nor an account",
-    "environment_mismatch": "not the environment of the source",
+    "environment_mismatch": "the environment is missing, or is not that of the source",
     "unusable": "a required field is missing, a field has the wrong type, or there is no usable key",
     "id_conflict": "the id was used before with another body; the first one is kept",
     "unexpected": "a bug in the bridge",
@@ -80,8 +80,8 @@ PARKED: Mapping[str, str] = {
 UNAVAILABLE: Mapping[str, str] = {
     "admission_full": "too many deliveries are in progress",
     "deadline": "neither Kafka nor the disk confirmed in time; the record may still appear",
-    "kafka_unavailable": "no broker can be written to, and the spool accepts nothing",
-    "not_authorized": "the brokers refuse our user",
+    "kafka_unavailable": "no broker accepts writes, and the spool accepts nothing",
+    "not_authorized": "the brokers refuse the bridge's user",
     "outcome_unknown": "the connection ended during a write; the record may have been written",
     "queue_full": "too many records wait for Kafka or the disk",
     "record_refused": "Kafka refuses this record",
