@@ -63,8 +63,8 @@ class Call(Observed):
     """One request on its way through the stages."""
 
     __slots__ = (
+        "deadline_at",
         "delivery",
-        "ends_at",
         "headers",
         "http",
         "outcome",
@@ -91,4 +91,4 @@ class Call(Observed):
         self.headers: Mapping[bytes, bytes] = {}  # the headers that sources need
         self.unverified: DeliveryRefusedError | None = None  # why it can only be a handshake, verified by a token
         self.room: int | None = None  # bytes that `Admission` counts for it; None while not admitted
-        self.ends_at = 0.0  # loop time by which it must have a response
+        self.deadline_at = 0.0  # loop time by which it must have a response

@@ -72,10 +72,10 @@ class Webhooks:
     def take(self, requests: Sequence[http.Request]) -> None:
         """Process requests that arrived together, stage by stage; a response repeats only a verified id."""
         calls = [request.note or Call(request) for request in requests]
-        ends_at, received_s = self.deduplicator.ends_at(), self.now()
+        deadline_at, received_s = self.deduplicator.deadline_at(), self.now()
         received_at = datetime.fromtimestamp(received_s, UTC)
         for call in calls:
-            call.ends_at, call.received_s, call.received_at = ends_at, received_s, received_at
+            call.deadline_at, call.received_s, call.received_at = deadline_at, received_s, received_at
         for stage in (self._check, self._verify, self._admit, self._map, self._publish):
             calls = self._through(stage, calls)
 
@@ -257,7 +257,7 @@ class Webhooks:
                 self._note_or_repeat(call)
             outcome = call.outcome
             if not isinstance(outcome, ParkReason):
-                taken = self.deduplicator.take_new(call.delivery, outcome.events)
+                taken = self.deduplicator.publish_new(call.delivery, outcome.events)
                 if taken is not None:
                     call.taken = taken
                     taken.add_done_callback(lambda _: self._through(self._accept_taken, (call,)))
@@ -298,7 +298,7 @@ class Webhooks:
             return
         delivery = call.delivery._replace(headers=safe_headers(call.headers, call.sender.scheme))
         self.newest.written(Identity(delivery.source, delivery.id, delivery.body_sha256, park.reason))
-        fresh = await self.deduplicator.park(delivery, park, ends_at=call.ends_at)
+        fresh = await self.deduplicator.park(delivery, park, deadline_at=call.deadline_at)
         self._end(call, self._respond.parked, park, fresh)
 
     async def _take_known(self, call: Call) -> Outcome:
@@ -332,11 +332,11 @@ class Webhooks:
         outcome = call.outcome
         if isinstance(outcome, ParkReason):
             return "conflict"
-        take = partial(self.deduplicator.take, call.delivery, ends_at=call.ends_at)
+        publish = partial(self.deduplicator.publish, call.delivery, deadline_at=call.deadline_at)
         try:
-            if (taken := await take(outcome.events)) == "conflict":
+            if (taken := await publish(outcome.events)) == "conflict":
                 # A conflict of one element cannot be resolved later, and must not hold back the others.
-                await asyncio.gather(*(take((event,)) for event in outcome.events if event.sha256))
+                await asyncio.gather(*(publish((event,)) for event in outcome.events if event.sha256))
         except TooLargeError as exc:
             call.outcome = ParkReason("unusable", exc.code, key=prescription_id(outcome))
             return "conflict"

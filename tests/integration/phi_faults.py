@@ -35,7 +35,7 @@ PLACES = (
     *_of("bridge.ingress.delivery_limits:Admission.", "enter leave"),
     *_of("bridge.ingress.responses:Observations.", "verified taken parked unverified answered"),
     *_of("bridge.mapping.drx_standard:", "_read_envelope _compare_id"),
-    *_of("bridge.ingress.deduplicator:Deduplicator.", "take_new take park _publish"),
+    *_of("bridge.ingress.deduplicator:Deduplicator.", "publish_new publish park _publish_fresh"),
     *_of("bridge.known.known_ids:KnownIds.", "begin_new begin"),
     *_of("bridge.kafka.publisher:Publisher.", "publish _event _unrecognized"),
     *_of("bridge.kafka.publisher:", "partition event_record unrecognized_record"),
