@@ -83,16 +83,16 @@ class WriterLimits:
 class Acknowledgement:
     """Acknowledges a delivery when all of its records are durable."""
 
-    __slots__ = ("_left", "_spooled", "expires_at", "future", "spool_at", "writers")
+    __slots__ = ("_left", "_spooled", "deadline_at", "future", "spool_at", "writers")
 
     def __init__(
-        self, future: asyncio.Future[Durable], writers: "list[PartitionWriter]", spool_at: float, expires_at: float
+        self, future: asyncio.Future[Durable], writers: "list[PartitionWriter]", spool_at: float, deadline_at: float
     ) -> None:
         """Expect one record in each of `writers`."""
         self.future = future  # result: where its events became durable, or `NotDurableError`
         self.writers = writers  # the writers of its records
         self.spool_at = spool_at  # loop time after which it is spooled
-        self.expires_at = expires_at  # loop time at which the sender gets 503
+        self.deadline_at = deadline_at  # loop time at which the sender gets 503
         self._left = len(writers)
         self._spooled = False
 
@@ -184,7 +184,7 @@ class PartitionWriters:
         writers = [self._writer(record.topic, record.partition) for record, _, _ in accepted]
         loop = asyncio.get_running_loop()
         now, limits = loop.time(), self.limits
-        direct = [writer.takes_direct(now) for writer in writers]
+        takes_direct = [writer.takes_direct(now) for writer in writers]
         acknowledgement = Acknowledgement(
             loop.create_future(), writers, now + limits.spool_after_s, now + limits.deadline_s
         )
@@ -198,8 +198,8 @@ class PartitionWriters:
         self._unanswered.append(acknowledgement)
         if self._sweeper is None:
             self._sweeper = loop.call_later(SWEEP_S, self._sweep, loop)
-        for writer, each, straight in zip(writers, pending, direct, strict=True):
-            writer.add(each, direct=straight)
+        for writer, each, direct in zip(writers, pending, takes_direct, strict=True):
+            writer.add(each, direct=direct)
         return acknowledgement.future
 
     def recovered(self, entry: Entry) -> None:
@@ -210,10 +210,10 @@ class PartitionWriters:
         """
         record, identity, _ = from_entry(entry)
         self.known_ids.settled(identity, "spooled")
-        self._writer(record.topic, record.partition).drain_found()
+        self._writer(record.topic, record.partition).start_drain()
 
     def passed_over(self) -> None:
-        """Forget spooled ids: the skipped record may be one, so accept a retry; the drain skips it if Kafka has it."""
+        """Forget the ids of spooled records: one may be of the lost record, and its retry must be accepted as new."""
         self.known_ids.forget_spooled()
 
     async def close(self, timeout_s: float) -> None:
@@ -258,7 +258,7 @@ class PartitionWriters:
         # First, so that the timer survives any exception below.
         self._sweeper = loop.call_later(SWEEP_S, self._sweep, loop)
         now = loop.time()
-        while self._unanswered and (self._unanswered[0].future.done() or self._unanswered[0].expires_at <= now):
+        while self._unanswered and (self._unanswered[0].future.done() or self._unanswered[0].deadline_at <= now):
             self._unanswered.popleft().fail("deadline")
         for acknowledgement in self._unanswered:
             if acknowledgement.spool_at > now:
@@ -285,7 +285,7 @@ class PartitionWriter:
         self._in_flight: list[Pending] = []  # handed to Kafka, from memory
         self._writing_since: float | None = None  # loop time
         self.appends: dict[asyncio.Task[None], list[Pending]] = {}  # appends to the spool that a sender waits for
-        self._singly = 0  # this many of the next records are written one by one, to find the refused one
+        self._one_by_one_left = 0  # number of next records to write one by one, to find the one that Kafka refuses
         self._failures = 0  # consecutive failures of the drain
         self._blocked_at = 0.0  # loop time at which `blocked` was set
         self._caught_up = False  # records of other replicas from before this drain have been read
@@ -372,9 +372,9 @@ class PartitionWriter:
         return [pending for records in self.appends.values() for pending in records]
 
     def _batch_max(self) -> int:
-        if not self._singly:
+        if not self._one_by_one_left:
             return BATCH_MAX
-        self._singly -= 1
+        self._one_by_one_left -= 1
         return 1
 
     def _take(self, most: int) -> list[Pending]:
@@ -394,7 +394,7 @@ class PartitionWriter:
             self._fail(self._waiting.popleft(), "deadline")
 
     async def _write(self, batch: list[Pending]) -> None:
-        """Write a batch from memory; if the writer switches to the spool meanwhile, the batch is at its head."""
+        """Write a batch from memory; if the writer switches to the spool meanwhile, it spools this batch first."""
         self._in_flight = batch
         for pending in batch:
             pending.in_flight = True
@@ -412,10 +412,10 @@ class PartitionWriter:
         if refusal is None:
             self._waiting.extendleft(reversed(left))
         elif isinstance(refusal, RecordRefusedError) and len(batch) > 1:
-            self._singly = len(batch)
+            self._one_by_one_left = len(batch)
             self._waiting.extendleft(reversed(left))
         elif self.mode != "direct" or not self._switch_to_spool(left):
-            # They cannot be spooled any more: the records in the spool were accepted later.
+            # They cannot be spooled: the spool is full, or its records were accepted later.
             for pending in left:
                 self._fail(pending, refusal.code)
 
@@ -464,7 +464,7 @@ class PartitionWriter:
                 self._fail(pending, _spool_fault(getattr(fault, "code", "")))
         if fault is None and records is None:
             # All senders have a response: if they have retried, the drain skips this as a repeat.
-            self.drain_found()
+            self.start_drain()
         elif fault is not None and not (self.appends or self._spool.depth(self._tp)):
             # The spool is empty. The batch in flight may be appended later, if it is not acknowledged.
             self._go_direct()
@@ -472,7 +472,7 @@ class PartitionWriter:
     def _leave_spool(self) -> bool:
         """Switch to direct mode if the spool is empty and no sender waits for an append; return whether it did.
 
-        A disk may hang for longer than the outage of Kafka.
+        Appends without a waiting sender are abandoned: a disk may hang for longer than the outage of Kafka.
         """
         if self._spool.depth(self._tp):
             return False
@@ -488,8 +488,8 @@ class PartitionWriter:
     def _go_direct(self) -> None:
         self.mode, self.blocked = "direct", ""
 
-    def drain_found(self) -> None:
-        """Drain records found in the spool, after the batch in flight; waiting records are spooled behind them."""
+    def start_drain(self) -> None:
+        """Drain records found in the spool, after the batch in flight; spool waiting records behind them."""
         if self.mode == "direct":
             self.mode = "spooling"
             if not self._spool.code and (waiting := self._take(len(self._waiting))):
@@ -521,7 +521,7 @@ class PartitionWriter:
             await pause(self._shared.stopping, CHECK_S)
         elif batch := await self._skip_known([from_entry(each) for each in entries]):
             written, refusal = await self._put([each.record for each in batch])
-            self._drained(batch[:written])
+            self._note_drained(batch[:written])
             if refusal is not None:
                 await self._drain_refused(refusal, len(batch))
                 return
@@ -529,16 +529,17 @@ class PartitionWriter:
         self.blocked = ""
 
     async def _skip_known(self, batch: list[Accepted]) -> list[Accepted]:
-        """Acknowledge head records that are in their topic already; return the records up to the next such one.
+        """Acknowledge records at the head that the topic already has; return those after them, up to the next such one.
 
-        A record whose id is in the topic with another body was accepted before that was known. It is set aside; if that
+        A record whose id the topic has with another body was accepted before that was known. It is set aside; if that
         is impossible, it is written, and consumers park it.
         """
+        # True: the topic has the id with this body; False: with another body; None: it lacks the id.
         found = [self._known_ids.in_topic(each.identity) for each in batch]
         head = next((n for n, each in enumerate(found) if not each), len(batch))
         self._spool.acknowledge(self._tp, head)
         self._shared.drained += head
-        if False in found[head : head + 1] and await self._spool.set_aside(self._tp, code="id_conflict"):
+        if head < len(batch) and found[head] is False and await self._spool.set_aside(self._tp, code="id_conflict"):
             return []
         # After damage a batch may have an id twice: the next pass then knows the first of the two.
         first: dict[tuple[str, str], int] = {}
@@ -548,7 +549,7 @@ class PartitionWriter:
                 return batch[head:n]
         return batch[head:]
 
-    def _drained(self, batch: list[Accepted]) -> None:
+    def _note_drained(self, batch: list[Accepted]) -> None:
         hit("drained_before_drop")
         self._spool.acknowledge(self._tp, len(batch))
         self._shared.drained += len(batch)
@@ -562,7 +563,7 @@ class PartitionWriter:
         self._switch_to_spool()
         if isinstance(refusal, RecordRefusedError):
             if count > 1:
-                self._singly, self._failures = count, 0
+                self._one_by_one_left, self._failures = count, 0
                 return
             if await self._set_aside(refusal):
                 self.blocked, self._failures = "", 0
@@ -592,7 +593,7 @@ class PartitionWriter:
         if pending.state == "open":
             pending.state = "durable"
             pending.acknowledgement.count("committed")
-            self._forget(pending)
+            self._free_memory(pending)
         self._report(pending, "committed")
 
     def _spooled(self, pending: Pending) -> None:
@@ -600,7 +601,7 @@ class PartitionWriter:
             pending.state = "durable"
             pending.acknowledgement.count("spooled")
             self._report(pending, "spooled")
-            self._forget(pending)
+            self._free_memory(pending)
 
     def _fail(self, pending: Pending, code: str) -> None:
         """Fail a record that is not durable."""
@@ -608,7 +609,7 @@ class PartitionWriter:
             return
         pending.state = "failed"
         pending.acknowledgement.fail(code)
-        self._forget(pending)
+        self._free_memory(pending)
         self._report(pending, "failed")
 
     def _report(self, pending: Pending, state: Settled) -> None:
@@ -620,7 +621,7 @@ class PartitionWriter:
     def _log_bug(self, reason: str, exc: BaseException) -> None:
         log.error("worker.failed", reason=reason, topic=self._topic, partition=self._partition, where=trail(exc))
 
-    def _forget(self, pending: Pending) -> None:
+    def _free_memory(self, pending: Pending) -> None:
         self._shared.records -= 1
         self._shared.bytes -= pending.size
 
