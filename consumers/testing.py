@@ -256,7 +256,7 @@ select topic, key, value, (headers - $2::text)::text from drx_consumer.outbox wh
             return [tuple(row) for row in await connection.fetch(query, *args)]
 
     def _place(self, event: Event) -> TopicPartition:
-        topic = RoutingTable().topic_of(event)
+        topic = RoutingTable().topic_of_event(event)
         return TopicPartition(topic if TopicPartition(topic, 0) in self._ends else self._consumer.topics[0], 0)
 
 

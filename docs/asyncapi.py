@@ -59,7 +59,7 @@ CHANNELS: Mapping[str, tuple[str, str]] = {
 def asyncapi() -> Document:
     """Return the document."""
     routing = RoutingTable()
-    topics = {kind: routing.topics_of(kind) for kind in RECORDS} | {UNRECOGNIZED_TYPE: (UNRECOGNIZED_TOPIC,)}
+    topics = {kind: routing.topics_of_type(kind) for kind in RECORDS} | {UNRECOGNIZED_TYPE: (UNRECOGNIZED_TOPIC,)}
     kafka = KafkaSettings()
     specs = topic_specs(
         routing.topics,

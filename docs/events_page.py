@@ -58,7 +58,7 @@ def events_page() -> str:
             each for each in schema["fields"] if each["name"] not in of_all | (of_prescriptions if is_of_one else set())
         ]
         about = "about a prescription" if is_of_one else "not about a prescription"
-        topics = ", or of an account in ".join(f"`{each}`" for each in routing.topics_of(kind))
+        topics = ", or of an account in ".join(f"`{each}`" for each in routing.topics_of_type(kind))
         said = f"{schema['doc']} Record `{RECORDS[kind]}` in {topics}, {about}.\n"
         parts += [f"## {kind}\n", said, _table(own, named), _example(kind)]
     held = {each["name"]: each for each in named.values() if each["type"] == "record" and each not in by_type.values()}

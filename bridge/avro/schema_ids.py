@@ -71,7 +71,7 @@ class SchemaIds:
         from bridge.registry.client import open_client  # noqa: PLC0415
         from bridge.registry.ids import newest, resolve_ids, wanted  # noqa: PLC0415
 
-        schemas = wanted(newest(self._lock), self._routing.topics_of)
+        schemas = wanted(newest(self._lock), self._routing.topics_of_type)
         async with open_client(self._registry) as client:
             ids = await resolve_ids(schemas, registry=client, path=self._ids_file)
         self._requests.labels("ok").inc()

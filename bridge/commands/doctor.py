@@ -131,7 +131,7 @@ async def check_registry(registry: Registry, *, routes: RoutingTable) -> AsyncIt
             "registry", "ok", f"none configured; {len(lock.latest())} schemas with the ids of the bundled lock"
         )
         return
-    needed = wanted(newest(lock), routes.topics_of)
+    needed = wanted(newest(lock), routes.topics_of_type)
     try:
         async with open_client(registry) as client:
             ids = await resolve_ids(needed, registry=client, path=registry.ids_file)

@@ -236,7 +236,7 @@ class Mapper:
         return {
             "id": event.id,
             "type": event.type,
-            "topic": self.routing.topic_of(event),
+            "topic": self.routing.topic_of_event(event),
             "key": event.key,
             "partition": partition(event.key.encode(), self.partitions),
             "value": plain(value),

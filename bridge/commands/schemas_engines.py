@@ -30,14 +30,15 @@ _registry_option = click.option(
 def flink(*, types: Sequence[str], bootstrap_servers: str, registry: str) -> None:
     """Print a Flink SQL statement for a table over event types; by default all types about prescriptions."""
     routing = RoutingTable(load_settings().kafka.routes)
-    types = types or [each for each in RECORDS if routing.topic(each) == routing.topic("prescription.created")]
+    topic = routing.topic_of_type("prescription.created")
+    types = types or [each for each in RECORDS if routing.topic_of_type(each) == topic]
     named: dict[str, Any] = {}
     columns, left_out = _columns(types, named)
     fields = [_nullable_field(name, type_) for name, type_ in columns.items()]
     reader_schema = resolve({"type": "record", "name": "record", "fields": fields}, named)
     options = {
         "connector": "kafka",
-        "topic": ";".join(dict.fromkeys(routing.topic(each) for each in types)),
+        "topic": ";".join(dict.fromkeys(routing.topic_of_type(each) for each in types)),
         "properties.bootstrap.servers": bootstrap_servers,
         "properties.isolation.level": "read_committed",
         "scan.startup.mode": "earliest-offset",
@@ -70,7 +71,7 @@ def flink(*, types: Sequence[str], bootstrap_servers: str, registry: str) -> Non
 @_registry_option
 def spark(*, event_type: str, bootstrap_servers: str, registry: str) -> None:
     """Print statements of PySpark that read one event type into the frame `events`."""
-    topic = RoutingTable(load_settings().kafka.routes).topic(event_type)
+    topic = RoutingTable(load_settings().kafka.routes).topic_of_type(event_type)
     click.echo(f"""\
 import json
 from urllib.request import urlopen

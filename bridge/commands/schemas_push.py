@@ -34,7 +34,7 @@ def push(*, url: str | None, ids_file: Path | None, actor: str, reason: str, as_
     url, ids_file = url or settings.registry.url, ids_file or settings.registry.ids_file
     if url is None:
         raise ConfigError("schemas push: no registry; give --url or set BRIDGE_REGISTRY__URL")
-    schemas = wanted(bundled().entries, RoutingTable(settings.kafka.routes).topics_of)
+    schemas = wanted(bundled().entries, RoutingTable(settings.kafka.routes).topics_of_type)
     address = settings.registry.model_copy(update={"url": url})
     try:
         with audited("schemas.push", actor=actor, reason=reason, schemas=len(schemas)):

@@ -19,8 +19,9 @@ from bridge.avro.event_decoder import EventDecoder, open_decoder
 from bridge.commands.tail_format import Shown, text
 from bridge.errors import DecodeError
 from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
+from bridge.kafka.key_input import has_number, whole_key
 from bridge.kafka.reader import ReadError, TopicReader, open_reader
-from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, has_number, whole_key
+from bridge.kafka.routing import PRESCRIPTIONS_TOPIC
 from bridge.registry.loader import bundled
 from bridge.registry.masker import JSON_MASK, PEOPLE_MASK, Masker
 from bridge.runtime.audit import audit_options, audited

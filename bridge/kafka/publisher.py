@@ -61,7 +61,7 @@ class Publisher:
         return self.writers.enqueue([self._event(event, delivery) for event in outcome])
 
     def _event(self, event: Event, delivery: Delivery) -> Accepted:
-        topic = self.routing.topic_of(event)
+        topic = self.routing.topic_of_event(event)
         schema = self.schemas[event.type]
         ordinal = next(self.ordinals)
         record = event_record(

@@ -14,8 +14,9 @@ from bridge.errors import DecodeError
 from bridge.event import UNRECOGNIZED_TYPE, instant
 from bridge.kafka.accepted import from_entry
 from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
+from bridge.kafka.key_input import has_number, whole_key
 from bridge.kafka.reader import ReadError, open_reader
-from bridge.kafka.routing import UNRECOGNIZED_TOPIC, has_number, whole_key
+from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 from bridge.known.delivery_ids import HASH_CHARS, PREFIX
 from bridge.runtime.audit import audited
 from bridge.runtime.broker_option import bootstrap_option

@@ -128,7 +128,7 @@ def test_an_update_without_a_prescription_is_reported_of_its_account_and_loses_n
     assert (event.type, event.key, event.value["prescription_id"]) == ("other.reported", "acct_4021", None)
     kept = None if text in (ABSENT, "null") else text
     assert member(event.value, "/extensions").get("/data/prescription_id") == kept
-    assert RoutingTable().topic_of(event) == "drx.accounts.v1"
+    assert RoutingTable().topic_of_event(event) == "drx.accounts.v1"
 
 
 def test_only_what_names_a_person_a_place_or_a_drug_is_required() -> None:

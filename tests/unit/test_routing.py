@@ -8,14 +8,8 @@ from hypothesis import strategies as st
 
 from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED
 from bridge.errors import ConfigError
-from bridge.kafka.routing import (
-    ACCOUNTS_TOPIC,
-    PRESCRIPTIONS_TOPIC,
-    UNRECOGNIZED_TOPIC,
-    RoutingTable,
-    partition,
-    whole_key,
-)
+from bridge.kafka.key_input import whole_key
+from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC, RoutingTable, partition
 from consumers.testing import an_event
 
 
@@ -26,10 +20,10 @@ def test_partition_agrees_with_other_clients(key: bytes, partitions: int) -> Non
 
 
 def test_events_of_accounts_and_prescribers_have_a_topic_of_their_own() -> None:
-    of_accounts = {each for each in EVENT_MODELS if RoutingTable().topic(each) == ACCOUNTS_TOPIC}
+    of_accounts = {each for each in EVENT_MODELS if RoutingTable().topic_of_type(each) == ACCOUNTS_TOPIC}
 
     assert of_accounts == {"prescriber.enrollment_changed", "system.ping"}
-    assert {RoutingTable().topic(each) for each in EVENT_MODELS.keys() - of_accounts} == {PRESCRIPTIONS_TOPIC}
+    assert {RoutingTable().topic_of_type(each) for each in EVENT_MODELS.keys() - of_accounts} == {PRESCRIPTIONS_TOPIC}
 
 
 @pytest.mark.parametrize(
@@ -43,8 +37,8 @@ def test_events_of_accounts_and_prescribers_have_a_topic_of_their_own() -> None:
 def test_a_report_without_a_prescription_alone_is_of_its_account(
     event_type: str, said: dict[str, Any], topic: str
 ) -> None:
-    assert RoutingTable().topic_of(an_event(event_type, **said)) == topic
-    assert (ACCOUNTS_TOPIC in RoutingTable().topics_of(event_type)) == (event_type == OTHER_REPORTED)
+    assert RoutingTable().topic_of_event(an_event(event_type, **said)) == topic
+    assert (ACCOUNTS_TOPIC in RoutingTable().topics_of_type(event_type)) == (event_type == OTHER_REPORTED)
 
 
 @pytest.mark.parametrize("patterns", [("epcs.signed", "epcs.*"), ("epcs.*", "epcs.signed")])
@@ -52,9 +46,9 @@ def test_the_longest_of_an_operators_patterns_wins_in_whatever_order_they_come(p
     topics = {"epcs.signed": "site.signed", "epcs.*": "site.epcs"}
     table = RoutingTable({pattern: topics[pattern] for pattern in patterns})
 
-    assert table.topic("epcs.signed") == "site.signed"
-    assert table.topic("epcs.signing_failed") == "site.epcs"
-    assert table.topic("prescription.sent") == "drx.prescriptions.v1"
+    assert table.topic_of_type("epcs.signed") == "site.signed"
+    assert table.topic_of_type("epcs.signing_failed") == "site.epcs"
+    assert table.topic_of_type("prescription.sent") == "drx.prescriptions.v1"
 
 
 def test_a_topic_that_no_event_reaches_is_not_written() -> None:

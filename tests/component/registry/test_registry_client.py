@@ -29,7 +29,7 @@ from tests.component.registry.registry_fakes import ORDER, Answer, Connect, Fake
 LOCKED = bundled().entries[0]
 
 
-OURS = wanted(newest(bundled()), RoutingTable().topics_of)
+OURS = wanted(newest(bundled()), RoutingTable().topics_of_type)
 REQUIRED = {**ORDER, "fields": [*ORDER["fields"], {"name": "note", "type": "string"}]}
 
 

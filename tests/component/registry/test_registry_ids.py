@@ -12,7 +12,7 @@ from bridge.registry.ids import IdsMissingError, newest, read_ids, resolve_ids, 
 from bridge.registry.loader import bundled
 
 LOCKED = bundled().entries[0]
-OURS = wanted(newest(bundled()), RoutingTable().topics_of)
+OURS = wanted(newest(bundled()), RoutingTable().topics_of_type)
 
 
 class Answers(RegistryClient):
