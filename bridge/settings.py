@@ -74,7 +74,7 @@ class HttpSettings(Section):
         description="most open connections; for a new one, the oldest without a verified delivery is closed",
     )
     tls_in_front: bool = Field(
-        default=False, description="deliveries come through a proxy that ends TLS; needed for secrets that are sent"
+        default=False, description="a proxy in front terminates TLS; needed for secrets that are sent"
     )
     address_rate_per_s: Rate | None = Field(
         None, description="most deliveries of one address per second, and in a burst; more get 429; unset: no limit"

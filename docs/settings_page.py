@@ -55,8 +55,8 @@ CONSUMER_INTRO = f"""# Settings of a consumer
 
 `drx-consumer` reads its settings once, at start. The environment overrides the TOML file named by
 `{config_variable(ConsumerSettings)}`, and the file overrides the defaults. `__` separates the levels; the same names
-in lower case are the keys in TOML. Every installed consumer also has a section, whose values are strings:
-`CONSUMER_READ_MODEL__SCHEMA` in the environment is
+in lower case are the keys in TOML. Every installed consumer also has a section, whose values are strings. The
+last line of this file is `CONSUMER_READ_MODEL__SCHEMA` in the environment:
 
 ```toml
 [kafka]
