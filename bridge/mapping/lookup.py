@@ -83,7 +83,7 @@ def _check_shared(owners: Mapping[str, list[str]], sources: Mapping[str, Dialect
         if len(names) > 1 and silent:
             raise ConfigError(
                 f"sources.{silent[0]}.options.prefix: keys of {' and '.join(names)} begin with {prefix!r}, so equal ids"
-                " of theirs would be one; give one of them another prefix, or both this one if they share their ids"
+                " would be one prescription; set another prefix for one, or this one for both if they share ids"
             )
 
 
