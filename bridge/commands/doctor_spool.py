@@ -54,7 +54,7 @@ def check_spool(spool: SpoolSettings) -> Iterator[Finding]:
         yield Finding("spool", "failed", f"{spool.dir}: {exc.strerror}", "run as the bridge's user")
         return
     yield _check_content(spool.dir, states, keys)
-    yield _check_key(spool.dir, keys, is_empty=not states)
+    yield _check_key(spool.dir, keys, spool_is_empty=not states)
     yield _check_room(spool, path, used=sum(state.size for state in states))
 
 
@@ -82,13 +82,13 @@ def _check_content(directory: Path, states: list[SegmentState], keys: KeyRing) -
     return Finding("spool", "ok", f"{directory}: {used}, {counted(waiting, 'event') if waiting else 'empty'}")
 
 
-def _check_key(directory: Path, keys: KeyRing, *, is_empty: bool) -> Finding:
+def _check_key(directory: Path, keys: KeyRing, *, spool_is_empty: bool) -> Finding:
     inside = keys.directory.absolute().is_relative_to(directory.absolute())
     if keys.complaint is not None:
         name, code = keys.complaint
         verdict: Grade = "failed" if keys.current is None else "warning"
         return Finding("spool key", verdict, f"{keys.directory / name}: {code}", _KEY_ADVICE[code])
-    makes = gets_first_key(directory, keys, is_empty=is_empty) and (inside or _may_write(keys.directory))
+    makes = gets_first_key(directory, keys, spool_is_empty=spool_is_empty) and (inside or _may_write(keys.directory))
     if keys.current is None and not makes:
         text = f"{NO_KEY}: {keys.directory} has no `{CURRENT}`, so that the spool accepts nothing"
         return Finding("spool key", "failed", text, _PUT_BACK)

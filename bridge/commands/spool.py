@@ -112,7 +112,7 @@ def _read(directory: Path, key_dir: Path) -> tuple[list[SegmentState], KeyRing]:
 
 def _document(directory: Path, states: list[SegmentState], keys: KeyRing) -> dict[str, Any]:
     disk = Disk()
-    can_seal = keys.current is not None or gets_first_key(directory, keys, is_empty=not states)
+    can_seal = keys.current is not None or gets_first_key(directory, keys, spool_is_empty=not states)
     partitions, encrypted = Counter[SpoolPartition](), Counter[bytes]()
     for state in states:
         partitions += state.partitions

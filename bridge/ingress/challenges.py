@@ -1,8 +1,9 @@
-"""Registration handshakes: before sending events, a vendor asks the endpoint to confirm its registration.
+"""Registration handshakes: before a vendor sends events, it asks the endpoint to echo a value.
 
-Only this response echoes part of a request: 1 to 512 printable ASCII characters. A body that maps to an event of a
-prescription is never a handshake. A GET or OPTIONS is rate limited, and verified only by `challenge_token`, if set. A
-POST is verified by the source's scheme, or by its secret where `challenge_token` names it. Nothing of it is stored.
+The value has 1 to 512 printable ASCII characters; no other response echoes part of a request. A body that maps to an
+event of a prescription is never a handshake. A handshake by GET or OPTIONS is rate limited; it is verified only if
+`challenge_token` names a place for the source's secret. One by POST is verified by the source's scheme, or by the
+secret in that place. Nothing of a handshake is stored.
 """
 
 import re
@@ -24,10 +25,10 @@ from bridge.proof.schemes.parameters import ParameterError
 from bridge.runtime.http import Response
 
 Kind = Literal["query", "body", "body_json", "cloudevents", "eventgrid"]
-# Handshakes per second before verification: an endpoint is registered once; some vendors repeat the check daily.
+# Unverified handshakes per second, and at once: an endpoint is registered once; some vendors repeat it daily.
 PER_S, BURST = 1.0, 10
-QUERY_MAX_CHARS = 2048  # a value of 512 characters is 1,536 long if all are percent-encoded
-BODY_MAX_BYTES = 4096  # the largest published one, of Event Grid, has 700
+QUERY_MAX_CHARS = 2048  # a value of 512 characters takes 1,536 if all are percent-encoded
+BODY_MAX_BYTES = 4096  # the largest body in a vendor's documentation, of Event Grid, has 700
 ORIGIN, REQUEST_TYPE = b"webhook-request-origin", b"aeg-event-type"
 VALIDATION = "Microsoft.EventGrid.SubscriptionValidationEvent"
 _is_value = re.compile(r"[ -~]{1,512}").fullmatch
@@ -36,16 +37,16 @@ _token_parts = re.compile(r"(header|member):([!-~]{1,100})").fullmatch
 
 
 class Challenge(NamedTuple):
-    """The handshake of a source."""
+    """The handshake of a source, as configured."""
 
     kind: Kind
-    name: str  # name of the parameter or member with the value
-    token: tuple[str, str]  # `header` or `member`, and its name; both empty without a token
-    limit: RateLimit  # limit of requests before verification
+    name: str  # name of the parameter or member that has the value
+    token: tuple[str, str]  # the place of the secret: `header` or `member`, and its name; both empty if not set
+    limit: RateLimit  # of unverified handshakes
 
     @property
     def headers(self) -> frozenset[bytes]:
-        """The request headers that it needs."""
+        """The request headers that it reads."""
         own = {"cloudevents": ORIGIN, "eventgrid": REQUEST_TYPE}.get(self.kind)
         token = {self.token[1].lower().encode()} if self.token[0] == "header" else set()
         return frozenset(token | ({own} if own else set()))
@@ -58,7 +59,10 @@ class Challenge(NamedTuple):
     def respond_to_headers(
         self, headers: Mapping[bytes, bytes], query: str, keys: Sequence[KeySlot], now: float, *, per_s: float | None
     ) -> Response | None:
-        """Return the response to a GET or OPTIONS; None if it is not a handshake. A wrong token is refused."""
+        """Return the response to a GET or OPTIONS; None if it is not a handshake.
+
+        `per_s` is the rate limit of the source. Raises `DeliveryRefusedError` for a wrong token.
+        """
         given = [pair.partition("=") for pair in query.split("&")] if len(query) <= QUERY_MAX_CHARS else []
         members = [(unquote_plus(name), unquote_plus(text)) for name, _, text in given]
         values = [text for name, text in members if name == self.name]
@@ -73,7 +77,10 @@ class Challenge(NamedTuple):
         return _text("", ("WebHook-Allowed-Origin", value), ("WebHook-Allowed-Rate", rate), ("Allow", "POST"))
 
     def admits(self, headers: Mapping[bytes, bytes], body: bytes, keys: Sequence[KeySlot], now: float) -> bool:
-        """Return whether the token of a POST is the secret; this admits a handshake, never an event."""
+        """Return whether a POST that the scheme refused is a handshake with the right token.
+
+        Raises `DeliveryRefusedError` for a wrong token.
+        """
         if not self.token[0] or self.respond_to_body(headers, body) is None:
             return False
         given = self._token(headers, cast("dict[str, object]", parse(body, arrays=True)))
@@ -100,14 +107,14 @@ class Challenge(NamedTuple):
 
 
 def read_challenge(text: str, token: str) -> Challenge | None:
-    """Parse the settings of a source; None without a handshake. Raises `ParameterError` if they are invalid."""
+    """Parse `challenge` and `challenge_token` of a source; None if both are empty. May raise `ParameterError`."""
     if not text and not token:
         return None
     found, place = _parts(text), _token_parts(token)
     if not found:
-        raise ParameterError("challenge", "is query:NAME, body:MEMBER, body_json:MEMBER, cloudevents or eventgrid")
+        raise ParameterError("challenge", "must be query:NAME, body:MEMBER, body_json:MEMBER, cloudevents or eventgrid")
     if token and (not place or found[3]):
-        problem = "is header:NAME or member:NAME, and cloudevents and eventgrid have none"
+        problem = "must be header:NAME or member:NAME; cloudevents and eventgrid have no token"
         raise ParameterError("challenge_token", problem)
     kind = cast("Kind", found[1] or found[3])
     limit = RateLimit(per_s=PER_S, burst=BURST)
@@ -138,7 +145,7 @@ def _validation_code(document: object) -> str | None:
 
 
 def _text(value: str, *headers: tuple[str, str]) -> Response:
-    # Plain text with nosniff: otherwise a browser could run the echoed value as a page of this host.
+    # Plain text and nosniff, or a browser could run the echoed value as a page of this host.
     return Response(
         200, value.encode(), content_type="text/plain", headers=(("X-Content-Type-Options", "nosniff"), *headers)
     )

@@ -23,14 +23,14 @@ class SegmentState:
     acknowledged: int = 0  # intact records that are acknowledged
     waiting: int = 0  # intact records that are not
     locked: int = 0  # waiting records whose key is missing
-    unknown: int = 0  # waiting records of another version of the bridge; at least one if it wrote the file
+    unknown: int = 0  # waiting records of another version of the bridge; at least 1 if the file is of that version
     lost: int = 0  # damaged or missing records
-    damage: list[tuple[int, int]] = field(default_factory=list)  # byte ranges that are not an intact record
-    is_torn: bool = False  # the last write is unfinished: a crash, or a write in progress
-    is_read: bool = True  # false if part of the file cannot be read; the counts are then of the readable part
-    # Waiting records by partition, without locked ones.
+    damage: list[tuple[int, int]] = field(default_factory=list)  # byte ranges without an intact record: from, to
+    is_torn: bool = False  # the last write is unfinished, by a crash or because it is in progress
+    is_read: bool = True  # False if part of the file cannot be read; then only the rest is counted
+    # Numbers of waiting records by partition, without locked ones.
     partitions: Counter[SpoolPartition] = field(default_factory=Counter)
-    keys: Counter[bytes] = field(default_factory=Counter)  # intact records by key id
+    keys: Counter[bytes] = field(default_factory=Counter)  # numbers of intact records by key id
     oldest_ms: int = 0  # when the oldest waiting record was accepted, in Unix milliseconds; 0 if there is none
 
     @property
@@ -44,8 +44,8 @@ def survey(
 ) -> Iterator[SegmentState]:
     """Yield the state of each segment, oldest first; segments removed meanwhile are skipped.
 
-    `read` raises `UnreadableEntryError` for a payload that this version cannot read. Raises `OSError` if the directory
-    cannot be listed.
+    `read` reads a payload, and raises `UnreadableEntryError` if another version wrote it. Raises `OSError` if the
+    directory cannot be listed.
     """
     disk = disk or Disk()
     numbers = segment_numbers(disk, directory)
@@ -54,20 +54,20 @@ def survey(
         try:
             content = examine(disk, path, number=number, newest=number == numbers[-1], keys=keys)
         except FileNotFoundError:
-            continue  # all of it was acknowledged
+            continue  # removed, since all of its records were acknowledged
         except OSError:
             yield SegmentState(path.name, is_read=False)
             continue
         yield _state(path.name, content, keys, read)
 
 
-def gets_first_key(directory: Path, keys: KeyRing, *, is_empty: bool) -> bool:
-    """Return whether the next start creates a key: not while a process has the spool open, since that had one."""
-    return is_empty and keys.is_empty and not is_locked(directory)
+def gets_first_key(directory: Path, keys: KeyRing, *, spool_is_empty: bool) -> bool:
+    """Return whether the next start creates the first key; if a process has the spool open, it has one already."""
+    return spool_is_empty and keys.is_empty and not is_locked(directory)
 
 
 def damaged_count(directory: Path) -> int:
-    """Return how many segments are kept because of damage."""
+    """Return the number of segments kept in `damaged` after a start has found damage in them."""
     return sum(name.endswith(SUFFIX) for name in Disk().names(directory / DAMAGED))
 
 
@@ -75,7 +75,7 @@ def _state(name: str, content: Content, keys: Mapping[bytes, Key], read: Callabl
     found = content.scan
     state = SegmentState(
         name,
-        size=len(content.content),
+        size=len(content.raw),
         acknowledged=len(found.records) - len(content.waiting),
         waiting=len(content.waiting),
         lost=found.lost,
@@ -86,21 +86,22 @@ def _state(name: str, content: Content, keys: Mapping[bytes, Key], read: Callabl
         oldest_ms=min((record.header.at_ms for record in content.waiting), default=0),
     )
     for first in range(0, len(content.waiting), BATCH):
-        _open(state, decrypt_all(content.content, content.waiting[first : first + BATCH], keys), read)
+        _count(state, decrypt_all(content.raw, content.waiting[first : first + BATCH], keys), read)
     state.unknown = max(state.unknown, found.is_foreign)
     return state
 
 
-def _open(state: SegmentState, opened: Iterable[Opened], read: Callable[[Entry], object]) -> None:
-    for record, entry, why in opened:
+def _count(state: SegmentState, opened: Iterable[Opened], read: Callable[[Entry], object]) -> None:
+    """Add waiting records to the counts; a record that cannot be decrypted although its key is there is damaged."""
+    for record, entry, locked_by in opened:
         if entry is not None:
             if _is_readable(entry, read):
                 state.partitions[entry.partition] += 1
             else:
                 state.unknown += 1
-        elif why == "no_key":
+        elif locked_by == "no_key":
             state.locked += 1
-        elif why:
+        elif locked_by:
             state.unknown += 1
         else:
             state.waiting -= 1

@@ -66,14 +66,14 @@ class Drain(Protocol):
 class Content(NamedTuple):
     """The content of a segment file as read."""
 
-    content: bytes
+    raw: bytes
     scan: Scan
     waiting: list[Intact]  # intact records that are not acknowledged, by sequence number
     whole: int  # valid bytes of the file; anything after them is an unfinished write
     is_read: bool  # false if the disk could not read all of it: then only the records found are known
 
 
-# A record with its entry, or why it is locked, or neither if decryption failed.
+# A record; its entry, or None; why it is locked, or empty. Neither of the last two if decryption failed.
 Opened = tuple[Intact, Entry | None, LockedBy]
 
 
@@ -180,7 +180,7 @@ class Recovery:
         locked = Counter[str]()
         for first in range(0, len(content.waiting), BATCH):
             batch = content.waiting[first : first + BATCH]
-            opened = await self.thread.run(partial(decrypt_all, content.content, batch, self.keys.decrypting))
+            opened = await self.thread.run(partial(decrypt_all, content.raw, batch, self.keys.decrypting))
             for record, entry, lock in opened:
                 if lock:
                     segment.locked += 1

@@ -233,8 +233,8 @@ def test_a_guessable_key_is_not_taken_over_while_running() -> None:
             {"kafka": {"routes": {"*": "a", "?*": "b"}}},
             "no event type matches '*', or longer patterns match all of them",
         ),
-        ({"http": {"trusted_proxies": "::ffff:10.0.0.0/104"}}, "HTTP__TRUSTED_PROXIES: is a list of networks"),
-        ({"http": {"trusted_proxies": "224.0.0.0/4"}}, "HTTP__TRUSTED_PROXIES: is a list of networks"),
+        ({"http": {"trusted_proxies": "::ffff:10.0.0.0/104"}}, "HTTP__TRUSTED_PROXIES: must be a list of networks"),
+        ({"http": {"trusted_proxies": "224.0.0.0/4"}}, "HTTP__TRUSTED_PROXIES: must be a list of networks"),
     ],
 )
 def test_what_matches_nothing_is_refused(settings: dict[str, Any], said: str) -> None:
@@ -251,7 +251,7 @@ def test_helms_order_of_patterns_is_as_good_as_any() -> None:
 
 @pytest.mark.parametrize("networks", ["::ffff:192.0.2.0/120", "192.0.2.0/24,ff00::/8"])
 def test_a_network_that_no_delivery_comes_from_is_refused(networks: str) -> None:
-    with pytest.raises(ConfigError, match="SCHEME_NETWORKS: is a list of networks"):
+    with pytest.raises(ConfigError, match="SCHEME_NETWORKS: must be a list of networks"):
         scheme_of("drx", a_source(scheme="cidr", scheme_networks=networks))
 
 

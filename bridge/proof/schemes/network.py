@@ -32,7 +32,7 @@ class Cidr(Scheme):
         self._networks = _read(parameters, "networks")
         self.allows_everyone = are_too_wide(self._networks)
         if not self._networks:
-            raise parameters.error("networks", "names no network")
+            raise parameters.error("networks", "must name a network")
         self.proxies = _read(parameters, "trusted_proxies", "")
         self.joined = frozenset({FORWARDED}) if self.proxies else frozenset()
 
@@ -85,7 +85,7 @@ def _read(parameters: Parameters, name: str, default: str | None = None) -> tupl
         return networks(parameters.text(name, default))
     except ValueError:
         problem = (
-            "is a list of networks such as 192.0.2.0/24, separated by commas, without host bits; "
+            "must be a list of networks such as 192.0.2.0/24, separated by commas, without host bits; "
             "no delivery comes from multicast or ::ffff:0:0/96"
         )
         raise parameters.error(name, problem) from None

@@ -50,7 +50,7 @@ class Parameters:
         """Take a parameter that is one of `words`."""
         value = self.text(name, default)
         if value not in words:
-            raise self.error(name, f"is one of {', '.join(words)}")
+            raise self.error(name, f"must be one of {', '.join(words)}")
         return value
 
     def optional_choice(self, name: str, words: Collection[str]) -> Any:
@@ -68,7 +68,7 @@ class Parameters:
         """Take a parameter that lists some of `words`, separated by commas."""
         found = frozenset(each.strip() for each in self.text(name, default).split(",")) - {""}
         if not found or not found <= set(words):
-            raise self.error(name, f"is some of {', '.join(words)}, separated by commas")
+            raise self.error(name, f"must be some of {', '.join(words)}, separated by commas")
         return found
 
     def error(self, name: str, problem: str) -> ParameterError:

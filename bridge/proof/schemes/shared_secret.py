@@ -44,7 +44,7 @@ class SecretHeader(Scheme):
         self.header = parameters.header("header", "x-webhook-secret")
         word = parameters.text("word", "")
         if not _is_word(word):
-            raise parameters.error("word", "is one word of printable ASCII characters")
+            raise parameters.error("word", "must be one word of printable ASCII characters")
         self.word = word.encode()
         self.headers = frozenset({self.header})
 
@@ -96,7 +96,7 @@ class UrlToken(Scheme):
     def __init__(self, parameters: Parameters) -> None:
         param = parameters.text("param", "token")
         if not _is_param(param):
-            raise parameters.error("param", "is a name of letters, digits, `.`, `_`, `~` and `-`")
+            raise parameters.error("param", "must be a name of letters, digits, `.`, `_`, `~` and `-`")
         self._param = param.encode()
 
     def parse_key(self, text: str) -> SharedSecret:

@@ -141,7 +141,7 @@ class Template:
     def _with_constants(self, text: str) -> str:
         url = self._parameters.text("url", "")
         if url and not _is_url(url):
-            raise self._parameters.error("url", "is the http:// or https:// URL that the sender calls, as it signs it")
+            raise self._parameters.error("url", "must be the http:// or https:// URL that the sender calls and signs")
         if not url and ("{url}" in text or "{path}" in text):
             raise self._parameters.error("url", "is required by {url} or {path} in the template")
         parts = urlsplit(url)
@@ -285,7 +285,7 @@ class SignedHeader(Scheme):
         self.pair_separator = parameters.choice("pair_separator", PAIR_SEPARATORS, ",")
         for name, value in (("signature_name", self.signature_name), ("time_name", self.time_name)):
             if not _is_pair_name(value) or self.signature_name == self.time_name:
-                raise parameters.error(name, "is the name before a `=`, another one for signature and time")
+                raise parameters.error(name, "must be a name before `=`; signature and time need different ones")
 
     def _check(self, parameters: Parameters) -> None:
         template = self.template
@@ -302,4 +302,4 @@ class SignedHeader(Scheme):
             raise parameters.error("id_header", "is required by {id} in the template")
         names = [self.header, self.timestamp_header, self.id_header]
         if len(set(filter(None, names))) < len(list(filter(None, names))):
-            raise parameters.error("header", "names one header for two things")
+            raise parameters.error("header", "signature, timestamp and id must be in different headers")

@@ -59,7 +59,7 @@ class Jwt(Scheme):
 
     def __init__(self, parameters: Parameters) -> None:
         if parameters.tolerance_s is None:
-            raise ParameterError("tolerance_s", "is a number for jwt, whose tokens have an end")
+            raise ParameterError("tolerance_s", "must be a number for jwt, whose tokens expire")
         self._tolerance_s = parameters.tolerance_s
         self.header = parameters.header("header", "authorization")
         self.headers = frozenset({self.header})
@@ -68,12 +68,12 @@ class Jwt(Scheme):
         self.algorithms = parameters.names("algorithms", ALGORITHMS, ",".join(PUBLIC_ALGORITHMS))
         pairs = [each.strip().partition("=") for each in parameters.text("claims", "").split(",") if each.strip()]
         if not all(name and text for name, _, text in pairs):
-            raise parameters.error("claims", "is NAME=VALUE, several separated by commas")
+            raise parameters.error("claims", "must be NAME=VALUE, several separated by commas")
         self.claims = {name: text for name, _, text in pairs}
         self.body_claim, self.id_claim = parameters.text("body_claim", ""), parameters.text("id_claim", "")
         self.jwks_url = parameters.text("jwks_url", "")
         if self.jwks_url and not _is_url(self.jwks_url):
-            raise parameters.error("jwks_url", "is an https:// URL; http:// of this machine only")
+            raise parameters.error("jwks_url", "must be an https:// URL; http:// only for this machine")
         self.dated = bool(self.body_claim)
         self.ids = "signed" if self.id_claim else "none"
 
