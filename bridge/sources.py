@@ -87,7 +87,7 @@ def address_limit(http: HttpSettings) -> AddressLimit | None:
         proxies = networks(http.trusted_proxies)
     except ValueError:
         place = place_of(Settings, "http", "trusted_proxies")
-        raise ConfigError(f"{place}: is a list of networks such as 10.0.0.0/8, separated by commas") from None
+        raise ConfigError(f"{place}: must be a list of networks such as 10.0.0.0/8, separated by commas") from None
     if are_too_wide(proxies):
         place = place_of(Settings, "http", "trusted_proxies")
         msg = f"{place}: is more than a /8 (IPv6: /7), so senders can claim addresses → name your proxies' networks"
