@@ -51,7 +51,7 @@ class Kept:
 @click.command()
 @bootstrap_option
 @click.argument("name")
-@click.option("--schema", help="Schema of a second one that is built while the live one runs.")
+@click.option("--schema", help="Schema of a second group that is built while the live one runs.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 def doctor(*, bootstrap_servers: str | None, name: str, schema: str | None, as_json: bool) -> int:
     """Check settings, PostgreSQL, Kafka and the sink of the consumer NAME, and show where health information goes.

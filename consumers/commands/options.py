@@ -18,7 +18,7 @@ def of_consumer(command: _Command) -> _Command:
     """Add NAME and `--schema`, which selects a separate group; the command gets the `chosen` consumer."""
 
     @click.argument("name")
-    @click.option("--schema", help="Schema of a second one that is built while the live one runs.")
+    @click.option("--schema", help="Schema of a second group that is built while the live one runs.")
     @wraps(command)
     def chosen(*, name: str, schema: str | None, bootstrap_servers: str | None = None, **others: Any) -> int:
         silence_kafka_client()
