@@ -313,6 +313,8 @@ async def at_work(consumer: Consumer, database: Database, **options: Any) -> Asy
     """Run a processor for the block, and stop it as a reader would."""
     decoder = options.pop("decoder", None) or PlainDecoder()
     bench = Bench(consumer, database, decoder, **options)
+    lanes = bench.processor._key_queues._lanes
+    free = lanes._value
     bench.task = asyncio.create_task(bench.processor.run(bench.stop))
     try:
         yield bench
@@ -324,3 +326,4 @@ async def at_work(consumer: Consumer, database: Database, **options: Any) -> Asy
         await asyncio.wait({bench.task}, timeout=30)
         if bench.task.done() and not bench.task.cancelled():
             bench.task.exception()
+            assert lanes._value == free

@@ -51,9 +51,13 @@ def test_who_has_all_secrets_of_a_delivery_can_post(scheme: str, parameters: dic
     configured = configure(scheme, parameters, tolerance_s=300)
     slot = parse_slot(Path("current"), lines.encode(), configured)
 
-    proof = verify_origin(configured, raw(headers(slot.key, b"{}"), b"{}"), [slot], NOW + 300)
+    sent = raw(headers(slot.key, b"{}"), b"{}")
+    proof = verify_origin(configured, sent, [slot], NOW + 300)
 
     assert (proof.id, proof.origin, proof.slot, proof.received_s) == ("dlv_1", "replay", "current", WHEN.timestamp())
+    configured.reads_peer = True  # as in a combination with networks, which no secret replaces
+    with pytest.raises(DeliveryRefusedError, match="signature_mismatch"):
+        verify_origin(configured, sent, [slot], NOW)
 
 
 def test_a_first_receipt_in_the_future_counts_as_now() -> None:

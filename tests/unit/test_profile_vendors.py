@@ -171,7 +171,7 @@ LIVE = {"QueueID": 7, "Status": "Packed", "RxDate": "9/15/2026", "RxNumber": "5"
         ([LIVE | {"Status": "Reject", "Active_Rx": 0}, LIVE | {"Status": "Reject", "RxDate": "1/1/2026"}], 1),
         ([LIVE | {"RxDate": "10/1/2026"}, LIVE | {"RxDate": "9/30/2026"}], 0),
         ([LIVE | {"RxNumber": "9"}, LIVE | {"RxNumber": 10}], 1),
-        ([LIVE | {"RxDate": "never"}, LIVE], 1),
+        ([LIVE | {"RxDate": "9/18/2026 0:30 PM"}, LIVE], 1),
     ],
 )
 def test_of_several_lines_the_one_that_counts_is_chosen(lines: list[dict[str, Any]], chosen: int) -> None:
@@ -183,7 +183,7 @@ def test_of_several_lines_the_one_that_counts_is_chosen(lines: list[dict[str, An
     extensions = event.value["extensions"]
     assert isinstance(extensions, dict)
     assert json.loads(extensions[f"/{1 - chosen}"]) == lines[1 - chosen]
-    assert "array_chosen" in outcome.flags
+    assert outcome.flags == ("array_chosen", "integer_as_string_id", "time_of_receipt")
 
 
 DOSESPOT = "dosespot_push"

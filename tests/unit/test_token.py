@@ -109,7 +109,7 @@ JUDGED: dict[str, list[tuple[bytes, dict[str, Any]]]] = {
     VERIFIED: [
         (token(head={"kid": "a1"}), EMAIL),
         (token(), {"word": "bearer "}),
-        (token(algorithm="PS256"), {"key": pem(RSA)}),
+        (token(algorithm="PS256", head={"kid": "a1"}), {"key": pem(RSA)}),
         (token(algorithm="PS256"), {"key": json.dumps({"keys": [{}, jwk(RSA, "RS256", "a1", alg=None)]})}),
         (token(EC, "ES256", {"kid": "b2"}), {}),
         (token(EC, "ES256"), {"key": pem(EC)}),

@@ -55,7 +55,7 @@ async def test_an_inbox_that_gives_no_answer_counts_against_no_record(bench: Ben
     await bench.feed_all([a_record(offset, f"rx_{offset}") for offset in range(8)])
 
     assert ledger.failed == 2 * ATTEMPTS
-    assert (bench.outcome("retry"), await bench.parked()) == (0, [])
+    assert (bench.outcome("retry"), bench.count("consumer_sink_failures_total"), await bench.parked()) == (0, 0, [])
 
 
 @pytest.mark.parametrize("mode", [Lanes(8)])
