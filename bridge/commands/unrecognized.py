@@ -1,7 +1,7 @@
-"""`drx-bridge unrecognized`: list parked deliveries and show one; `replay` is in `unrecognized_replay`.
+"""`drx-bridge unrecognized`: list and show parked deliveries; `replay` is in `unrecognized_replay`.
 
 The ingress *parks* a verified delivery that it cannot map to events: it writes the whole delivery to the topic
-`drx.unrecognized.v1`. Records that a consumer parks are in PostgreSQL: see `drx-consumer parked`.
+`drx.unrecognized.v1`. Records that a consumer parks are in PostgreSQL instead: see `drx-consumer parked`.
 """
 
 import asyncio
@@ -34,12 +34,14 @@ from bridge.runtime.process import LazyGroup
 from bridge.runtime.screen import print_table
 from bridge.settings import Settings, load_settings
 
-# Members in which vendors name the type of an update.
+# Members of a body in which vendors name the type of an update.
 TYPE_MEMBERS = ("type", "event_type", "eventType", "EventType", "event")
 EXAMPLES_MAX = 3
 
 Filter = Callable[[ConsumedRecord], bool]
-Mark = tuple[str, str]  # a source, and a delivery's id or body hash, with `whole` if it is not an element of a batch
+# Marks match events to the parked delivery they came from: a source, and a delivery's id or its body hash. A hash with
+# the word `whole` does not match elements of a batch.
+Mark = tuple[str, str]
 
 
 class ParkedGroup(NamedTuple):
@@ -84,7 +86,7 @@ def list_(*, source: str | None, left: bool, as_json: bool, bootstrap_servers: s
         async for record, value in parked(settings, lambda record: source in {None, record.header("ce_source")}):
             since_ms = since_ms or record.timestamp_ms
             found.append((_group(value), value["webhook_id"], _marks(record)))
-        known = await _in_events(settings, set[Mark]().union(*(marks for *_, marks in found)), since_ms)
+        known = await _marks_of_events(settings, set[Mark]().union(*(marks for *_, marks in found)), since_ms)
         for group, delivery_id, marks in found:
             is_event = not known.isdisjoint(marks)
             if is_event and left:
@@ -109,25 +111,26 @@ def list_(*, source: str | None, left: bool, as_json: bool, bootstrap_servers: s
 
 
 def _marks(record: ConsumedRecord) -> set[Mark]:
-    """Return marks to find the events of a parked delivery by: its body hash and, for a corrected body, its id."""
+    """Return the marks of a parked delivery: its body hash, and its id in case it was sent again with another body."""
     source, body = record.header("ce_source"), record.header("drx_body_sha256")
     if record.header("drx_reason") == "id_conflict":
-        return {(source, f"{body} whole")}  # the other elements of a batch became events immediately
+        return {(source, f"{body} whole")}  # other elements of its batch became events at once
     return {(source, body), (source, record.header("ce_id"))}
 
 
 def _event_marks(record: ConsumedRecord) -> set[Mark]:
-    """Return the marks of all deliveries that an event may have come from."""
+    """Return the marks of all deliveries from which an event may have come."""
     source, event_id, body = (record.header(name) for name in ("ce_source", "ce_id", "drx_body_sha256"))
+    # The id of an element begins with that of its delivery and a slash; an id of a delivery may have slashes, too.
     ends = [each.start() for each in re.finditer("/", event_id)]
     marks = {(source, event_id[:end]) for end in (*ends, None)}
-    if not event_id.startswith(PREFIX):  # else equal bodies may be different events
+    if not event_id.startswith(PREFIX):  # without an id, deliveries with equal bodies may be different events
         marks |= {(source, body)} if record.header(PART_SHA256) else {(source, body), (source, f"{body} whole")}
     return marks
 
 
-async def _in_events(settings: Settings, wanted: set[Mark], since_ms: int) -> set[Mark]:
-    """Return the marks in `wanted` of events received since then."""
+async def _marks_of_events(settings: Settings, wanted: set[Mark], since_ms: int) -> set[Mark]:
+    """Return which of the `wanted` marks belong to events in Kafka; `since_ms` is a timestamp of Kafka."""
     if not wanted:
         return set()
     known = set[Mark]()
@@ -159,7 +162,7 @@ def show(
 ) -> int:
     """Show every record of the parked delivery ID; exit 1 if there is none.
 
-    Its body is masked unless --show-phi asks for it, which writes an audit line.
+    The body is masked unless --show-phi is given, which writes an audit line.
     """
     masker = None if show_phi else Masker(bundled().schemas(), mask=JSON_MASK if as_json else PEOPLE_MASK)
     printed = json_line if as_json else people_lines(PipeConsole(soft_wrap=True), show_bodies=show_phi)

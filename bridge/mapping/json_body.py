@@ -1,9 +1,7 @@
-"""Parse a body as one JSON object with exact numbers, or return the rule that it breaks; never raises.
+"""Parse a body strictly as one JSON object, with exact numbers; an array only if the source's profile allows it.
 
-An array is allowed if the source's profile permits it.
-
-A valid body takes one pass of the C scanner and a few cheap checks. Only an invalid body is read a second time, without
-recursion, to find the first rule of the list that it breaks.
+A valid body takes one pass of the C scanner and a few cheap checks. Only an invalid body is read a second time, to name
+the rule that it breaks.
 """
 
 import json
@@ -35,12 +33,12 @@ Detail = Literal[
     "depth",
     "not_object",
 ]
-# Rules besides syntax, in order of precedence.
+# Rules besides syntax; of several broken ones, the first in this order is named.
 _NOT_SYNTAX: tuple[Detail, ...] = ("nan", "duplicate_key", "surrogate", "number_range", "depth", "not_object")
 
 _SPACE = " \t\n\r"  # RFC 8259, section 2
 _skip_space = re.compile(f"[{_SPACE}]*").match
-# In well-formed text every backslash starts an escape, so matching escapes from the left stays aligned.
+# In valid JSON each backslash starts an escape or is part of the one before, so no match begins within an escape.
 _escapes = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
 ).finditer
@@ -48,24 +46,25 @@ _escapes = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Real:
-    """A JSON number that is not an integer, exactly as written; includes `-0`."""
+    """A JSON number with a fraction or an exponent, or `-0`, exactly as written."""
 
     lexeme: str
 
 
 class _RuleBrokenError(ValueError):
-    """The body breaks a rule; `_Survey` finds the first one."""
+    """A value breaks one of the rules."""
 
 
 def parse(body: bytes, *, arrays: bool = False) -> dict[str, object] | ParkReason:
-    """Read one JSON object of strings, `int`, `Real`, booleans, None, lists and dicts, at most `DEPTH_MAX` deep.
+    """Parse a body; never raises.
 
     Args:
         body: Exact bytes received.
-        arrays: Allow an array as the body; the result may then be a list.
+        arrays: Allow an array; the result may then be a list.
 
     Returns:
-        The object, or `malformed_json` with the first `Detail` that applies.
+        A dict of strings, `int`, `Real`, booleans, None, lists and dicts, at most `DEPTH_MAX` deep; or the reason
+        `malformed_json` with the `Detail` of a broken rule.
     """
     try:
         text = body.decode()
@@ -82,7 +81,7 @@ def parse(body: bytes, *, arrays: bool = False) -> dict[str, object] | ParkReaso
 
 
 def parse_wrapped(body: bytes, *, way: Sequence[str], last: str) -> object:
-    """Read a JSON object, replacing a member with the base64 of a document by that document; another string is kept."""
+    """Parse a body, and in it a document that its member at `way` and `last` has as base64; other text is kept."""
     document = holder = cast("object", parse(body))
     for step in way:
         holder = holder.get(step) if isinstance(holder, dict) else None
@@ -151,7 +150,7 @@ def _has_lone_surrogate(text: str) -> bool:
 
 
 def _diagnosis(body: bytes, *, arrays: bool) -> Detail:
-    """Name the first rule that the body breaks."""
+    """Return which rule an invalid body breaks; of several, the first in order."""
     if not body.strip(_SPACE.encode()):
         return "empty"
     try:
@@ -169,19 +168,19 @@ def _diagnosis(body: bytes, *, arrays: bool) -> Detail:
         return "trailing"
     if _has_lone_surrogate(text):
         survey.broken.add("surrogate")
-    # The default applies only if the first pass ran out of stack although no rule is broken.
+    # Without a broken rule, the first pass must have run out of stack.
     return next((detail for detail in _NOT_SYNTAX if detail in survey.broken), "depth")
 
 
 class _Survey:
-    """Walks a value of any depth without recursion, and collects the rules it breaks besides syntax."""
+    """Reads a value of any depth without recursion, and collects all rules that it breaks besides syntax."""
 
     def __init__(self, text: str, *, openings: str) -> None:
         self.broken: set[Detail] = set()
         self._text = text
         self._openings = openings
         self._at = 0
-        # The keys seen so far of each open object, None for an open array.
+        # For each open object its keys so far; None for an open array.
         self._open: list[set[str] | None] = []
         self._scalar = json.JSONDecoder(
             parse_int=self._recording("number_range", _integer),
@@ -190,7 +189,7 @@ class _Survey:
         ).raw_decode
 
     def value(self) -> None:
-        """Walk the value; raise ValueError if it is not JSON."""
+        """Read the value; raise `ValueError` if it is not JSON."""
         if (self._next() or " ") not in self._openings:
             self.broken.add("not_object")
         opened = self._begin()
@@ -246,6 +245,8 @@ class _Survey:
         return character
 
     def _recording(self, detail: Detail, read: Callable[[str], object]) -> Callable[[str], object]:
+        """Return `read`, but recording a broken rule instead of raising."""
+
         def recording(lexeme: str) -> object:
             try:
                 return read(lexeme)

@@ -1,4 +1,4 @@
-"""Schemes by their configured name: kinds, vendors' presets, and combinations."""
+"""Build a scheme by its configured name: a kind, a preset for a vendor, or a combination of several."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -10,9 +10,9 @@ from bridge.proof.schemes.parameters import ParameterError, Parameters
 
 
 class Preset(NamedTuple):
-    """Parameters from a vendor's documentation; a source may override each."""
+    """A kind with the parameters that a vendor documents; a source may override each."""
 
-    scheme: str
+    kind: str
     parameters: Mapping[str, str]
 
 
@@ -43,23 +43,27 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "shopify": Preset(
             "body_hmac", {"header": "X-Shopify-Hmac-Sha256", "encoding": "base64", "id_header": "X-Shopify-Webhook-Id"}
         ),
-        # Photon Docs, "Signature Verification": hex of HMAC-SHA256, by its example over the body alone. It mentions no
-        # timestamp, so the signed text must be set as `template`; the header is read only if that has {timestamp}.
+        # Photon Docs, "Signature Verification": hex of HMAC-SHA256. Its example signs the body and has no timestamp, so
+        # sources must set `template`; the timestamp header is read only if the template has {timestamp}.
         "photon": Preset("body_hmac", {"header": "X-Photon-Signature", "timestamp_header": "X-Photon-Timestamp"}),
         # DoseSpot's push notifications: `Authorization: Secret …`.
         "dosespot": Preset("secret_header", {"header": "Authorization", "word": "Secret"}),
     }
 )
-# DigitalRX prescribes no scheme: the one agreed with the pharmacy must be named.
+# DigitalRX prescribes no scheme: a source must name the one that the pharmacy has agreed on.
 NO_DEFAULT_SCHEME: Mapping[str, str] = MappingProxyType({"digitalrx": "secret_header, basic or url_token"})
 
 
 def configure(text: str, given: Mapping[str, str], *, tolerance_s: int | None) -> Scheme:
-    """Build a scheme: a kind, a preset, or several joined by `+`, all of which must hold.
+    """Build a scheme. Names joined by `+` make one that verifies a delivery if all of them do.
 
-    If several have a parameter of the same name (in `given` without `scheme_`), the first takes it. A verified
-    timestamp may be off by `tolerance_s`; None: no limit. Raises `ParameterError` for unknown, missing or invalid
-    parameters.
+    Args:
+        text: Name of a kind or a preset, or several joined by `+`.
+        given: Parameters without the prefix `scheme_`; the first scheme that has one of this name takes it.
+        tolerance_s: Seconds by which a verified timestamp may be off; None: no limit.
+
+    Raises:
+        ParameterError: A parameter is unknown, missing or invalid.
     """
     left = dict(given)
     names = [name.strip() for name in text.split("+")]
@@ -79,22 +83,21 @@ def configure(text: str, given: Mapping[str, str], *, tolerance_s: int | None) -
 
 
 def _meaning(name: str) -> str:
-    """Return the kind and parameters of a preset, for messages."""
-    scheme, parameters = PRESETS[name]
-    return f"{name} is {scheme} with {', '.join(f'scheme_{key}={value}' for key, value in parameters.items())}"
+    """Describe a preset for messages."""
+    kind, parameters = PRESETS[name]
+    return f"{name} is {kind} with {', '.join(f'scheme_{key}={value}' for key, value in parameters.items())}"
 
 
 def _part(name: str, left: dict[str, str], tolerance_s: int | None) -> Scheme:
     if name in NO_DEFAULT_SCHEME:
-        raise ParameterError("scheme", f"{name} prescribes no scheme; name {NO_DEFAULT_SCHEME[name]}")
+        raise ParameterError("scheme", f"{name} prescribes no scheme; set {NO_DEFAULT_SCHEME[name]}")
     kind, preset = PRESETS.get(name, Preset(name, {}))
     if kind not in KINDS:
-        known = (*KINDS, *PRESETS)
-        raise ParameterError("scheme", f"no scheme has this name; known: {', '.join(known)}")
+        raise ParameterError("scheme", f"no scheme has this name; known: {', '.join((*KINDS, *PRESETS))}")
     if name == "photon":
         if "template" not in left:
             raise ParameterError(
-                "scheme_template", "is required by photon: what is signed, {body} or {timestamp}.{body}"
+                "scheme_template", "is required by photon: the signed text, {body} or {timestamp}.{body}"
             )
         if "{timestamp}" not in left["template"]:
             preset = {key: value for key, value in preset.items() if key != "timestamp_header"}
