@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -398,8 +398,11 @@ class Promises:
                 for event in attempt.delivery.events:
                     attempts[where_of(attempt.delivery, event)].append(attempt)
                 by_id[attempt.delivery.source, attempt.delivery.id].append(attempt)
+        bodies = Counter(where[:2] for where in seen)
         for where, tps in seen.items():
-            if where[1] and attempts[where] and not self._may_repeat(attempts[where], tps):
+            # A drain writes a second body that it cannot set aside, and again at the next start.
+            is_written_anyway = bodies[where[:2]] > 1 and self.operators.done & UNABLE
+            if where[1] and attempts[where] and not is_written_anyway and not self._may_repeat(attempts[where], tps):
                 self.note("once", *where[:2], [(*each.partition.tp, each.offset, each.began) for each in tps])
         for (source, event_id), tried in by_id.items():
             taken = [each for each in tried if each.outcome in ("accepted", "spooled")]
