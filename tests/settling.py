@@ -17,10 +17,10 @@ from bridge.event import Event
 from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from consumers.api import Batches, Consumer, Context, Lanes, Placed
 from consumers.postgres.pool import Database
+from consumers.runtime.decoding import Learner
 from consumers.runtime.ledger import Inbox, InboxState, Ledger, Settlement
 from consumers.runtime.metrics import ConsumerMetrics
 from consumers.runtime.processor import Processor
-from consumers.runtime.sorting import Learner
 from tests.kafka import HANG_S, until
 from tests.ledger import ledger_database
 

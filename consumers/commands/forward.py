@@ -30,8 +30,8 @@ from consumers.forward.mapping import PING, RequestMapping
 from consumers.forward.options import NAME, ForwardOptions
 from consumers.forward.sink import Endpoint, ForwardMetrics, open_endpoint
 from consumers.options import read_options, server_of
+from consumers.runtime.decoding import Decoded, RecordDecoder, Skip
 from consumers.runtime.operator import By
-from consumers.runtime.sorting import Skip, Sorted, Sorter
 
 MASK = "***"
 _FILTERED = "not sent: filtered"
@@ -86,26 +86,26 @@ async def _listen(chosen: Chosen) -> None:
         open_decoder(settings.registry) as decoder,
         open_reader(settings.kafka.connection, consumer.topics, from_beginning=False) as reader,
     ):
-        sorter = Sorter(consumer, decoder)
+        records = RecordDecoder(consumer, decoder)
         parts = urlsplit(options.url)
         # Other paths may contain a secret, as in the webhook URLs of chat services.
         path = parts.path if parts.hostname in {"localhost", "127.0.0.1", "::1"} else "…"
         where = f"{server_of(options.url)}{path}, signed by {options.secrets_dir}"
         click.echo(printable(f"sending each new event once to {where}; Ctrl-C ends it"), err=True)
         async for record in reader.forever():
-            outcome = await _send(record, sorter, decoder, mapping, endpoint)
+            outcome = await _send(record, records, decoder, mapping, endpoint)
             if outcome == _FILTERED and record.header("ce_type") == PING:
                 continue
             click.echo(printable(f"{record.header('ce_type') or '-':<28}  {record.header('ce_id') or '-'}  {outcome}"))
 
 
 async def _send(
-    record: ConsumedRecord, sorter: Sorter, decoder: EventDecoder, mapping: RequestMapping, endpoint: Endpoint
+    record: ConsumedRecord, records: RecordDecoder, decoder: EventDecoder, mapping: RequestMapping, endpoint: Endpoint
 ) -> str:
     try:
         await decoder.inspect(record)  # fetches an unknown schema from the registry
-        found = sorter.sort(record)
-        if not isinstance(found, Sorted):
+        found = records.decode(record)
+        if not isinstance(found, Decoded):
             return _FILTERED if isinstance(found, Skip) else f"not sent: {found.code}"
         position = (NAME, record.topic, record.partition, record.offset, found.ordinal, 1)
         context = Context(*position, traceparent=found.traceparent, origin=found.origin)

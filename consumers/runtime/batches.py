@@ -111,7 +111,7 @@ class BatchDriver:
     def _form(self, partition: Partition) -> Work:
         """Take a batch from the backlog; records of keys that are handled one by one go to their queues."""
         batch, parked = Work(), partition.claim.parked
-        backlog, sort, most = partition.backlog, self._settling.sorter.sort, self._mode.records
+        backlog, decode, most = partition.backlog, self._settling.record_decoder.decode, self._mode.records
         while backlog and len(batch) < most:
             record = backlog.popleft()
             if partition.queues or parked:
@@ -122,7 +122,7 @@ class BatchDriver:
                 if key in parked:
                     batch.behind.append(record)
                     continue
-            ready = sort(record)
+            ready = decode(record)
             if isinstance(ready, Failure):
                 self._go_on_alone(partition, [*batch.take_out({key_text(record)}), record])
             else:

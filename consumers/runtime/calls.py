@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, cast
 from bridge.errors import ConfigError, TransientError
 from bridge.runtime.logging import log
 from consumers.api import BatchHandler, Consumer, Context, EventHandler, Lanes, Outgoing, Placed
+from consumers.runtime.decoding import Decoded
 from consumers.runtime.retry_policy import TIMEOUT, HandlerExitError
-from consumers.runtime.sorting import Sorted
 
 # Seconds for a cancelled handler to close its connections.
 CANCEL_S = 5.0
@@ -52,7 +52,7 @@ class _Watched(Context):
 
 
 async def call_handler(
-    consumer: Consumer, events: Sequence[Sorted], *, attempt: int, connection: Any, resource: Any
+    consumer: Consumer, events: Sequence[Decoded], *, attempt: int, connection: Any, resource: Any
 ) -> Called:
     """Run the handler for events of one partition.
 
@@ -78,7 +78,7 @@ async def call_handler(
     return Called(outgoing, resource is None or any(cast("_Watched", one.context).asked for one in placed))
 
 
-def _placed(group: str, event: Sorted, attempt: int, connection: Any, resource: Any) -> Placed:
+def _placed(group: str, event: Decoded, attempt: int, connection: Any, resource: Any) -> Placed:
     topic, partition, offset = event.record[:3]
     context = _Watched(
         group, topic, partition, offset, event.ordinal, attempt, connection, resource, event.traceparent, event.origin

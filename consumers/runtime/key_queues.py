@@ -21,13 +21,13 @@ from bridge.errors import TransientError
 from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from bridge.runtime.failpoints import hit
 from consumers.api import Outgoing
+from consumers.runtime.decoding import Decoded, Learner, UnknownTypeError
 from consumers.runtime.ledger import InboxState
 from consumers.runtime.parking import WithdrawnError, key_text
 from consumers.runtime.partition import KeyQueue, Partition
 from consumers.runtime.retry_policy import Failure, Park, Tries, Waits
 from consumers.runtime.rounds import Rounds
 from consumers.runtime.settling import STOPS, ConflictError, LiveError, Settling, Work
-from consumers.runtime.sorting import Learner, Sorted, UnknownTypeError
 from consumers.runtime.tasks import Tasks
 
 # Concurrent rounds of settling, each of one partition. With two, a commit is in flight while the next transaction is
@@ -65,7 +65,7 @@ class KeyQueues:
         self._slots = asyncio.Semaphore(ROUNDS_MAX)
         # Equal events are not looked up in the same round: the second would count as a duplicate of one that is not
         # settled yet, and be lost if that one is never applied.
-        self._lookups: Rounds[Sorted, InboxState] = Rounds(
+        self._lookups: Rounds[Decoded, InboxState] = Rounds(
             self._look_up,
             name=lambda event: event.inbox[:2],
             back_off=settling.back_off,
@@ -225,7 +225,7 @@ class KeyQueues:
             with suppress(LiveError), partition.in_progress():
                 await settling.settle(partition, Work(behind=[record]), tries)
                 return Step.NEXT
-        ready = queue.unreadable or settling.sorter.sort(record)
+        ready = queue.unreadable or settling.record_decoder.decode(record)
         if isinstance(ready, Failure):
             if ready.code == UNKNOWN_SCHEMA_ID and queue.unreadable is None:
                 return Step.LEARN
@@ -268,7 +268,7 @@ class KeyQueues:
                 await settling.persist(lambda: settling.settle(partition, work, queue.tries))
         return Step.NEXT
 
-    async def _look_up(self, events: Sequence[Sorted]) -> Sequence[InboxState]:
+    async def _look_up(self, events: Sequence[Decoded]) -> Sequence[InboxState]:
         """Look up in the inbox whether events were handled before; another process may still handle them."""
         return await self._settling.ledger.look([event.inbox for event in events])
 

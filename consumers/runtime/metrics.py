@@ -15,8 +15,8 @@ from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from bridge.runtime.logging import log, trail
 from bridge.runtime.metrics import DURATION_BUCKETS, FRESHNESS_BUCKETS, NAMESPACE, Metrics, counter, gauge, histogram
 from bridge.runtime.tracing import Tracing
+from consumers.runtime.decoding import Decoded, Skip
 from consumers.runtime.retry_policy import Failure, FailureClass
-from consumers.runtime.sorting import Skip, Sorted
 
 RecordOutcome = Literal["applied", "duplicate", "stale", "skipped", "parked", "retry"]
 """`duplicate`: its event was settled before. `stale`: the record was, by an earlier owner. `skipped`: of a type unknown
@@ -113,7 +113,7 @@ class Tally:
         if unknown:
             self.count(topic, "skipped", unknown)
 
-    def applied(self, records: Sequence[Sorted]) -> None:
+    def applied(self, records: Sequence[Decoded]) -> None:
         """Count applied records of one topic, and observe their age."""
         if not records:
             return

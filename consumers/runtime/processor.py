@@ -6,8 +6,8 @@ The path of a record:
 2. With `Lanes`, a record whose header shows that it is not handled is settled at once; any other goes to the queue of
   its key (`key_queues`). With `Batches` it waits in the backlog for the next batch (`batches`); records of failed
   batches also go to the queues of their keys.
-3. It is decoded (`sorting`). `Settling.settle` runs the handler, writes effects and progress, and settles the record in
-   the window. Then the subscriber commits the window's `next_offset`.
+3. It is decoded (`decoding`). `Settling.settle` runs the handler, writes effects and progress, and settles the record
+   in the window. Then the subscriber commits the window's `next_offset`.
 4. If the handler fails, `Settling.on_failure` decides on a retry or on parking.
 """
 
@@ -30,6 +30,7 @@ from consumers.runtime import parking
 from consumers.runtime.batches import BatchDriver
 from consumers.runtime.beginnings import Adoption
 from consumers.runtime.circuit import Circuit
+from consumers.runtime.decoding import Learner, RecordDecoder
 from consumers.runtime.key_queues import KeyQueues
 from consumers.runtime.ledger import Ledger
 from consumers.runtime.metrics import ConsumerMetrics, Tally
@@ -38,7 +39,6 @@ from consumers.runtime.park_limit import ParkCounter, ParkLimit
 from consumers.runtime.parking import ParkingFullError
 from consumers.runtime.partition import Partition, Partitions
 from consumers.runtime.settling import STOPS, Settling
-from consumers.runtime.sorting import Learner, Sorter
 from consumers.runtime.tasks import Tasks
 
 # Seconds between two queries for requested releases.
@@ -103,7 +103,7 @@ class Processor:
             consumer=consumer,
             database=database,
             ledger=ledger,
-            sorter=Sorter(consumer, decoder),
+            record_decoder=RecordDecoder(consumer, decoder),
             circuit=self._circuit,
             tally=self._tally,
             partitions=self._partitions,
@@ -150,14 +150,14 @@ class Processor:
         partition = self._partitions.find(tp)
         if partition is None or not partition.may_start:
             return
-        sorter, skips = self._settling.sorter, []
+        record_decoder, skips = self._settling.record_decoder, []
         now, stale = asyncio.get_running_loop().time(), 0
         for record in records:
             if not partition.take(record, now=now):
                 stale += 1
             elif self._batches is not None:
                 partition.backlog.append(record)
-            elif (skip := sorter.skips(record)) is not None:
+            elif (skip := record_decoder.skips(record)) is not None:
                 partition.window.settle((record.offset,))
                 skips.append(skip)
             else:

@@ -27,6 +27,7 @@ from consumers.postgres.pool import Database
 from consumers.runtime import parking
 from consumers.runtime.calls import call_handler
 from consumers.runtime.circuit import Circuit
+from consumers.runtime.decoding import Decoded, RecordDecoder, Skip
 from consumers.runtime.ledger import FencedError, Ledger, Settlement
 from consumers.runtime.metrics import Tally
 from consumers.runtime.park_limit import ParkLimit, ParkLimitError
@@ -44,7 +45,6 @@ from consumers.runtime.retry_policy import (
     raised_at,
     retry_delay_s,
 )
-from consumers.runtime.sorting import Skip, Sorted, Sorter
 
 _Written = TypeVar("_Written")
 STOPS = (FencedError, ParkLimitError, ParkingFullError)
@@ -67,7 +67,7 @@ class ConflictError(PermanentError):
 class Work:
     """Records of one partition that one transaction settles."""
 
-    events: list[Sorted] = field(default_factory=list)  # for the handler, in order
+    events: list[Decoded] = field(default_factory=list)  # for the handler, in order
     skipped: list[tuple[ConsumedRecord, Skip]] = field(default_factory=list)  # settled without calling the handler
     # Records of parked keys, in order; they are parked, too.
     behind: list[ConsumedRecord] = field(default_factory=list)
@@ -94,7 +94,7 @@ class Work:
         """Offsets to settle; none for a parked record, which was settled when it was parked."""
         return frozenset() if self.parked is not None else frozenset(record.offset for record in self._every)
 
-    def add(self, record: ConsumedRecord, ready: Sorted | Skip) -> None:
+    def add(self, record: ConsumedRecord, ready: Decoded | Skip) -> None:
         """Append a record whose key is not parked."""
         if isinstance(ready, Skip):
             self.skipped.append((record, ready))
@@ -117,7 +117,7 @@ class Settling:
     consumer: Consumer
     database: Database
     ledger: Ledger
-    sorter: Sorter
+    record_decoder: RecordDecoder
     circuit: Circuit
     tally: Tally
     partitions: Partitions
@@ -126,7 +126,7 @@ class Settling:
     resource: Any = None  # resource of `Consumer.around`
     tracing: Tracing | None = None
 
-    async def call(self, events: Sequence[Sorted], tries: Tries, connection: Any = None) -> list[Outgoing]:
+    async def call(self, events: Sequence[Decoded], tries: Tries, connection: Any = None) -> list[Outgoing]:
         """Run the handler; return the records it publishes."""
         tries.calling = True
         try:
@@ -192,7 +192,7 @@ class Settling:
             if head is None or head.offset != work.parked.offset:
                 raise WithdrawnError
 
-    def _count(self, partition: Partition, work: Work, applied: Sequence[Sorted]) -> None:
+    def _count(self, partition: Partition, work: Work, applied: Sequence[Decoded]) -> None:
         tally, topic = self.tally, partition.tp.topic
         partition.note_progress()
         tally.applied(applied)
@@ -210,7 +210,7 @@ class Settling:
         partition: Partition,
         offsets: frozenset[int] = frozenset(),
         *,
-        events: Sequence[Sorted] = (),
+        events: Sequence[Decoded] = (),
         effects: bool = False,
     ) -> AsyncIterator[Settlement]:
         """Open a transaction that settles `offsets` at its end, then in the window; `effects` if it runs handlers."""
@@ -228,7 +228,7 @@ class Settling:
         window.settle(offsets, advance=advance)
         claim.updated_at = max(claim.updated_at, updated_at)
 
-    def _span(self, name: str, events: Sequence[Sorted]) -> AbstractContextManager[None]:
+    def _span(self, name: str, events: Sequence[Decoded]) -> AbstractContextManager[None]:
         """Return a span that is linked to the deliveries of events of one partition; none without tracing."""
         if self.tracing is None or not events:
             return nullcontext()

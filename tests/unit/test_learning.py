@@ -7,8 +7,8 @@ from bridge.avro.event_decoder import EventDecoder
 from bridge.errors import DecodeError, TransientError
 from bridge.event import Event
 from bridge.kafka.consumed_record import ConsumedRecord
+from consumers.runtime.decoding import ASKING_MAX, UNKNOWN_GRACE_S, Learner
 from consumers.runtime.retry_policy import Failure
-from consumers.runtime.sorting import ASKING_MAX, UNKNOWN_GRACE_S, Learner
 
 RECORD = ConsumedRecord("drx.prescriptions.v1", 0, 0, 0, b"rx", b"\0\0\0\0\7\0", [])
 

@@ -8,7 +8,7 @@ from bridge.kafka.consumed_record import TopicPartition
 from consumers.api import ATTEMPTS, Batches, Consumer, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime.batches import BATCHES_MAX
-from consumers.runtime.sorting import UnknownTypeError
+from consumers.runtime.decoding import UnknownTypeError
 from tests.kafka import until
 from tests.settling import PLACE, Bench, Effects, a_consumer, a_record, at_work
 

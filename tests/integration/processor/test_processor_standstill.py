@@ -7,9 +7,9 @@ from bridge.kafka.consumed_record import TopicPartition
 from consumers.api import Batches, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime import operator, parking, partition
+from consumers.runtime.decoding import UNKNOWN_GRACE_S
 from consumers.runtime.operator import By
 from consumers.runtime.park_limit import ParkLimitError
-from consumers.runtime.sorting import UNKNOWN_GRACE_S
 from tests.kafka import until
 from tests.settling import (
     ALL_MODES,

@@ -5,44 +5,44 @@ from prometheus_client import CollectorRegistry
 
 from consumers.api import Consumer, Setup
 from consumers.read_model.consumer import open_read_model
+from consumers.runtime.decoding import Decoded, RecordDecoder, Skip, UnknownTypeError
 from consumers.runtime.retry_policy import Failure
-from consumers.runtime.sorting import Skip, Sorted, Sorter, UnknownTypeError
 from tests.settling import PLACE, POISON, PlainDecoder, a_record
 
 
-def a_sorter(unknown: str, *types: str) -> Sorter:
+def a_record_decoder(unknown: str, *types: str) -> RecordDecoder:
     decoder = PlainDecoder()
     decoder.unknown.update({"renewal.foreseen", "made.up"})
-    return Sorter(Consumer("tests", [PLACE.topic], types=types, unknown=unknown), decoder)  # type: ignore[arg-type]  # one of three words
+    return RecordDecoder(Consumer("tests", [PLACE.topic], types=types, unknown=unknown), decoder)  # type: ignore[arg-type]  # one of three words
 
 
 @pytest.mark.parametrize("unknown", ["skip", "park", "fail"])
 @pytest.mark.parametrize("value", [None, POISON], ids=["sound", "poison"])
 def test_an_unknown_type_that_nobody_asked_for_is_passed_over(unknown: str, value: bytes | None) -> None:
-    sorter = a_sorter(unknown, "renewal.*", "prescription.sent")
+    record_decoder = a_record_decoder(unknown, "renewal.*", "prescription.sent")
     record = a_record(0, type="made.up", value=value)
 
-    assert (sorter.skips(record), sorter.sort(record)) == (Skip.UNWANTED, Skip.UNWANTED)
+    assert (record_decoder.skips(record), record_decoder.decode(record)) == (Skip.UNWANTED, Skip.UNWANTED)
 
 
 @pytest.mark.parametrize("types", [["renewal.*"], ["*"]], ids=["its pattern", "everything"])
 def test_an_unknown_type_that_was_asked_for_is_what_the_consumer_says(types: list[str]) -> None:
     record = a_record(0, type="renewal.foreseen")
 
-    assert (a_sorter("skip", *types).sort(record), a_sorter("skip", *types).skips(record)) == (
+    assert (a_record_decoder("skip", *types).decode(record), a_record_decoder("skip", *types).skips(record)) == (
         Skip.UNKNOWN,
         Skip.UNKNOWN,
     )
-    assert a_sorter("park", *types).sort(record) == Failure("poison", "unknown_record")
+    assert a_record_decoder("park", *types).decode(record) == Failure("poison", "unknown_record")
     with pytest.raises(UnknownTypeError):
-        a_sorter("fail", *types).sort(record)
+        a_record_decoder("fail", *types).decode(record)
 
 
 def test_a_record_without_the_header_of_its_type_may_be_anything() -> None:
     record = a_record(0, type="made.up")
     record = record._replace(headers=[each for each in record.headers if each[0] != "ce_type"])
 
-    assert a_sorter("park", "renewal.*").sort(record) == Failure("poison", "unknown_record")
+    assert a_record_decoder("park", "renewal.*").decode(record) == Failure("poison", "unknown_record")
 
 
 def test_of_a_repeated_header_the_last_counts() -> None:
@@ -51,13 +51,13 @@ def test_of_a_repeated_header_the_last_counts() -> None:
     record = record._replace(
         headers=[("ce_type", b"made.up"), ("drx_ordinal", b"i:1"), *record.headers, ("drx_ordinal", b"i:2")]
     )
-    sorter = a_sorter("park", "prescription.sent")
+    record_decoder = a_record_decoder("park", "prescription.sent")
 
-    sorted_ = sorter.sort(record)
+    decoded = record_decoder.decode(record)
 
-    assert sorter.skips(record) is None
-    assert isinstance(sorted_, Sorted)
-    assert sorted_.ordinal == "i:2"
+    assert record_decoder.skips(record) is None
+    assert isinstance(decoded, Decoded)
+    assert decoded.ordinal == "i:2"
 
 
 def test_the_read_model_keeps_what_only_a_newer_release_knows() -> None:

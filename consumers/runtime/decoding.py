@@ -1,6 +1,6 @@
-"""Sort the records of a consumer: events for its handler, records to skip, and unreadable ones.
+"""Decode the records of a consumer: to events for its handler, records to skip, and unreadable ones.
 
-`Sorter` decides without I/O. If the schema of a record is unknown, `Learner` asks the registry.
+`RecordDecoder` does no I/O. If the schema of a record is unknown, `Learner` asks the registry.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ class Skip(Enum):
     """The consumer's patterns match its type, which this release does not know, and it skips such records."""
 
 
-class Sorted(NamedTuple):
+class Decoded(NamedTuple):
     """A record for the handler, as an event."""
 
     record: ConsumedRecord
@@ -60,8 +60,8 @@ class Sorted(NamedTuple):
     origin: str = ""
 
 
-class Sorter:
-    """Sorts the records of one consumer; a record that its header already excludes is not decoded."""
+class RecordDecoder:
+    """Decodes the records of one consumer, except those that their header already excludes."""
 
     def __init__(self, consumer: Consumer, decoder: EventDecoder) -> None:
         self._consumer = consumer
@@ -75,7 +75,7 @@ class Sorter:
                 return self._skips_type(content)
         return None
 
-    def sort(self, record: ConsumedRecord) -> Sorted | Failure | Skip:
+    def decode(self, record: ConsumedRecord) -> Decoded | Failure | Skip:
         """Return the event, or why the handler does not get it."""
         headers = dict(record.headers)  # the last header of a name is used, as in `identity_of`
         content = headers.get("ce_type")
@@ -96,7 +96,7 @@ class Sorter:
         ordinal = headers.get("drx_ordinal", b"").decode("ascii", "replace")
         traceparent = headers.get("traceparent", b"").decode("ascii", "replace")
         origin = headers.get("drx_origin", b"").decode("ascii", "replace")
-        return Sorted(record, event, Inbox(event.source, event.id, digest), ordinal, traceparent, origin)
+        return Decoded(record, event, Inbox(event.source, event.id, digest), ordinal, traceparent, origin)
 
     def _skips_type(self, content: bytes) -> Skip | None:
         """Match each known type once; foreign types are not cached, since their number is unbounded."""
