@@ -42,8 +42,8 @@ from bridge.runtime.io_thread import IOThread
 from bridge.runtime.lifecycle import EndOf, Worker, background
 from bridge.runtime.logging import log
 from bridge.runtime.metrics import IngressMetrics, LoopLag
-from bridge.runtime.slot import expires_at
-from bridge.runtime.slots import Reload, SlotDirectory
+from bridge.runtime.secret_files import Reload, SlotDirectory
+from bridge.runtime.signing_secret import expires_at
 from bridge.runtime.tracing import Tracing, open_tracing
 from bridge.settings import HttpSettings, Management, Settings
 from bridge.sources import address_limit, challenge_of, check_new_keys, rate_limit, scheme_of, slots_dir

@@ -14,7 +14,7 @@ from bridge.proof.schemes.network import are_too_wide, networks
 from bridge.proof.schemes.parameters import ParameterError
 from bridge.proof.schemes.presets import configure
 from bridge.runtime.configuration import place_of
-from bridge.runtime.slots import SecretsError
+from bridge.runtime.secret_files import SecretsError
 from bridge.settings import HttpSettings, Settings, SourceSettings, named
 
 # Schemes whose secret is a string, so that a vendor can also send it as a token.

@@ -17,7 +17,7 @@ from bridge.event import Delivery, Event, Identity
 from bridge.kafka.record import Record, identity_of
 from bridge.proof.scheme import HmacKey, KeySlot
 from bridge.registry.loader import bundled
-from bridge.runtime.slot import sign
+from bridge.runtime.signing_secret import sign
 
 SAMPLES = Path(__file__).parent / "data" / "samples"
 KEY = b"component-test-key-not-a-secret!"

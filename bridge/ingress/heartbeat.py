@@ -19,7 +19,7 @@ from bridge.proof.scheme import FixedSecrets, HmacKey, KeySlot
 from bridge.proof.schemes.standard_webhooks import StandardWebhooks
 from bridge.runtime.lifecycle import pause
 from bridge.runtime.logging import log
-from bridge.runtime.slot import sign
+from bridge.runtime.signing_secret import sign
 
 # No configured source can have this prefix.
 SOURCE = "_heartbeat"

@@ -17,7 +17,7 @@ from bridge.proof.secrets import parse_slot
 from bridge.runtime.files import replace_file
 from bridge.runtime.lifecycle import repeat
 from bridge.runtime.logging import log
-from bridge.runtime.slots import CONTENT_MAX_BYTES, Reload
+from bridge.runtime.secret_files import CONTENT_MAX_BYTES, Reload
 
 FILE = "issuer.jwks.json"
 PERIOD_S = 600.0  # seconds; issuers publish a new key at least a day before they sign with it

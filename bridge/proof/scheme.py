@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.hmac import HMAC
 
 from bridge.errors import ConfigError, DeliveryRefusedError
 from bridge.response_codes import REFUSED, UNKNOWN_KEY
-from bridge.runtime.slot import Slot
+from bridge.runtime.signing_secret import Slot
 
 # The HTTP server's bound on a header field. It also bounds comparisons: 170 elements of the length of `v1` fit.
 SIGNATURE_MAX_BYTES = 8190

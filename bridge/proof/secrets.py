@@ -7,8 +7,7 @@ from pathlib import Path
 from bridge.errors import ConfigError
 from bridge.proof.origin import SLOT
 from bridge.proof.scheme import KeySlot, ReplayKey, Scheme
-from bridge.runtime.slot import shared_key
-from bridge.runtime.slots import (
+from bridge.runtime.secret_files import (
     CONTENT_MAX_BYTES,
     FILE_MAX_BYTES,
     WINDOW,
@@ -17,6 +16,7 @@ from bridge.runtime.slots import (
     load_slots,
     read_lines,
 )
+from bridge.runtime.signing_secret import shared_key
 
 
 def load(path: Path, scheme: Scheme) -> tuple[KeySlot, ...]:

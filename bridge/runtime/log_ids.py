@@ -14,8 +14,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TypeAlias
 
-from bridge.runtime.slot import Slot
-from bridge.runtime.slots import SecretsError, load_slots, read_lines
+from bridge.runtime.secret_files import SecretsError, load_slots, read_lines
+from bridge.runtime.signing_secret import Slot
 
 CURRENT = "current"
 # 256 bits take 44 characters in base64 and 64 in hex; fewer than 32 are unlikely to be a random key.

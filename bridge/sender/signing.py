@@ -14,7 +14,7 @@ from bridge.proof.scheme import HmacKey, Scheme
 from bridge.proof.schemes.body_hmac import BodyHmac
 from bridge.proof.schemes.shared_secret import Basic, SecretHeader, UrlToken
 from bridge.proof.schemes.standard_webhooks import StandardWebhooks, parse_secret
-from bridge.runtime.slot import sign
+from bridge.runtime.signing_secret import sign
 
 # From webhook id, Unix time and body of an attempt to its signature headers.
 Sign = Callable[[str, int, bytes], dict[str, str]]

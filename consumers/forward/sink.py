@@ -13,8 +13,8 @@ from bridge.errors import BridgeError, ConfigError, TransientError
 from bridge.event import Event
 from bridge.runtime.lifecycle import background
 from bridge.runtime.metrics import NAMESPACE
-from bridge.runtime.slot import Slot, expires_at, shared_key, sign
-from bridge.runtime.slots import Reload, SecretsError, SlotDirectory, read_lines
+from bridge.runtime.secret_files import Reload, SecretsError, SlotDirectory, read_lines
+from bridge.runtime.signing_secret import Slot, expires_at, shared_key, sign
 from consumers.api import Context
 from consumers.forward.mapping import EndpointRequest
 from consumers.forward.options import NAME, ForwardOptions

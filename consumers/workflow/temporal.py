@@ -45,8 +45,8 @@ from temporalio.service import ConnectConfig, RPCError, RPCStatusCode, ServiceCl
 
 from bridge.errors import ConfigError, PermanentError, TransientError
 from bridge.runtime.metrics import NAMESPACE
-from bridge.runtime.slot import Slot
-from bridge.runtime.slots import SecretsError, load_slots, read_lines
+from bridge.runtime.secret_files import SecretsError, load_slots, read_lines
+from bridge.runtime.signing_secret import Slot
 from consumers.http import RequestMetrics, client_tls
 from consumers.lifecycle.safety import SAFETY_KINDS
 from consumers.options import read_token

@@ -8,7 +8,7 @@ from functools import cache
 import orjson
 
 from bridge.dev.traffic import deliveries
-from bridge.runtime.slot import sign
+from bridge.runtime.signing_secret import sign
 
 HMAC_KEY = b"bench-key-that-guards-nothing-at-all"
 SECRET = "whsec_" + base64.b64encode(HMAC_KEY).decode()

@@ -15,7 +15,7 @@ from bridge.proof.scheme import Scheme
 from bridge.proof.schemes.presets import configure
 from bridge.proof.secrets import load, slots_of
 from bridge.runtime.lifecycle import run_workers
-from bridge.runtime.slots import CONTENT_MAX_BYTES, SlotDirectory
+from bridge.runtime.secret_files import CONTENT_MAX_BYTES, SlotDirectory
 from bridge.settings import Settings
 from bridge.start_checks import check_sources
 from tests.logs import capture_logs

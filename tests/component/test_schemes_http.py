@@ -12,7 +12,7 @@ import pytest
 from bridge.proof.scheme import FixedSecrets
 from bridge.proof.schemes.presets import configure
 from bridge.proof.secrets import slots_of
-from bridge.runtime.slots import SlotDirectory
+from bridge.runtime.secret_files import SlotDirectory
 from bridge.sender.signing import read_signer
 from tests.builders import a_body
 from tests.component.test_ingress import Ingress, a_source, running

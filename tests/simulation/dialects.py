@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import orjson
 
 from bridge.proof.scheme import HmacKey, KeySlot
-from bridge.runtime.slot import sign
+from bridge.runtime.signing_secret import sign
 
 HERE = Path(__file__).parent
 SAMPLES = HERE.parent / "data" / "samples" / "native"

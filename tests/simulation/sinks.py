@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from bridge.avro.event_decoder import EventDecoder
 from bridge.errors import PermanentError, TransientError
 from bridge.event import Event
-from bridge.runtime.slot import Slot
+from bridge.runtime.signing_secret import Slot
 from consumers.api import Batches, Consumer, Context, Lanes, Placed, Setup
 from consumers.forward.consumer import open_forward
 from consumers.forward.options import ForwardOptions

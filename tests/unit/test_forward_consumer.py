@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from bridge.errors import ConfigError, PermanentError
 from bridge.proof.scheme import KeySlot, Raw
 from bridge.proof.schemes.standard_webhooks import StandardWebhooks, parse_secret
-from bridge.runtime.slots import load_slots
+from bridge.runtime.secret_files import load_slots
 from consumers.api import Context, Lanes, Setup
 from consumers.forward.consumer import open_forward
 from consumers.forward.mapping import RequestMapping

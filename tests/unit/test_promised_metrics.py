@@ -12,7 +12,7 @@ from bridge.kafka.producer import ProducerState
 from bridge.mapping.profile import FLAGS
 from bridge.response_codes import UNAVAILABLE
 from bridge.runtime.metrics import IngressMetrics
-from bridge.runtime.slots import Reload
+from bridge.runtime.secret_files import Reload
 from bridge.settings import Settings
 from consumers.api import Setup
 from consumers.lifecycle.safety import ANOMALY_KINDS, SAFETY_KINDS

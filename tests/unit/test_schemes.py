@@ -18,7 +18,7 @@ from bridge.proof.schemes.parameters import ParameterError
 from bridge.proof.schemes.presets import configure
 from bridge.proof.secrets import load
 from bridge.response_codes import REFUSED, UNKNOWN_KEY
-from bridge.runtime.slots import SecretsError
+from bridge.runtime.secret_files import SecretsError
 from tests.fuzz.schemes import check_proved
 from tests.schemes import VERIFIED, Vector, vectors, verdict
 

@@ -13,10 +13,10 @@ from bridge.errors import ConfigError
 from bridge.proof.scheme import HmacKey, KeySlot
 from bridge.proof.schemes.standard_webhooks import StandardWebhooks
 from bridge.proof.secrets import load, slots_of
-from bridge.runtime import slots
+from bridge.runtime import secret_files
 from bridge.runtime.lifecycle import run_workers
-from bridge.runtime.slot import Slot
-from bridge.runtime.slots import FILE_MAX_BYTES, SecretsError, SlotDirectory
+from bridge.runtime.secret_files import FILE_MAX_BYTES, SecretsError, SlotDirectory
+from bridge.runtime.signing_secret import Slot
 from tests.kafka import HANG_S
 
 SCHEME = StandardWebhooks()
@@ -214,7 +214,7 @@ def test_a_kubernetes_volume_is_followed_through_its_links(tmp_path: Path) -> No
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slots, "POLL_PERIOD_S", 0.001)
+    monkeypatch.setattr(secret_files, "POLL_PERIOD_S", 0.001)
 
 
 @pytest.mark.usefixtures("quick")

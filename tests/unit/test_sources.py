@@ -14,7 +14,7 @@ from bridge.mapping.profile import Profile
 from bridge.proof.scheme import HmacKey, KeySlot, ProofKey, PublicKey, SharedSecret
 from bridge.proof.secrets import slots_of
 from bridge.runtime.findings import Finding, refuse
-from bridge.runtime.slots import SecretsError, SlotDirectory
+from bridge.runtime.secret_files import SecretsError, SlotDirectory
 from bridge.settings import Settings, SourceSettings
 from bridge.sources import address_limit, check_new_keys, scheme_of
 from bridge.start_checks import check_keys, check_proof, check_start

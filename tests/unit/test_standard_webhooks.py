@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from bridge.errors import ConfigError, DeliveryRefusedError
 from bridge.proof.scheme import PUBLIC_ELEMENTS_MAX, HmacKey, KeySlot, Proof, PublicKey, Raw
 from bridge.proof.schemes.standard_webhooks import StandardWebhooks, parse_secret
-from bridge.runtime.slot import sign
+from bridge.runtime.signing_secret import sign
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples"
 VECTORS = json.loads((SAMPLES / "signature_vectors.json").read_text())

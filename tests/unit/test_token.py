@@ -25,7 +25,7 @@ from bridge.proof.schemes.parameters import ParameterError
 from bridge.proof.schemes.presets import configure
 from bridge.proof.schemes.token import Jwt
 from bridge.proof.secrets import load
-from bridge.runtime.slots import SecretsError
+from bridge.runtime.secret_files import SecretsError
 from bridge.sender.signing import read_signer
 from tests.schemes import VERIFIED, verdict
 

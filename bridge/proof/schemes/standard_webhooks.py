@@ -29,7 +29,7 @@ from bridge.proof.scheme import (
     strict_base64,
 )
 from bridge.proof.timestamps import TIMESTAMP, age_words, check_age
-from bridge.runtime.slot import base64_bytes, shared_key
+from bridge.runtime.signing_secret import base64_bytes, shared_key
 
 NAME = "standard_webhooks"
 TOLERANCE_S = 300  # as the Svix libraries, "Verifying webhook authenticity"

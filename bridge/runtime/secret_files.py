@@ -17,7 +17,7 @@ from bridge.runtime.files import file_names, read_secret
 from bridge.runtime.io_thread import IOThread
 from bridge.runtime.lifecycle import pause
 from bridge.runtime.logging import log
-from bridge.runtime.slot import Slot
+from bridge.runtime.signing_secret import Slot
 
 SlotFault = Literal[
     "secrets_unreadable",
