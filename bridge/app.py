@@ -26,9 +26,9 @@ from bridge.kafka.producer import KafkaProducer, Patience
 from bridge.kafka.publisher import EncodeRecord, Publisher, ordinals
 from bridge.kafka.routing import RoutingTable
 from bridge.known.known_ids import KnownIds
-from bridge.mapping.keys import KEY_MAX
 from bridge.mapping.lookup import open_profiles
 from bridge.mapping.profile import bucket_s, dedupe_window_s
+from bridge.mapping.record_keys import KEY_MAX
 from bridge.proof.key_sets import KeySetReader
 from bridge.proof.scheme import FixedSecrets, KeySlot, Secrets
 from bridge.proof.secrets import senders, slots_of

@@ -59,7 +59,7 @@ from bridge.contract.envelope import VERSION, PrescriptionRecord
 from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED
 from bridge.contract.fields import UNKNOWN, Bits, Characters, ContractRecord, Digits, kept_words, plain
 from bridge.event import AHEAD_MAX, RECEIPTS_MAX, Event
-from bridge.mapping import drx_standard, keys
+from bridge.mapping import drx_standard, record_keys
 from bridge.mapping.profile import Profile
 from bridge.mapping.readers import blank_record
 from bridge.registry.schemas import expand
@@ -74,12 +74,12 @@ _Path = tuple[str, ...]  # member names from the root of the body
 _PRESCRIPTION_ID: _Path = ("data", "prescription_id")
 _REQUEST_ID: _Path = ("data", "request_id")
 # The key rules of the reference, as paths to take a key from.
-_KEY_PATHS: Mapping[keys.KeyRule, tuple[_Path, ...]] = MappingProxyType(
+_KEY_PATHS: Mapping[record_keys.KeyRule, tuple[_Path, ...]] = MappingProxyType(
     {
-        keys.prescription_key: (_PRESCRIPTION_ID,),
-        keys.request_key: (_PRESCRIPTION_ID, _REQUEST_ID),
-        keys.prescriber_key: (("data", "prescriber", "id"),),
-        keys.account_key: (("account_id",),),
+        record_keys.prescription_key: (_PRESCRIPTION_ID,),
+        record_keys.request_key: (_PRESCRIPTION_ID, _REQUEST_ID),
+        record_keys.prescriber_key: (("data", "prescriber", "id"),),
+        record_keys.account_key: (("account_id",),),
     }
 )
 # Members of the body that the caller reads or that are not a field; and fields that others fill.
@@ -253,7 +253,7 @@ class _Function:
     """Generates the source of one function."""
 
     def __init__(self, prefixes: tuple[str, ...]) -> None:
-        self._reserved = keys.OUR_PREFIXES + prefixes
+        self._reserved = record_keys.OUR_PREFIXES + prefixes
         self._lines: list[str] = []
         self._names: dict[str, Any] = {
             "Defer": _Defer,
@@ -280,7 +280,7 @@ class _Function:
         self._known(1, "data", of_data)
         self._line(1, "members = len(document) + len(data)")
         self._line(1, "of_document = document.get; of_data = data.get")
-        self._key(1, _KEY_PATHS[keys.KEY_RULES.get(event_type, keys.prescription_key)])
+        self._key(1, _KEY_PATHS[record_keys.KEY_RULES.get(event_type, record_keys.prescription_key)])
         record = self._joined(1, b"", model, avro, "of_data", given=given)
         self._line(1, f"return members, key, prescription_id, {record}")
         exec("\n".join(self._lines), self._names)  # noqa: S102 - only names from our own schemas and models
@@ -321,7 +321,7 @@ class _Function:
         if path == _REQUEST_ID:
             self._line(depth, "key = 'req:' + key")
         reserved = f"(?!{'|'.join(map(re.escape, self._reserved))})" if path == _PRESCRIPTION_ID else ""
-        conforms = self._constant(re.compile(reserved + keys.KEY_PATTERN).fullmatch)
+        conforms = self._constant(re.compile(reserved + record_keys.KEY_PATTERN).fullmatch)
         self._line(depth, f"if {conforms}(key) is None: raise Defer")
         self._line(depth, f"prescription_id = {'key' if path == _PRESCRIPTION_ID else None}")
 

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from bridge.contract.envelope import VERSION, EventRecord, PrescriptionRecord
 from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED, REPORTED_TYPE
 from bridge.contract.fields import Bits, Characters, ContractRecord, Digits
-from bridge.mapping.keys import KEY_PATTERN, KEY_RULES, OUR_PREFIXES
+from bridge.mapping.record_keys import KEY_PATTERN, KEY_RULES, OUR_PREFIXES
 
 Schema = dict[str, Any]
 

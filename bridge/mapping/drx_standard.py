@@ -11,7 +11,6 @@ from bridge.contract.envelope import VERSION, EventRecord
 from bridge.contract.events import OTHER_REPORTED, is_reported_type
 from bridge.event import Delivery, ParkReason
 from bridge.mapping.assemble import SHAPES, Native, assemble
-from bridge.mapping.keys import KEY_RULES, prescription_key, readable_prescription
 from bridge.mapping.profile import IGNORED, Mapped
 from bridge.mapping.readers import (
     Members,
@@ -24,6 +23,7 @@ from bridge.mapping.readers import (
     read_instant,
     text_of_id,
 )
+from bridge.mapping.record_keys import KEY_RULES, prescription_key, readable_prescription
 
 # Leading fields not filled by a member of the same name: our own, renamed, or read from `data`.
 _NOT_IN_ENVELOPE = frozenset(EventRecord.model_fields) - {"account_id", "sequence", "correlation_id"}

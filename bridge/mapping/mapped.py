@@ -23,11 +23,11 @@ from bridge.event import Delivery, ParkReason
 from bridge.mapping.assemble import Draft, Part, Reading, children, compose, escaped
 from bridge.mapping.elements import PLACES_MAX, Elements, Folded, Spot
 from bridge.mapping.json_body import Real, parse_wrapped
-from bridge.mapping.keys import OUR_PREFIXES
 from bridge.mapping.mapped_functions import ExhaustedError, Expression, Scope, UnfitError
 from bridge.mapping.mapping_file import FILE_MAX_BYTES, CompiledFile, EventRule, Pointer
 from bridge.mapping.profile import IGNORED, Mapped, refuse_unknown
 from bridge.mapping.readers import text_of_id
+from bridge.mapping.record_keys import OUR_PREFIXES
 from bridge.mapping.values import instant_of_epoch
 from bridge.mapping.words import instant_of, is_given, key_of, prefix_of, zone_of
 

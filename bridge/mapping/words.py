@@ -7,9 +7,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from bridge.errors import ConfigError
 from bridge.mapping.json_body import Real
-from bridge.mapping.keys import KEY_MAX
 from bridge.mapping.profile import Flag
 from bridge.mapping.readers import text_of_id
+from bridge.mapping.record_keys import KEY_MAX
 from bridge.mapping.values import day_of_text, instant_of_text
 
 # As in keys of native DRx; a colon separates the parts, so within a part it is written `%3A`.

@@ -21,12 +21,12 @@ from consumers.commands.screen import TIME
 from consumers.options import database_of
 from consumers.postgres.migrate import pending_tables
 from consumers.postgres.pool import Database
-from consumers.runtime.beginnings import Adoption, Stopped, decide_start, hint
 from consumers.runtime.decoding import KNOWN_TYPES
 from consumers.runtime.groups import open_group
 from consumers.runtime.operator import Progress, opened_at, standings
 from consumers.runtime.partition import SETTLED_WINDOWS
 from consumers.runtime.start_checks import check_cluster, check_tables, prepare
+from consumers.runtime.start_positions import Adoption, Stopped, decide_start, hint
 from consumers.runtime.transport import Bounds
 from consumers.settings import check_settings
 

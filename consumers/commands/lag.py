@@ -14,9 +14,9 @@ from bridge.runtime.findings import counted
 from consumers.commands.installed import Chosen
 from consumers.commands.options import of_consumer
 from consumers.commands.screen import print_json, print_table
-from consumers.runtime.beginnings import WORDS, why_stopped
 from consumers.runtime.groups import GroupState, open_group
 from consumers.runtime.operator import opened_at, standings
+from consumers.runtime.start_positions import WORDS, why_stopped
 
 
 class Lag(NamedTuple):

@@ -32,9 +32,9 @@ from consumers.commands.screen import print_json, print_table
 from consumers.postgres.pool import Database
 from consumers.postgres.text import stored_text
 from consumers.read_model.options import NAME
-from consumers.runtime.beginnings import WORDS, why_stopped
 from consumers.runtime.groups import open_group
 from consumers.runtime.operator import By, standings
+from consumers.runtime.start_positions import WORDS, why_stopped
 from consumers.runtime.transport import Bounds
 
 # Maximum of records shown, the newest; a prescription has some ten events.

@@ -40,10 +40,10 @@ from bridge.runtime.backoff import backoff_s
 from bridge.runtime.failpoints import hit
 from bridge.runtime.lifecycle import pause
 from bridge.runtime.logging import log
-from consumers.runtime.beginnings import Start, StartPolicy, Stopped, decide_start, hint, is_same_log
 from consumers.runtime.metrics import ConsumerMetrics
 from consumers.runtime.offset_commits import OffsetCommits
 from consumers.runtime.processor import Processor
+from consumers.runtime.start_positions import Start, StartPolicy, Stopped, decide_start, hint, is_same_log
 from consumers.runtime.transport import Bounds, GroupTransport, TransportError
 
 # Seconds of one poll without records: how late a halt, a rebalance or the stop is noticed.

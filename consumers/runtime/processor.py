@@ -28,7 +28,6 @@ from consumers.api import Batches, Consumer, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime import parking
 from consumers.runtime.batches import BatchDriver
-from consumers.runtime.beginnings import Adoption
 from consumers.runtime.circuit import Circuit
 from consumers.runtime.decoding import Learner, RecordDecoder
 from consumers.runtime.key_queues import KeyQueues
@@ -39,6 +38,7 @@ from consumers.runtime.park_limit import ParkCounter, ParkLimit
 from consumers.runtime.parking import ParkingFullError
 from consumers.runtime.partition import Partition, Partitions
 from consumers.runtime.settling import STOPS, Settling
+from consumers.runtime.start_positions import Adoption
 from consumers.runtime.tasks import Tasks
 
 # Seconds between two queries for requested releases.

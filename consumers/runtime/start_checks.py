@@ -1,7 +1,7 @@
 """Checks before a process joins its group: its tables match the group, and its offsets are of this Kafka cluster.
 
 A failed check needs an operator's decision; the message names the command or setting that overrides it. Whether an
-offset is within its log is checked when its partition is claimed (`beginnings.decide_start`).
+offset is within its log is checked when its partition is claimed (`start_positions.decide_start`).
 """
 
 from collections.abc import Iterable

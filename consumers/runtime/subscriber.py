@@ -7,8 +7,8 @@ from functools import partial
 from bridge.runtime.backoff import backoff_s
 from bridge.runtime.lifecycle import first_of, pause
 from bridge.runtime.logging import log
-from consumers.runtime.beginnings import HINTS
 from consumers.runtime.member import Member, Membership
+from consumers.runtime.start_positions import HINTS
 from consumers.runtime.transport import GroupTransport, TransportError
 
 # Seconds between two clients.

@@ -12,7 +12,7 @@ import pytest
 from bridge.dev.ports import free_port
 from bridge.kafka.consumed_record import TopicPartition
 from bridge.kafka.record import Record
-from consumers.runtime.beginnings import hint
+from consumers.runtime.start_positions import hint
 from tests.audit_lines import acts, audit_lines, spoken
 from tests.cluster import Cluster, EmbeddedCluster, Topics
 from tests.forked import run

@@ -9,10 +9,10 @@ from prometheus_client import CollectorRegistry
 
 from bridge.errors import TransientError
 from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
-from consumers.runtime.beginnings import Adoption, StartPolicy
 from consumers.runtime.member import Membership, WatchLimits, _Sleep
 from consumers.runtime.metrics import ConsumerMetrics
 from consumers.runtime.processor import Processor
+from consumers.runtime.start_positions import Adoption, StartPolicy
 from consumers.runtime.subscriber import Subscriber
 from tests.fake_transport import FakeKafka, FakeTransport
 from tests.waiting import HANG_S, until

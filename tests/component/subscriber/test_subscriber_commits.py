@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from consumers.runtime import member
-from consumers.runtime.beginnings import Adoption
 from consumers.runtime.member import WatchLimits
+from consumers.runtime.start_positions import Adoption
 from tests.component.subscriber.group import A, B, Group, turns
 from tests.fake_transport import FakeTransport
 from tests.logs import capture_logs

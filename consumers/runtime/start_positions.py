@@ -1,4 +1,4 @@
-"""Decide where to read a claimed partition from, by its progress and its log, or why it is not read."""
+"""Decide from which offset a claimed partition is read, by its progress and its log, or why it is not read."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple

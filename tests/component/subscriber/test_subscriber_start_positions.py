@@ -5,7 +5,7 @@ import pytest
 from bridge.errors import ConfigError
 from bridge.kafka.consumed_record import TopicPartition
 from consumers.postgres.text import TEXT_MAX_BYTES, stored_text
-from consumers.runtime.beginnings import Adoption, StartPolicy
+from consumers.runtime.start_positions import Adoption, StartPolicy
 from tests.component.subscriber.group import A, B, Group, turns
 from tests.logs import capture_logs
 from tests.waiting import until
