@@ -59,10 +59,7 @@ class Challenge(NamedTuple):
     def respond_to_headers(
         self, headers: Mapping[bytes, bytes], query: str, keys: Sequence[KeySlot], now: float, *, per_s: float | None
     ) -> Response | None:
-        """Return the response to a GET or OPTIONS; None if it is not a handshake.
-
-        `per_s` is the rate limit of the source. Raises `DeliveryRefusedError` for a wrong token.
-        """
+        """Return the response to a GET or OPTIONS; None if it is not a handshake. Refuses a wrong token."""
         given = [pair.partition("=") for pair in query.split("&")] if len(query) <= QUERY_MAX_CHARS else []
         members = [(unquote_plus(name), unquote_plus(text)) for name, _, text in given]
         values = [text for name, text in members if name == self.name]
@@ -77,10 +74,7 @@ class Challenge(NamedTuple):
         return _text("", ("WebHook-Allowed-Origin", value), ("WebHook-Allowed-Rate", rate), ("Allow", "POST"))
 
     def admits(self, headers: Mapping[bytes, bytes], body: bytes, keys: Sequence[KeySlot], now: float) -> bool:
-        """Return whether a POST that the scheme refused is a handshake with the right token.
-
-        Raises `DeliveryRefusedError` for a wrong token.
-        """
+        """Return whether a POST that the scheme refused is a handshake with the right token. Refuses a wrong one."""
         if not self.token[0] or self.respond_to_body(headers, body) is None:
             return False
         given = self._token(headers, cast("dict[str, object]", parse(body, arrays=True)))
@@ -114,10 +108,8 @@ def read_challenge(text: str, token: str) -> Challenge | None:
     if not found:
         raise ParameterError("challenge", "must be query:NAME, body:MEMBER, body_json:MEMBER, cloudevents or eventgrid")
     if token and (not place or found[3]):
-        problem = "must be header:NAME or member:NAME; cloudevents and eventgrid have no token"
-        raise ParameterError("challenge_token", problem)
-    kind = cast("Kind", found[1] or found[3])
-    limit = RateLimit(per_s=PER_S, burst=BURST)
+        raise ParameterError("challenge_token", "must be header:NAME or member:NAME; cloudevents, eventgrid: none")
+    kind, limit = cast("Kind", found[1] or found[3]), RateLimit(per_s=PER_S, burst=BURST)
     return Challenge(kind, found[2] or "", (place[1], place[2]) if place else ("", ""), limit)
 
 

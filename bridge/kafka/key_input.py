@@ -6,10 +6,7 @@ from bridge.errors import ConfigError
 
 
 def whole_key(wanted: bytes, keys: Collection[bytes]) -> bytes:
-    """Return the one of `keys` that an operator means, or `wanted` if there is none.
-
-    Raises `ConfigError` with the prefixes if there are several.
-    """
+    """Return the one of `keys` that an operator means, else `wanted`; `ConfigError` if there are several."""
     prefixes = {key.partition(b":")[0] + b":" for key in keys if has_number(key, wanted)}
     if wanted in keys or not prefixes:
         return wanted

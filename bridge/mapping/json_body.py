@@ -63,8 +63,7 @@ def parse(body: bytes, *, arrays: bool = False) -> dict[str, object] | ParkReaso
         arrays: Allow an array; the result may then be a list.
 
     Returns:
-        A dict of strings, `int`, `Real`, booleans, None, lists and dicts, at most `DEPTH_MAX` deep; or the reason
-        `malformed_json` with the `Detail` of a broken rule.
+        A dict of strings, `int`, `Real`, booleans, None, lists and dicts; or `malformed_json` with a broken rule.
     """
     try:
         text = body.decode()
@@ -245,8 +244,6 @@ class _Survey:
         return character
 
     def _recording(self, detail: Detail, read: Callable[[str], object]) -> Callable[[str], object]:
-        """Return `read`, but recording a broken rule instead of raising."""
-
         def recording(lexeme: str) -> object:
             try:
                 return read(lexeme)

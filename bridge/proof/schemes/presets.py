@@ -55,15 +55,10 @@ NO_DEFAULT_SCHEME: Mapping[str, str] = MappingProxyType({"digitalrx": "secret_he
 
 
 def configure(text: str, given: Mapping[str, str], *, tolerance_s: int | None) -> Scheme:
-    """Build a scheme. Names joined by `+` make one that verifies a delivery if all of them do.
+    """Build a scheme from the name of a kind or a preset; names joined by `+` must all verify a delivery.
 
-    Args:
-        text: Name of a kind or a preset, or several joined by `+`.
-        given: Parameters without the prefix `scheme_`; the first scheme that has one of this name takes it.
-        tolerance_s: Seconds by which a verified timestamp may be off; None: no limit.
-
-    Raises:
-        ParameterError: A parameter is unknown, missing or invalid.
+    `given` has parameters without `scheme_`; the first scheme that has one of this name takes it. A verified timestamp
+    may be off by `tolerance_s` (None: no limit). Raises `ParameterError` if one is unknown, missing or invalid.
     """
     left = dict(given)
     names = [name.strip() for name in text.split("+")]
