@@ -95,9 +95,10 @@ def _count(state: SegmentState, opened: Iterable[Opened], read: Callable[[Entry]
     """Add waiting records to the counts; a record that cannot be decrypted although its key is there is damaged."""
     for record, entry, locked_by in opened:
         if entry is not None:
-            if _is_readable(entry, read):
+            try:
+                read(entry)
                 state.partitions[entry.partition] += 1
-            else:
+            except UnreadableEntryError:
                 state.unknown += 1
         elif locked_by == "no_key":
             state.locked += 1
@@ -107,11 +108,3 @@ def _count(state: SegmentState, opened: Iterable[Opened], read: Callable[[Entry]
             state.waiting -= 1
             state.lost += 1
             state.damage.append((record.offset, record.offset + record.header.size))
-
-
-def _is_readable(entry: Entry, read: Callable[[Entry], object]) -> bool:
-    try:
-        read(entry)
-    except UnreadableEntryError:
-        return False
-    return True
