@@ -11,7 +11,7 @@ from yarl import URL
 from bridge.errors import ConfigError, DecodeError, PermanentError, TransientError
 from consumers.postgres.errors import NoLockError
 from consumers.runtime.calls import HandlerTimeoutError
-from consumers.runtime.retry_policy import Failure, HandlerExitError, Tries, classify, raised_at, retry_delay_s
+from consumers.runtime.retry_policy import Failure, HandlerExitError, Tries, classify, delay_s, raised_at, retry_delay_s
 
 REQUEST = aiohttp.RequestInfo(URL("http://there/"), "GET", CIMultiDictProxy(CIMultiDict()), URL("http://there/"))
 
@@ -102,7 +102,7 @@ AT_SINK, AT_RECORD = 5.0, 30.0  # ceilings of the delay
 
 
 @pytest.mark.parametrize(
-    ("failure", "calling", "last_passes", "delay_s", "counted"),
+    ("failure", "calling", "last_passes", "after_s", "counted"),
     [
         (Failure("permanent", "no"), True, None, None, (9, 8, 1, None)),
         (BUSY, True, None, None, (9, 9, 2, 7)),
@@ -114,9 +114,13 @@ AT_SINK, AT_RECORD = 5.0, 30.0  # ceilings of the delay
     ],
 )
 def test_only_a_failure_that_the_record_may_have_caused_counts_towards_parking(
-    *, failure: Failure, calling: bool, last_passes: int | None, delay_s: float | None, counted: tuple[int | None, ...]
+    *, failure: Failure, calling: bool, last_passes: int | None, after_s: float | None, counted: tuple[int | None, ...]
 ) -> None:
     tries = Tries(9, 8, 1, last_passes, calling=calling)
 
-    assert retry_delay_s(failure, tries, passes=7, attempts_max=2, spread=lambda _, most: most) == delay_s
+    assert retry_delay_s(failure, tries, passes=7, attempts_max=2, spread=max) == after_s
     assert (tries.attempt, tries.failures, tries.charged, tries.passes) == counted
+
+
+def test_the_first_delay_is_between_its_least_and_twice_that() -> None:
+    assert [delay_s(1, spread=pick) for pick in (min, max)] == [0.2, 0.4]
