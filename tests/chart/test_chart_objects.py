@@ -132,6 +132,8 @@ def test_what_runs_before_all_else_may_talk_already() -> None:
 
 def test_each_consumer_is_pruned_beside_itself_and_the_read_model_alone_compared() -> None:
     values = load("minimal")
+    own = {"egress": [{"ports": [{"port": 8443}]}], "init": {"postgresSecret": "drx-owner"}}
+    values["consumers"]["read_model"] |= own
     values["consumers"]["archive"] = values["consumers"]["read_model"] | {"enabled": True, "options": {"root": "/lake"}}
     values |= {
         "prune": {"enabled": True},
@@ -146,8 +148,9 @@ def test_each_consumer_is_pruned_beside_itself_and_the_read_model_alone_compared
         "drx-drx-bridge-read-model-prune": ["drx-consumer", "prune", "read_model", "--older-than=400d", "--actor=helm"],
         "drx-drx-bridge-read-model-compare": ["drx-consumer", "compare", *values["compare"]["args"]],
     }
+    assert all("drx-owner" in str(each["spec"]["volumes"]) for each in jobs.values())
     for name in ("archive", "read-model"):
-        assert found.one("NetworkPolicy", f"-{name}-cron")["spec"]["egress"]
+        assert "8443" in str(found.one("NetworkPolicy", f"-{name}-cron")["spec"]["egress"])
 
 
 def test_consumers_reach_the_database_and_the_ingress_does_not() -> None:

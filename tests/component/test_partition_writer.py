@@ -166,8 +166,11 @@ async def test_each_drain_first_looks_at_what_others_have_written(subject: Subje
         subject.producer.connected = True
         await until(lambda: not subject.writers.spooling)
 
-    assert subject.written == ["a", "b"]
-    assert subject.caught_up == [PLACE, PLACE]
+    find(subject, "c")
+    await until(lambda: not subject.writers.spooling)
+
+    assert subject.written == ["a", "b", "c"]
+    assert subject.caught_up == [PLACE] * 3
 
 
 async def test_until_the_topics_were_read_the_disk_takes_what_may_be_a_repeat(subject: Subject) -> None:
@@ -271,6 +274,8 @@ async def test_a_record_that_kafka_refuses_for_good_is_set_aside_and_the_others_
     assert subject.written == ["a", "c", "d"]
     assert [from_entry(each).identity.id for each in subject.spool.aside] == ["b"]
     assert not subject.writers.blocked
+    await asyncio.gather(*subject.send("e", "f", "g", "h", "i"))
+    assert subject.producer.batches[-1] > 1
     await subject.writers.close(1)
 
 

@@ -175,6 +175,7 @@ async def test_what_a_late_write_did_is_mended_by_the_next_on_a_server_without_c
         await desk.peer.put({**await desk.get(order), "status": "active"})
         await desk.write(an_order("cancelled", id=order.id))
         assert (await desk.get(order))["status"] == "cancelled"
+        assert not writer._unanswered
 
 
 async def test_a_server_that_follows_http_takes_what_is_not_there_yet_once(token_file: Path) -> None:

@@ -64,30 +64,19 @@ class _Write:
 
 @dataclass
 class FakeFhir:
-    """Keeps resources in memory.
-
-    Attributes:
-        requests: Method and path of each, pings included.
-        late_s: Delay of a write, by its number; None: none.
-        before: Called before each request is served; its result is the response.
-        token: Without it a request gets a 401, unless empty.
-        strict: Follow HTTP where HAPI does not: an existing resource never matches `If-None-Match: *`, and a missing
-            one never matches `If-Match`.
-        careless: Ignore all conditions.
-        chooses_ids: Accept no ids of clients.
-        late: Number of delayed writes still to be done.
-    """
+    """Keeps resources in memory."""
 
     url: str = ""
     kept: dict[str, Kept] = field(default_factory=dict)
-    requests: list[tuple[str, str]] = field(default_factory=list)
-    late_s: Callable[[int], float] | None = None
-    before: Callable[[web.BaseRequest], web.Response | None] = lambda _: None
-    token: str = ""
+    requests: list[tuple[str, str]] = field(default_factory=list)  # method and path of each, pings included
+    late_s: Callable[[int], float] | None = None  # delay of a write, by its number
+    before: Callable[[web.BaseRequest], web.Response | None] = lambda _: None  # its result is the response
+    token: str = ""  # without it a request gets a 401, unless empty
+    # As HTTP says and HAPI does not: what exists never matches `If-None-Match: *`, and what is missing no `If-Match`.
     strict: bool = False
-    careless: bool = False
-    chooses_ids: bool = False
-    late: int = 0
+    careless: bool = False  # ignore all conditions
+    chooses_ids: bool = False  # accept no ids of clients
+    late: int = 0  # number of delayed writes still to be done
     _ids: int = 1000
     _more: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -81,15 +81,11 @@ async def test_what_is_published_is_there_in_order_through_a_kill(
 
 
 class OneTopic:
-    """A producer in whose cluster there is one topic.
-
-    Attributes:
-        written: What was written to it.
-    """
+    """A producer in whose cluster there is one topic."""
 
     def __init__(self, topic: str) -> None:
         self._topic = topic
-        self.written: list[Record] = []
+        self.written: list[Record] = []  # to this topic
 
     def partitions(self, topic: str) -> int | None:
         return 1 if topic == self._topic else None

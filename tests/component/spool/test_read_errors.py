@@ -154,7 +154,9 @@ async def test_an_end_that_cannot_be_read_is_not_taken_for_an_unfinished_write(t
         assert (again.value("torn_tails_total"), again.value("corrupt_records_total")) == (1, 0)
 
 
-async def test_a_record_that_the_disk_does_not_give_back_now_is_waited_for(tmp_path: Path, disk: FaultDisk) -> None:
+async def test_a_record_that_the_disk_does_not_give_back_now_is_waited_for(
+    tmp_path: Path, disk: FaultDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with open_spool(tmp_path, disk=disk, order_s=LONG_S) as kept:
         await kept.put(1)
         end = segments(tmp_path)[0].stat().st_size
@@ -164,8 +166,12 @@ async def test_a_record_that_the_disk_does_not_give_back_now_is_waited_for(tmp_p
         for _ in range(2):
             assert (await kept.head(), await kept.head(OTHER)) == ([], [4])
 
+        failing = disk.unreadable
         heal(disk)
         assert await kept.head() == [1, 2, 3]
+        disk.unreadable, now = failing, asyncio.get_running_loop().time()
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now + LONG_S)
+        assert (await kept.head(), await kept.head(OTHER)) == ([], [4])
         assert kept.value("corrupt_records_total") == 0
 
 

@@ -12,12 +12,11 @@ from bridge.errors import NotDurableError
 from bridge.spool import store
 from bridge.spool.availability import GROUP_MAX_BYTES
 from bridge.spool.disk import Disk
-from bridge.spool.segment import Entry, encrypted_size, read_header
+from bridge.spool.segment import encrypted_size, read_header
 from tests.spooling import (
     NOBODY,
     OTHER,
     PARTITION,
-    Found,
     an_entry,
     as_somebody,
     entries,
@@ -86,31 +85,15 @@ async def test_a_file_goes_when_nothing_is_left_in_it(tmp_path: Path) -> None:
 async def test_what_is_acknowledged_is_noted_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kill would bring all of a long drain again."""
     monkeypatch.setattr(store, "POSITIONS_S", 0.01)
-    async with open_spool(tmp_path) as kept:
-        await kept.put(1, 2)
-        kept.spool.acknowledge(PARTITION, 1)
+    async with open_spool(tmp_path, stalled_s=0.01) as kept:
+        await kept.put(1)
+        await kept.put(2, partition=OTHER)
+        kept.spool.acknowledge(OTHER, 1)
 
         await until(lambda: files(tmp_path, "*.positions"))
-
-
-async def test_what_is_dropped_while_it_is_recovered_takes_nothing_with_it(tmp_path: Path) -> None:
-    """A segment is entered in batches; were its file removed after the first, the others would be gone."""
-    async with open_spool(tmp_path) as kept:
-        await kept.put(*range(3000))
-    again = make_spool(tmp_path)
-
-    class Acknowledging(Found):
-        def recovered(self, entry: Entry) -> None:
-            again.found.append(entry)
-            again.spool.acknowledge(PARTITION, again.spool.depth(PARTITION))
-
-    await again.spool.open(Acknowledging())
-    again.spool.acknowledge(PARTITION, again.spool.depth(PARTITION))
-    await again.spool.close()
-
-    assert ordinals(again.found) == list(range(3000))
-    assert again.value("corrupt_records_total") == 0
-    assert segments(tmp_path) == []
+        assert kept.spool.code == ""
+    async with open_spool(tmp_path) as again:
+        assert (ordinals(again.found), again.spool.last_ordinal()) == ([1], 2)
 
 
 async def test_a_file_stays_while_a_group_is_on_its_way_into_it(tmp_path: Path) -> None:

@@ -61,20 +61,13 @@ def control_id(message: Any) -> str:
 
 @dataclass
 class Receiver:
-    """A server that follows a script, one step for each message; later messages are acknowledged.
-
-    Attributes:
-        taken: Messages that were acknowledged, in order.
-        tried: Every received message, as a string.
-        connections: Number of opened connections.
-        at_once: Maximum of open connections at one time.
-    """
+    """A server that follows a script, one step for each message; later messages are acknowledged."""
 
     acts: list[Act] = field(default_factory=list)
-    taken: list[Any] = field(default_factory=list)
-    tried: list[str] = field(default_factory=list)
-    connections: int = 0
-    at_once: int = 0
+    taken: list[Any] = field(default_factory=list)  # messages that were acknowledged, in order
+    tried: list[str] = field(default_factory=list)  # every received message
+    connections: int = 0  # number of opened connections
+    at_once: int = 0  # maximum of open connections at one time
     port: int = 0
     _open: int = 0
 

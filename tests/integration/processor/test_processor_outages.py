@@ -20,12 +20,14 @@ from tests.settling import PLACE, Bench, Effects, FailingLedger, Gate, a_consume
 async def test_what_our_own_statements_meet_is_no_records_fault_although_others_pass(
     bench: Bench, effects: Effects, ledger: FailingLedger, failure: TransientError
 ) -> None:
-    """A busy server refuses one and serves another: the handler has not been asked about the record yet."""
+    """A busy server refuses one and serves another: the handler is not asked about the record again."""
+    effects.fail = lambda event, tried: TransientError("conflict") if event.id == "evt_0" and not tried else None
     offset = 1
 
     def refuses(tp: TopicPartition) -> Exception | None:
-        waits = "rx_1" in bench.processor._partitions[tp].queues
-        return failure if waits and ledger.failed < 20 else None
+        queue = bench.processor._partitions[tp].queues.get("rx_1")
+        its = effects.attempts and queue and queue.has_lane == bench.consumer.transactional
+        return failure if its and ledger.failed < 20 else None
 
     ledger.begin_fails = refuses
     await bench.feed([a_record(0)])
