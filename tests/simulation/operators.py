@@ -378,10 +378,11 @@ class Operators:
         self._until(seconds, self.hosts[host].disk.flow)
 
     def disk_fails(self, host: int, what: str, share: float, seconds: float) -> None:
-        setattr(self.hosts[host].disk.faults, what, share)
-        if what == "read":
-            self.hosts[host].disk.failing_since = self.world.loop.time()
-        self._until(seconds, partial(setattr, self.hosts[host].disk.faults, what, 0.0))
+        disk = self.hosts[host].disk
+        if what == "read" and not disk.faults.read:
+            disk.failing_since = self.world.loop.time()
+        setattr(disk.faults, what, share)
+        self._until(seconds, partial(setattr, disk.faults, what, 0.0))
 
     def disk_full(self, host: int, room: int, seconds: float) -> None:
         disk = self.hosts[host].disk
