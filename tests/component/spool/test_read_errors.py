@@ -11,7 +11,18 @@ from bridge.errors import NotDurableError
 from bridge.runtime.lifecycle import unless
 from tests.fault_disk import FaultDisk
 from tests.kafka import until
-from tests.spooling import OTHER, PARTITION, Kept, an_entry, damaged, make_spool, open_spool, ordinals, segments
+from tests.spooling import (
+    OTHER,
+    PARTITION,
+    Kept,
+    an_entry,
+    damaged,
+    make_spool,
+    open_spool,
+    ordinals,
+    segments,
+    write_key,
+)
 
 # Nobody waits for as long as this, and not at all.
 LONG_S, NOT_S = 1000.0, 0.0
@@ -190,6 +201,11 @@ async def test_a_record_that_the_disk_keeps_for_itself_is_left_to_the_next_start
         await kept.spool.maintain()
         assert (kept.value("unread_segments"), kept.value("corrupt_records_total")) == (1, 0)
         assert kept.spool.code == ""
+        key = (tmp_path / "keys" / "current").read_bytes()
+        write_key(tmp_path / "keys")
+        await kept.spool.maintain()
+        assert kept.spool.code == "no_key"
+    (tmp_path / "keys" / "current").write_bytes(key)
     await assert_all_is_found(tmp_path, [1, 2])
 
 
