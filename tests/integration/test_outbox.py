@@ -5,18 +5,20 @@ from pathlib import Path
 
 import pytest
 
+from bridge.event import Event
 from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.kafka.record import Record
 from bridge.kafka.routing import partition
-from consumers.api import Consumer
+from consumers.api import Consumer, Context
+from consumers.runtime import outbox
 from consumers.runtime.outbox import ROWS
 from tests.cluster import Cluster, Topics
 from tests.groups import forget_members
 from tests.integration.consumer_process import ConsumerProcess, install_code
 from tests.integration.service_process import until
-from tests.kafka import read_all
+from tests.kafka import HANG_S, read_all
 from tests.postgres import execute
-from tests.settling import PLACE, Effects, a_database, at_work
+from tests.settling import PLACE, a_database, a_record, at_work
 from tests.topic_filler import Lives, fill
 
 pytestmark = pytest.mark.kafka
@@ -96,10 +98,15 @@ class OneTopic:
         return len(records)
 
 
-async def test_a_topic_that_is_missing_keeps_no_other_waiting(ledger_dsn: str) -> None:
-    """Not even with more records than a turn takes."""
+async def test_a_topic_that_is_missing_keeps_no_other_waiting(ledger_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even with more records than a turn takes; and what is published now waits for no next look."""
+    monkeypatch.setattr(outbox, "POLL_S", 10 * HANG_S)
     consumer, producer = Consumer("tests", [PLACE.topic], publishes=["missing", "there"]), OneTopic("there")
-    consumer.handler(Effects().one)
+
+    @consumer.handler
+    async def publish(event: Event, context: Context) -> None:
+        context.publish("there", event.key, b"")
+
     insert = """
 insert into drx_consumer.outbox (grp, source_topic, source_part, topic, key)
 select 'tests', $1, 0, case when n > $2 then 'there' else 'missing' end, convert_to(n::text, 'UTF8')
@@ -108,7 +115,7 @@ from generate_series(1, $2 + 2) as n order by n returning id
 
     async with a_database(ledger_dsn) as database, at_work(consumer, database, producer=producer) as bench:
         await bench.rows(insert, PLACE.topic, ROWS)
-        await bench.feed([])
+        await bench.feed([a_record(0)])
         await bench.until_rows("select count(*)::int from drx_consumer.outbox", [(ROWS,)])
 
-    assert [each.key for each in producer.written] == [b"%d" % (ROWS + 1), b"%d" % (ROWS + 2)]
+    assert [each.key for each in producer.written] == [b"%d" % (ROWS + 1), b"%d" % (ROWS + 2), b"rx_1"]
