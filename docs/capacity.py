@@ -12,7 +12,7 @@ _END = "<!-- End of what is generated. -->\n"
 RATES = (100, 1_000, 10_000, 100_000)
 
 # Measured by `python -m tests.bench`, two cores shared by all processes of a run; bodies of 1 KB.
-INGRESS_PER_S = 10_500  # deliveries that one process accepts with 200
+INGRESS_PER_S = 5_250  # deliveries that one process accepts with 200
 READ_MODEL_PER_S = 8_000  # events that one process applies
 LOG_BYTES = 882  # of an event in one replica of the log
 SPOOL_BYTES = 1_148
