@@ -53,7 +53,7 @@ class Server:
     def close(self) -> None:
         runner, self._runner = self._runner, None
         if runner is not None:
-            self._run(runner.cleanup())
+            self._run(_end(runner))
 
     def kept(self, base: str) -> dict[str, dict[str, Any]]:
         async def look() -> dict[str, dict[str, Any]]:
@@ -74,6 +74,14 @@ class Server:
         self._runner = web.ServerRunner(web.Server(self.fake.answer))
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", urlsplit(self.fake.url).port).start()
+
+
+async def _end(runner: web.ServerRunner) -> None:
+    for site in list(runner.sites):
+        await site.stop()
+    for _ in range(5):  # the loop sets up an accepted connection in three turns; cleanup does not close it before
+        await asyncio.sleep(0)
+    await runner.cleanup()
 
 
 @contextmanager
