@@ -55,7 +55,7 @@ def _run(arguments: argparse.Namespace, make_plan: Callable[[int], Plan], run: C
     else:
         began, count, attempts = time.monotonic(), 0, 0
         ends_at = began + (_seconds(arguments.time) if arguments.time else math.inf)
-        for ran in worlds(_numbers(arguments), make_plan, run, ends_at=ends_at):
+        for ran in worlds(_numbers(arguments, make_plan), make_plan, run, ends_at=ends_at):
             count, attempts = count + 1, attempts + ran.attempts
             if arguments.traces:
                 _say(f"{ran.plan.seed} {ran.trace}")
@@ -75,7 +75,7 @@ def _run(arguments: argparse.Namespace, make_plan: Callable[[int], Plan], run: C
     return int(bool(failed))
 
 
-def _numbers(arguments: argparse.Namespace) -> Iterator[int]:
+def _numbers(arguments: argparse.Namespace, make_plan: Callable[[int], Plan]) -> Iterator[int]:
     if arguments.found:
         yield from found()
     wanted = set(arguments.kinds.split())

@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, lru_cache, partial
-from heapq import heappop, heappush
 from math import ceil
 from types import SimpleNamespace
 from typing import Any
@@ -37,7 +36,7 @@ from consumers.settings import ConsumerShutdownSettings
 from tests.fake_transport import FakeKafka
 from tests.postgres import execute
 from tests.simulation import story
-from tests.simulation.effects import Effects
+from tests.simulation.effects import Effects, placed
 from tests.simulation.group import CLUSTER, SESSION_S, Group, Member
 from tests.simulation.kafka import Connection, Kafka
 from tests.simulation.loop import Process
@@ -97,7 +96,7 @@ KINDS: Mapping[str, Callable[[random.Random], tuple[Any, ...]]] = {
     **dict.fromkeys(("park", "skip", "drop", "move_back"), lambda rng: (rng.choice(GROUPS), rng.random())),
 }
 # What events are like; in the plan these are kinds, too.
-HABITS = {"refused": 0.03, "bug": 0.01, "stumbles": 0.05, "poison": 0.0, "publishing": 0.0}
+HABITS = {"refused": 0.03, "bug": 0.01, "stumbles": 0.05, "slow": 0.1, "poison": 0.0, "publishing": 0.0}
 
 
 def make_plan(seed: int) -> Plan:
@@ -110,14 +109,13 @@ def make_plan(seed: int) -> Plan:
         faults += ["retry"]
     acts: list[Act] = []
     for phase in range(PHASES):
-        around = rng.uniform(1, PHASE_S * 0.6)
+        bursts = [rng.uniform(0, PHASE_S) for _ in range(rng.choice((1, 6, 30)))]
+        acts += [Act(phase, round(at, 3), "records", (1 / PHASES / len(bursts),)) for at in bursts]
+        around = rng.choice(bursts)
         for _ in range(rng.randrange(1, 7) if faults else 0):
             kind = rng.choice(faults)
-            at = rng.uniform(0, PHASE_S) if rng.random() < 0.3 else around + rng.expovariate(0.4)
+            at = rng.choice((rng.uniform(0, PHASE_S), around + rng.uniform(0, 0.3), around + rng.expovariate(0.4)))
             acts.append(Act(phase, round(min(at, PHASE_S), 3), kind, KINDS[kind](rng)))
-        bursts = rng.choice((1, 6, 30))
-        share = 1 / PHASES / bursts
-        acts += [Act(phase, round(rng.uniform(0, PHASE_S), 3), "records", (share,)) for _ in range(bursts)]
     acts.sort(key=lambda act: act[:3])
     return Plan(seed, 0, 0.0, spooling=False, kinds=[*dict.fromkeys(kinds)], acts=acts)
 
@@ -137,28 +135,17 @@ def _world_of(seed: int) -> tuple[Sequence[ConsumedRecord], Mapping[Where, str],
     return records, found[0].acknowledged, found[0].broken
 
 
-def _keys(records: Sequence[ConsumedRecord], number: int) -> set[bytes]:
-    """Return the keys of one part of a log; parts have about the same number of records."""
-    parts: list[tuple[int, int, set[bytes]]] = [(0, each, set()) for each in range(WORLDS_OF_A_LOG)]
-    for key, count in sorted(
-        Counter(each.key or b"" for each in records).items(), key=lambda each: (-each[1], each[0])
-    ):
-        size, part, keys = heappop(parts)
-        heappush(parts, (size + count, part, keys | {key}))
-    return next(keys for _, part, keys in parts if part == number)
-
-
-def _part(log: Sequence[ConsumedRecord], keys: set[bytes], plan: Plan) -> Sequence[ConsumedRecord]:
-    """Return the records of some keys as a log of their own; a few may have a value that nobody can read."""
+def _part(log: Sequence[ConsumedRecord], plan: Plan) -> Sequence[ConsumedRecord]:
+    """Return the records of some time as a log of their own; a few may have a value that nobody can read."""
     rng = random.Random(f"{plan.seed} part")  # noqa: S311 - of the seed
     ends: Counter[TopicPartition] = Counter()
     found = []
-    for each in log:
+    number = plan.seed % WORLDS_OF_A_LOG
+    for each in log[len(log) * number // WORLDS_OF_A_LOG : len(log) * (number + 1) // WORLDS_OF_A_LOG]:
         tp = TopicPartition(*each[:2])
-        if each.key in keys:
-            value = b"\xffpoison" if "poison" in plan.kinds and rng.random() < POISONED else each.value
-            found.append(ConsumedRecord(*tp, ends[tp], each.timestamp_ms, each.key, value, each.headers))
-            ends[tp] += 1
+        value = b"\xffpoison" if "poison" in plan.kinds and rng.random() < POISONED else each.value
+        found.append(ConsumedRecord(*tp, ends[tp], each.timestamp_ms, each.key, value, each.headers))
+        ends[tp] += 1
     return found
 
 
@@ -247,9 +234,9 @@ class Scene:
     def __init__(self, world: World, plan: Plan, server: Server) -> None:
         self.world, self.plan = world, plan
         records, acknowledged, self.before = _world_of(plan.seed // WORLDS_OF_A_LOG)
-        keys = _keys(records, plan.seed % WORLDS_OF_A_LOG)
-        self.log = _part(records, keys, plan)
-        self.acknowledged = [where for where, key in acknowledged.items() if key.encode() in keys]
+        self.log = _part(records, plan)
+        ours = placed(self.log)
+        self.acknowledged = acknowledged.keys() - (placed(records).keys() - ours.keys())
         self.given = 0
         self.postgres = Postgres(world, server)
         self.database = self.postgres.database(2)  # of operators
@@ -353,7 +340,8 @@ class Scene:
         self._operate(operator.resume(self.database, group, ANN))
 
     def _park(self, group: str, chance: float) -> None:
-        for topic, partition, _, _, key, *_ in self.log[int(chance * len(self.log)) :][:1]:
+        read = [each for each in self.log if TopicPartition(*each[:2]) in self.groups[group].kafka.logs]
+        for topic, partition, _, _, key, *_ in read[int(chance * len(read)) :][:1]:
             name = (key or b"").decode()
             self._operate(operator.park(self.database, group, topic, name, partition=partition, by=ANN))
 

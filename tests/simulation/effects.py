@@ -9,6 +9,7 @@ from bridge.errors import DecodeError
 from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from bridge.kafka.record import identity_of
 from bridge.runtime.logging import Line, render
+from consumers.app import ConsumerWorker
 from consumers.read_model.history import prescription_of
 from tests.oracle.states import COLUMNS, expected_state
 from tests.simulation.dialects import MARKER
@@ -28,10 +29,10 @@ EFFECTS: Mapping[str, str] = {
     "parked_at_fault": "a key that is parked, and none of whose events is at fault",
     "state": "a row of the read model that is not what the oracle makes of the events",
     "published": "a published record that its topic lacks, that no effect has made, or that overtook an earlier one",
-    "settled": "records that nobody settles though nothing keeps them, or progress that is not in the group",
+    "settled": "records or releases that nothing keeps and nobody settles, lost lanes, or progress not in the group",
 }
 # After any other kind of act, a handler outside the transaction may be called again for what it has done.
-HARMLESS = {"refused", "bug", "stumbles", "poison", "retry", "resume", "offsets_lost", "backup", *PUBLISHING}
+HARMLESS = {"refused", "bug", "stumbles", "slow", "poison", "retry", "resume", "offsets_lost", "backup", *PUBLISHING}
 
 
 class Effects:
@@ -69,12 +70,13 @@ class Effects:
     # At rest.
 
     def left(self) -> list[Any]:
-        """Return the remaining work: unsettled partitions, and requested releases."""
+        """Return the remaining work: unsettled partitions, requested releases, lanes that nothing takes records for."""
         progress = {(grp, TopicPartition(topic, part)): at for grp, topic, part, at in self._rows(_PROGRESS)}
         left: list[Any] = self._rows(
             "select grp, key from drx_consumer.parked_key where release_requested_at is not null"
         )
         left += self._rows("select grp, id, 'not published' from drx_consumer.outbox")
+        left += [(each.name, "lost lanes") for each in self._scene.workers.values() if _has_lost_lanes(each.worker)]
         for name, group in self._scene.groups.items():
             for tp, records in group.kafka.logs.items():
                 if progress.get((name, tp), -1) != len(records):
@@ -158,15 +160,11 @@ class Effects:
 
     def _judge_acknowledged(self) -> None:
         """Follow each event from the response to its sender into every consumer that wants it."""
-        ids: dict[Where, set[str]] = defaultdict(set)
-        for each in self._scene.log:
-            identity = identity_of(each.headers)
-            for where in places_of(identity) if identity else ():
-                ids[where].add(each.header("ce_id"))
+        ids = placed(self._scene.log)
         for group in GROUPS:
             done = {each.event_id for each in self._effects(group)} | self._given_up(group)
             passed = _ids(self._scene.log) - _ids(each for each in self._wanted(group) if _value(each) is not None)
-            for where in self._scene.acknowledged:
+            for where in sorted(self._scene.acknowledged):
                 if not ids[where] & (done | passed):
                     self.note("acknowledged", group, "lacks", *where)
 
@@ -217,6 +215,25 @@ class Effects:
             if row is None or found != expected or row["events"] != len(events[key]):
                 different = {n: (found[n], expected[n]) for n in COLUMNS if found[n] != expected[n]}
                 self.note("state", key, different, row and row["events"], len(events[key]))
+
+
+def placed(records: Iterable[ConsumedRecord]) -> Mapping[Where, set[str]]:
+    """Return the ids of the events that are in some records, by what their senders were answered for."""
+    ids: dict[Where, set[str]] = defaultdict(set)
+    for each in records:
+        identity = identity_of(each.headers)
+        for where in places_of(identity) if identity else ():
+            ids[where].add(each.header("ce_id"))
+    return ids
+
+
+def _has_lost_lanes(worker: ConsumerWorker | None) -> bool:
+    """Return whether a worker of key queues has ended before its process."""
+    processor = worker._processor if worker else None
+    if processor is None:
+        return False
+    alive = sum("KeyQueues._work" in repr(task.get_coro()) for task in processor._tasks._tasks)
+    return alive < processor._key_queues._workers
 
 
 def _ids(records: Iterable[ConsumedRecord]) -> set[str]:

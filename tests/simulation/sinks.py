@@ -47,7 +47,7 @@ _NOTE = """
 insert into desk.effect (grp, source, event_id, key, topic, part, "offset")
 select $1, * from unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::bigint[])
 """
-# What an event at fault does: refused for good, a bug, or refused so often as must not park it.
+# What an event at fault does: refused for good, or a bug. Others are refused so often as must not park them, or slow.
 GUILTY = ("refused", "bug")
 STUMBLES = 3
 
@@ -100,6 +100,12 @@ class Sinks:
             raise ValueError(MARKER)
         if kind == "stumbles" and self._tried[group, event_id] <= STUMBLES:
             raise TransientError("http_500")
+        if kind == "slow":
+            try:
+                await asyncio.sleep(self.rng.uniform(0, 4))
+            except asyncio.CancelledError:
+                await asyncio.sleep(self.rng.uniform(0, 4))
+                raise
 
     def build(self, group: str) -> tuple[Consumer, CollectorRegistry]:
         """Build a consumer as its process does."""
