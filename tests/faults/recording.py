@@ -1,12 +1,12 @@
 """Scenes of `fhir`: groups write to one FHIR server, each under separate identifiers."""
 
 import asyncio
+import socket
 import threading
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Self, TypeVar
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 from aiohttp import web
@@ -53,7 +53,7 @@ class Server:
     def close(self) -> None:
         runner, self._runner = self._runner, None
         if runner is not None:
-            self._run(_end(runner))
+            self._run(self._close(runner))
 
     def kept(self, base: str) -> dict[str, dict[str, Any]]:
         async def look() -> dict[str, dict[str, Any]]:
@@ -73,15 +73,20 @@ class Server:
     async def _open(self) -> None:
         self._runner = web.ServerRunner(web.Server(self.fake.answer))
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", urlsplit(self.fake.url).port).start()
+        self._socket = socket.create_server(("127.0.0.1", self._port))
+        await web.SockSite(self._runner, self._socket).start()
+
+    async def _close(self, runner: web.ServerRunner) -> None:
+        # asyncio's server leaves open what it accepts just before its end: stop accepting first.
+        self._loop.remove_reader(self._socket)
+        await _turns()  # until each accepted connection has a handler, which cleanup ends
+        await runner.cleanup()
+        await _turns()  # until what was closed has ended, since the loop may end next
 
 
-async def _end(runner: web.ServerRunner) -> None:
-    for site in list(runner.sites):
-        await site.stop()
-    for _ in range(5):  # the loop sets up an accepted connection in three turns; cleanup does not close it before
+async def _turns() -> None:
+    for _ in range(5):
         await asyncio.sleep(0)
-    await runner.cleanup()
 
 
 @contextmanager
