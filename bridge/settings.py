@@ -54,7 +54,7 @@ def of(known: Collection[str]) -> AfterValidator:
 
     def check(value: str) -> str:
         if not named(value) <= set(known):
-            raise ValueError(f"the names are {', '.join(known)}")
+            raise ValueError(f"unknown name; known are {', '.join(known)}")
         return value
 
     return AfterValidator(check)
@@ -161,7 +161,7 @@ class KafkaSettings(Brokers):
 class Registry(RegistryAddress):
     """The schema registry, if one is used."""
 
-    ids_file: Path | None = Field(None, description="ids of that registry, written by `schemas push` or at a start")
+    ids_file: Path | None = Field(None, description="ids of that registry, written by `schemas push` or at startup")
 
 
 class SourceSettings(Section):
@@ -191,7 +191,7 @@ class SourceSettings(Section):
         "cloudevents or eventgrid",
     )
     challenge_token: str = Field(
-        "", description="where a handshake has the source's secret, header:NAME or member:NAME; else 401"
+        "", description="where an unsigned handshake must have the source's secret: header:NAME or member:NAME"
     )
     body: Literal["json", "xml"] = Field(
         "json", description="format of its bodies; xml needs a mapping file and the extra `xml`"
@@ -277,7 +277,7 @@ class ShutdownSettings(Section):
 class HeartbeatSettings(Section):
     """A signed `system.ping` through the public port, which distinguishes an outage from a quiet sender."""
 
-    enabled: bool = Field(default=True, description="post heartbeats into the topic of `system.ping`")
+    enabled: bool = Field(default=True, description="post heartbeats through the public port")
 
 
 class LogSettings(Section):
@@ -323,7 +323,7 @@ class Settings(FileSettings):
     @model_validator(mode="after")
     def _a_stop_answers(self) -> Self:
         if not self.http.deadline_s < self.shutdown.drain_s:
-            msg = "http.deadline_s must be less than a third of shutdown.grace_s, or a stop would cut off responses"
+            msg = "http.deadline_s must be less than a third of shutdown.grace_s, or a shutdown would cut off responses"
             raise ValueError(msg)
         return self
 

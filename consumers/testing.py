@@ -120,7 +120,7 @@ def an_event(event_type: str, *, key: str = "rx_1", id: str = "", at: datetime =
         for error in exc.errors():
             if error["type"] == "literal_error":
                 name = error["loc"][-1]
-                exc.add_note(f"A value that {name} does not have is given as {name}='UNKNOWN' and raw_{name}='…'.")
+                exc.add_note(f"For a value unknown to {name}, pass {name}='UNKNOWN' and raw_{name}='…'.")
         raise
     return Event(value["event_id"], event_type, value["source"], key, value["occurred_at"], value["received_at"], value)
 
@@ -268,7 +268,7 @@ async def running(
 ) -> AsyncIterator[Running]:
     """Run a consumer, or the one that its entry point builds from `options`, on an empty database with its tables."""
     if options and not takes_setup(consumer):
-        raise ConfigError("options are for a function of a Setup that builds the consumer; this one takes none")
+        raise ConfigError("options need an entry point that takes a Setup; this one takes none")
     registry = CollectorRegistry()
     built: Consumer = build(consumer, Setup(options or {}, registry))
     async with AsyncExitStack() as stack:

@@ -18,10 +18,10 @@ _PROCESSES = {
 }
 _TITLE = """# Metrics
 
-`/metrics` on the management port serves text or OpenMetrics, depending on `Accept`. Labels have only the listed values;
-requests never create new series, and a process has fewer than 1,500. Durations are in seconds, sizes in bytes, times in
-Unix seconds. Histograms are classic ones whose buckets include the thresholds of the objectives; Prometheus can store
-them as native histograms with custom buckets (`convert_classic_histograms_to_nhcb`).
+`/metrics` on the management port serves text or OpenMetrics, depending on `Accept`. Labels have only the listed values,
+and at most 51 if senders determine them. Durations are in seconds, sizes in bytes, times in Unix seconds. Histograms
+are classic ones whose buckets include the thresholds of the objectives; Prometheus can store them as native histograms
+with custom buckets (`convert_classic_histograms_to_nhcb`).
 
 The alert rules are in [`files/rules`](../helm/drx-bridge/files/rules), rule files for any Prometheus; each alert
 has [a runbook](runbooks/README.md).

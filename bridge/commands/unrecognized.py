@@ -39,8 +39,8 @@ TYPE_MEMBERS = ("type", "event_type", "eventType", "EventType", "event")
 EXAMPLES_MAX = 3
 
 Filter = Callable[[ConsumedRecord], bool]
-# Marks match events to the parked delivery they came from: a source, and a delivery's id or its body hash. A hash with
-# the word `whole` does not match elements of a batch.
+# A source with a delivery id or body hash. An event that shares a mark with a parked delivery came from it; the word
+# `whole` after a hash excludes elements of a batch.
 Mark = tuple[str, str]
 
 
@@ -74,8 +74,8 @@ def list_(*, source: str | None, left: bool, as_json: bool, bootstrap_servers: s
     """Count parked deliveries by source, reason, detail, field, type and day (UTC), with ids of some.
 
     The type is the one that the body names: `other` if it does not look like a type, `unknown` if there is none.
-    Deliveries that were replayed or sent again stay in the topic and are counted, too; `events` is how many have become
-    events since. To count these, the event topics are read from the first of the deliveries on.
+    `count` includes deliveries that were replayed or sent again; `events` is how many have become events since. To find
+    these, the command reads the event topics from the time of the first parked delivery.
     """
     counts, now_events = Counter[ParkedGroup](), Counter[ParkedGroup]()
     examples = dict[ParkedGroup, list[str]]()

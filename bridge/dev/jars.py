@@ -23,7 +23,7 @@ _READ_TIMEOUT_S = 60
 
 
 class Jar(NamedTuple):
-    """One line of the lock."""
+    """One entry of the lock."""
 
     group: str
     artifact: str
@@ -129,5 +129,5 @@ def _download(jar: Jar, context: Any) -> Path:
         msg = f"cannot fetch {jar.file_name}: is the Maven repository reachable from here? ({type(exc).__name__})"
         raise ConfigError(msg) from exc
     if not _is_intact(path, sha256=jar.sha256):
-        raise ConfigError(f"{jar.file_name} is not the file of the lock (its SHA-256 differs); it was not kept")
+        raise ConfigError(f"{jar.file_name} does not match its SHA-256 in the lock; it was not kept")
     return path

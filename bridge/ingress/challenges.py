@@ -156,7 +156,7 @@ class ChallengedError(Exception):
 
 
 def may_be_handshake(outcome: Mapped | ParkReason) -> bool:
-    """Return False if a body has an event of a prescription; a handshake may look like an account's update."""
+    """Return False if a body has an event of a prescription; a handshake may be mapped to `other.reported`."""
     if isinstance(outcome, ParkReason):
         return outcome.reason != "unexpected" and outcome.key is None
     return all(event.type == OTHER_REPORTED and not event.value.get("prescription_id") for event in outcome.events)

@@ -25,7 +25,7 @@ class PublisherProtocol(Protocol):
 Outcome = Literal["accepted", "duplicate", "spooled", "conflict"]
 # Publishes the events at these positions.
 Publish = Callable[[tuple[int, ...]], Awaitable[Durable]]
-# Seconds; a delivery that has waited less needs no timer, since the publisher has the same deadline.
+# Seconds; a delivery that has used less of its deadline needs no timer, since the publisher has the same deadline.
 SLACK_S = 0.05
 
 

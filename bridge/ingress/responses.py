@@ -1,6 +1,6 @@
 """Count, log and respond with the outcome of a request; `bridge/response_codes.py` has all statuses and codes.
 
-Every labelled child of a metric is resolved once, so that counting is a single addition.
+The labelled children that most deliveries count are resolved once, so that counting is a single addition.
 """
 
 import math
@@ -26,8 +26,8 @@ ROUTE = "/webhooks/{source}"
 OTHER = "other"
 POST = "POST"
 SERVICE = "ingress"
-# Most label values of one metric taken from senders: unknown types and members. A sender has a dozen of each; a
-# wrong mapping could create any number.
+# Maximum number of unknown types, or of unknown fields, used as label values. A sender has a dozen of each; a wrong
+# mapping could create any number.
 LABEL_VALUES_MAX = 50
 # Why the fast path deferred a delivery: it does not conform plainly, or the fast path failed.
 DEFERRALS = ("form", "fault")

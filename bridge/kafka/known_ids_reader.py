@@ -25,7 +25,7 @@ from bridge.runtime.logging import log, trail
 # Seconds to pause after each slice of a tail, about as long as a slice takes: this leaves half of the event loop's time
 # to deliveries.
 PAUSE_S = 0.002
-# Seconds to pause after a poll of less than a slice: each costs a fetch per broker (about 0.5 ms of CPU).
+# Seconds to pause after a poll of less than a slice: each poll costs a fetch per broker (about 0.5 ms of CPU).
 FOLLOW_PAUSE_S = 0.05
 # Seconds between two checks of topics and progress.
 CHECK_S = 0.25

@@ -15,7 +15,7 @@ Header = tuple[str, bytes]
 
 UNRECOGNIZED_SCHEMA = "drx.v1.UnrecognizedDelivery"
 
-# Header that distinguishes repeats from conflicts instead of `drx_body_sha256` if several bodies may have the event.
+# Header that replaces `drx_body_sha256` in comparing repeats if bodies with different hashes may have the event.
 PART_SHA256 = "drx_part_sha256"
 
 _SPEC_VERSION: Header = ("ce_specversion", b"1.0")  # CloudEvents 1.0, "Kafka Protocol Binding", binary mode
@@ -44,7 +44,7 @@ _RECORD_HEAD_BYTES = 1 + 10 + 5 * 5
 _HEADER_HEAD_BYTES = 2 * 5
 # Cached headers: sources, slots and types are few; the bound only guards against mistakes.
 _CONSTANTS_MAX = 1024
-# Bytes, more than key and headers of an event can have (tests/unit/test_record_sizes.py).
+# Upper bound of the bytes of an event's key and headers (tests/unit/test_record_sizes.py).
 HEADERS_MAX_BYTES = 16 * 1024
 
 

@@ -57,7 +57,7 @@ class Spot(NamedTuple):
     element: object
     path: str  # path as in the mapping file, array indexes as `*`
     pointer: str  # pointer in the body; empty for the body itself
-    # Position among its table's elements, from 1; negative within its list if no table has it; 0 for the body.
+    # From 1 among its table's elements; negative, by place in its list, if no table has it; 0 for the body.
     position: int = 0
     parent: object = None  # the object that contains its list
     parent_path: str = ""
@@ -73,7 +73,7 @@ class Elements:
         self.spots: dict[str, Spot] = {}  # elements that need an outcome, by pointer
         self.owners: set[str] = set()  # pointers of these elements and of everything that encloses them
         self.nowhere = ""  # path at which `each` found nothing
-        self.lost = ""  # path at which `each` found a value that is not in the body
+        self.lost = ""  # path of an `each` that cannot be evaluated, or finds values not in the body
         self.parent_path = ""  # path of the object called `parent`, without positions
         self._scope, self._folded, self._base = scope, folded, base
         self._levels: dict[int, list[Spot]] = {}  # identity of an `each` -> its elements
@@ -114,7 +114,7 @@ class Elements:
             self.spots.setdefault(pointer, spot)
 
     def _divide(self, lists: Mapping[str, Spot], held: Mapping[str, Spot], *, passed: Collection[str] = ()) -> None:
-        """Note items of lists that need an outcome, except passed items and items that enclose other elements."""
+        """Note items of `lists` that need an outcome: those in `held`, and others neither null nor `passed`."""
         for at, spot in lists.items():
             node = self._nodes.get(at)
             is_list = type(node) is list
@@ -134,7 +134,6 @@ class Elements:
         try:
             found = None if spot.element is None else self._scope.evaluate(each, spot.element)
         except UnfitError:
-            # An expression that selects the spot itself would give the same element each time.
             self.lost = self.lost or path
             return []
         if isinstance(found, dict):

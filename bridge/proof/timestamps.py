@@ -1,4 +1,4 @@
-"""The time at which a sender signed a delivery: its form, and the limit on its age, which bounds replay attacks."""
+"""Timestamps that senders sign: their form, and the limit on their age, which bounds replay attacks."""
 
 import math
 import re
@@ -15,7 +15,7 @@ def age_words(tolerance_s: int | None) -> str:
 
 
 def check_age(timestamp: int, tolerance_s: int | None, now: float) -> None:
-    """Check the age in whole seconds, as the sender counts; with fractions, the inclusive bound was never met."""
+    """Check the age in whole seconds, as senders count; a fraction would refuse an age of exactly `tolerance_s`."""
     if tolerance_s is None:
         return
     age_s = math.floor(now) - timestamp

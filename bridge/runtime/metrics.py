@@ -30,7 +30,7 @@ NAMESPACE = "drxbridge"
 DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10)
 # A local disk takes tenths of a millisecond, a network volume some milliseconds; a second indicates a problem.
 FSYNC_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
-# Shares of the response deadline; from 1 on, the sender no longer waits.
+# Shares of the response deadline; above 1 a response is late.
 BUDGET_BUCKETS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1)
 # Absolute values: OpenMetrics has neither sum nor count for histograms with negative buckets.
 OFFSET_BUCKETS = (1, 5, 10, 30, 60, 300)
@@ -41,7 +41,7 @@ LAG_PERIOD_S = 1.0
 
 
 class LoopHistogram(Histogram):
-    """A histogram used only on the event loop's thread, so without locks, which cost most."""
+    """A histogram for the event loop's thread only: it omits the locks, which are most of the cost."""
 
     def observe(self, amount: float, exemplar: Mapping[str, str] | None = None) -> None:
         """Count `amount` in the first bucket whose bound is not below it."""

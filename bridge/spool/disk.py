@@ -18,9 +18,9 @@ DAMAGED = "damaged"
 LOST_SUFFIX = ".lost-key"
 # `struct flock` of 64-bit Linux: type, whence, start, length, pid; a length of 0 is the whole file.
 _FLOCK = struct.Struct("@hhqqi0q")
-# Bytes per read after reading the whole file failed.
-BLOCK_BYTES = 4096
+# Bytes per read of a file, and per read within a part that cannot be read at once.
 READ_BYTES = 1_048_576
+BLOCK_BYTES = 4096
 
 # Code for a full disk, an exhausted quota, and the spool's own capacity.
 FULL = "full"
@@ -86,7 +86,7 @@ class Disk:
             return []
 
     def size(self, path: Path) -> int:
-        """Return the bytes of a file."""
+        """Return the size of a file in bytes."""
         return path.stat().st_size
 
     def free(self, directory: Path) -> int:
@@ -174,7 +174,7 @@ class Disk:
             self.unlink(path)
 
     def rename(self, path: Path, target: Path) -> None:
-        """Rename a file, replacing any of the new name."""
+        """Rename a file, replacing an existing target."""
         path.replace(target)
 
     def unlink(self, path: Path) -> None:

@@ -45,7 +45,7 @@ def test_a_word_that_an_enum_does_not_know_is_refused_with_what_to_give() -> Non
         an_event("shipment.status_changed", shipment_status="lost")
 
     assert refused.value.__notes__ == [
-        "A value that shipment_status does not have is given as shipment_status='UNKNOWN' and raw_shipment_status='…'."
+        "For a value unknown to shipment_status, pass shipment_status='UNKNOWN' and raw_shipment_status='…'."
     ]
     an_event("shipment.status_changed", shipment_status="UNKNOWN", raw_shipment_status="lost")
 

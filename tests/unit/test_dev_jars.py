@@ -50,7 +50,7 @@ def test_what_is_missing_or_cut_short_is_fetched_under_its_own_name(tmp_path: Pa
 def test_a_file_that_is_not_the_locked_one_is_refused_and_not_kept(tmp_path: Path) -> None:
     cache = a_cache(tmp_path, b"something else")
 
-    with pytest.raises(ConfigError, match=r"^org\.example\.thing-1\.0\.jar is not the file of the lock"):
+    with pytest.raises(ConfigError, match=r"^org\.example\.thing-1\.0\.jar does not match its SHA-256 in the lock"):
         cache.fetch()
 
     assert list((tmp_path / "cache").iterdir()) == []

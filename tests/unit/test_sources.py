@@ -213,7 +213,7 @@ def test_a_key_of_another_source_is_not_taken_over_while_running(tmp_path: Path,
 
 
 def test_a_risk_that_is_none_is_named() -> None:
-    with pytest.raises(ValidationError, match="the names are cidr_alone"):
+    with pytest.raises(ValidationError, match="known are cidr_alone"):
         a_source(accept="everything")
 
 

@@ -6,7 +6,7 @@ from bridge.proof.scheme import HmacKey, KeySet, KeySlot, ProofKey, PublicKey, R
 from bridge.proof.schemes.network import Cidr, are_too_wide
 from bridge.runtime.findings import Risk
 
-# A random secret of 16 characters has fewer distinct bytes with a probability of 1e-7; `aaaa…` and `changeme` do.
+# `aaaa…` and `changeme` have fewer distinct bytes; a random secret of 16 characters with a probability of 1e-7.
 DIFFERENT_BYTES_MIN = 8
 # Seconds. Without a signed time, a captured delivery that is sent again is only detected by its remembered id. A
 # sender's retries usually end within an hour.
@@ -36,7 +36,7 @@ def weaknesses(
     bare = [part.name for part in parts if part.name in ("secret_header", "basic", "url_token")] + bearers
     if bare and not tls_in_front:
         text = f"{bare[0]} sends its secret, which anyone on the way can read without TLS"
-        yield Risk("no_tls", text, "end TLS in front and set http.tls_in_front")
+        yield Risk("no_tls", text, "terminate TLS in front and set http.tls_in_front")
     if bearers and not any(part.dated or part.name in SIGNING for part in parts):
         text = "a bearer token does not cover the body, so anyone who sees it can send other bodies"
         yield Risk("unsigned_body", text, "have the sender sign the body too, or its hash: scheme_body_claim")
@@ -81,7 +81,7 @@ def shared_keys(keys: Mapping[str, Sequence[KeySlot]]) -> Iterator[tuple[str, st
 
 
 def guessable(slots: Sequence[KeySlot]) -> Iterator[str]:
-    """Yield a problem for each key that can be guessed or signed for by anybody."""
+    """Yield a problem for each key that can be guessed or whose signatures anybody can forge."""
     for slot in slots:
         for key in _parts(slot.key):
             if isinstance(key, KeySet):

@@ -9,7 +9,7 @@ from bridge.proof.origin import HEADERS as ORIGIN_HEADERS
 
 # A field name (RFC 9110 5.1).
 _is_header = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}").fullmatch
-# Headers with another meaning, or changed by proxies.
+# Headers that have another meaning or that proxies change.
 _RESERVED = frozenset({"connection", "content-encoding", "content-length", "content-type", "expect", "host"}) | {
     "traceparent",
     "transfer-encoding",
@@ -61,14 +61,14 @@ class Parameters:
         """Take a header name, in lower case; may be empty if that is the default."""
         value = self.text(name, default)
         if value != default and (not _is_header(value) or value.lower() in _RESERVED):
-            raise self.error(name, "is not a header name that a sender could use for this")
+            raise self.error(name, "must be a valid header name without another meaning")
         return value.lower().encode()
 
     def names(self, name: str, words: Collection[str], default: str) -> frozenset[str]:
         """Take a parameter that lists some of `words`, separated by commas."""
         found = frozenset(each.strip() for each in self.text(name, default).split(",")) - {""}
         if not found or not found <= set(words):
-            raise self.error(name, f"must be some of {', '.join(words)}, separated by commas")
+            raise self.error(name, f"must be one or more of {', '.join(words)}, separated by commas")
         return found
 
     def error(self, name: str, problem: str) -> ParameterError:
