@@ -24,7 +24,7 @@ from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.kafka.reader import TopicReader, Unreadable, open_reader
 from bridge.kafka.record import PART_SHA256
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable
-from bridge.known.delivery_ids import PREFIX
+from bridge.known.derived_ids import PREFIX
 from bridge.registry.loader import bundled
 from bridge.registry.masker import JSON_MASK, PEOPLE_MASK, Masker
 from bridge.runtime.audit import audit_options, audited

@@ -22,7 +22,7 @@ from bridge.ingress.deduplicator import Deduplicator, Outcome
 from bridge.ingress.delivery_limits import AddressLimit, Admission
 from bridge.ingress.headers import check_content, header_rules, read_headers, safe_headers, trace_of
 from bridge.ingress.responses import Observations, Responses
-from bridge.known.delivery_ids import NewestBodies, id_of_body, id_of_other_body, is_derived
+from bridge.known.derived_ids import NewestBodies, id_of_body, id_of_other_body, is_derived
 from bridge.mapping.profile import IGNORED, Mapped, prescription_id, read_body
 from bridge.proof.origin import SIGNATURE, verify_origin
 from bridge.proof.scheme import Proof, Raw

@@ -15,7 +15,7 @@ from math import ceil
 from secrets import token_hex
 
 from bridge.event import Identity, Settled
-from bridge.known.delivery_ids import DEDUPE_WINDOW_S, NewestBodies
+from bridge.known.derived_ids import DEDUPE_WINDOW_S, NewestBodies
 from bridge.known.id_table import NEVER, IdTable
 
 # 128 random bits before every hashed id: Python's text hash is keyed, but the environment may fix its key.

@@ -4,7 +4,7 @@ from datetime import datetime
 from hashlib import sha256
 
 from bridge.event import Delivery, ParkReason
-from bridge.known.delivery_ids import id_of_body
+from bridge.known.derived_ids import id_of_body
 from bridge.mapping import drx_standard
 from bridge.mapping.profile import Mapped, Profile, read_body
 from bridge.proof.scheme import ID

@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple, Protocol, cast, get_args
 
 from bridge.errors import ConfigError
 from bridge.event import Delivery, Event, ParkReason
-from bridge.known.delivery_ids import DEDUPE_WINDOW_S
+from bridge.known.derived_ids import DEDUPE_WINDOW_S
 from bridge.mapping.json_body import parse as parse_json
 
 Flag = Literal[

@@ -17,7 +17,7 @@ from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from bridge.kafka.key_input import has_number, whole_key
 from bridge.kafka.reader import ReadError, open_reader
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
-from bridge.known.delivery_ids import HASH_CHARS, PREFIX
+from bridge.known.derived_ids import HASH_CHARS, PREFIX
 from bridge.runtime.audit import audited
 from bridge.runtime.broker_option import bootstrap_option
 from bridge.runtime.findings import counted

@@ -53,7 +53,7 @@ VENDOR_PLACES: Mapping[str, Sequence[str]] = {
         *_of("bridge.mapping.mapped:Run.", "choose _read_data"),
         *_of("bridge.mapping.elements:Elements.", "read_pointers"),
         *_of("bridge.mapping.mapped:", "compose"),
-        *_of("bridge.known.delivery_ids:NewestBodies.", "new_id repeated note"),
+        *_of("bridge.known.derived_ids:NewestBodies.", "new_id repeated note"),
     ),
     "dosespot_push": (
         *_of("bridge.mapping.mapped:Run.", "_leading _claim read_tables _value _key drop"),

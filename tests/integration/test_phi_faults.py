@@ -143,7 +143,7 @@ UNPROVED = (
     "bridge.proof.schemes.shared_secret:SecretHeader.verify",
     "bridge.proof.schemes.signed_text:SignedHeader.verify",
     "bridge.proof.schemes.body_hmac:BodyHmac.verifier",
-    "bridge.known.delivery_ids:NewestBodies.new_id",
+    "bridge.known.derived_ids:NewestBodies.new_id",
 )
 # What a function of a mapping file raises means that its argument says nothing: the event is of the account.
 UNFIT = "bridge.mapping.mapped_functions:text_of_id"

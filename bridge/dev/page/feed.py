@@ -23,7 +23,7 @@ from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.kafka.reader import ReadError, open_tail
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC
-from bridge.known.delivery_ids import id_of_body
+from bridge.known.derived_ids import id_of_body
 from bridge.response_codes import REFUSED, STATUS, meaning
 from bridge.runtime.log_ids import current_id_key
 from bridge.runtime.logging import id_hash

@@ -14,7 +14,7 @@ import pytest
 from bridge.errors import NotDurableError
 from bridge.event import Delivery, Identity, ParkReason
 from bridge.ingress.call import Source
-from bridge.known.delivery_ids import NewestBodies, id_of_body
+from bridge.known.derived_ids import NewestBodies, id_of_body
 from bridge.mapping.lookup import load_profile
 from bridge.proof.origin import sign_origin
 from bridge.proof.scheme import FixedSecrets, HmacKey, KeySlot, SharedSecret
