@@ -185,7 +185,10 @@ class Effects:
                 self.note("published", key, found, "for", [*wanted[key]])
 
     def _given_up(self, group: str) -> set[str]:
-        return {event_id for (event_id,) in self._rows(_GIVEN_UP, group)}
+        found = {event_id for (event_id,) in self._rows(_GIVEN_UP, group)}
+        # A ping takes its id, and has no effect in `forward`.
+        pings = _ids(each for each in self._scene.log if each.header("ce_type") == "system.ping")
+        return found | (pings & self._rivals()) if group == "forward" else found
 
     def _judge_order(self, group: str, effects: Sequence[Effect]) -> None:
         last: dict[Any, int] = defaultdict(int)
