@@ -72,7 +72,7 @@ PARKED: Mapping[str, str] = {
     "malformed_xml": "not a single XML document in UTF-8 or UTF-16, or it has a document type",
     "unknown_type": "the type does not look like a type name, or the body names neither a prescription nor an account",
     "environment_mismatch": "the environment is missing, or is not that of the source",
-    "unusable": "a required field is missing, a field has the wrong type, or there is no usable key",
+    "unusable": "a required field is missing, a field has the wrong type, or the key is missing or unusable",
     "id_conflict": "the id was used before with another body; the first one is kept",
     "unexpected": "a bug in the bridge",
 }
@@ -88,7 +88,7 @@ UNAVAILABLE: Mapping[str, str] = {
     "record_too_large": "the record is larger than the topic accepts",
     "schema_ids_unknown": "no schema registry has been reached since the start",
     "shutting_down": "the process is shutting down",
-    "spool_full": "earlier events are spooled, and there is no room for more",
+    "spool_full": "earlier events are spooled, and the spool is full",
     "spool_unavailable": "earlier events are spooled, and the disk cannot be written to now",
     "topic_missing": "the topic does not exist",
     "unexpected": "a bug in the bridge",

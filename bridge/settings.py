@@ -71,18 +71,18 @@ class HttpSettings(Section):
         2048,
         ge=16,
         le=65_536,
-        description="most open connections; for a new one, the oldest without a verified delivery is closed",
+        description="maximum open connections; a new one closes the oldest without a verified delivery",
     )
     tls_in_front: bool = Field(
         default=False, description="a proxy in front terminates TLS; needed for secrets that are sent"
     )
     address_rate_per_s: Rate | None = Field(
-        None, description="most deliveries of one address per second, and in a burst; more get 429; unset: no limit"
+        None, description="maximum deliveries of one address per second, and burst; more get 429; unset: no limit"
     )
     trusted_proxies: CommaList = Field(
         "", description="networks of proxies, separated by commas, whose X-Forwarded-For names the address"
     )
-    inflight_max: int = Field(1024, ge=1, le=65_536, description="most deliveries in progress at one time")
+    inflight_max: int = Field(1024, ge=1, le=65_536, description="maximum deliveries in progress")
 
 
 class Management(Section):
@@ -207,7 +207,7 @@ class SourceSettings(Section):
         "", description=f"risks that are accepted, of {', '.join(SOURCE_RISKS)}"
     )
     rate_per_s: Rate | None = Field(
-        None, description="most deliveries per second, verified or not, and in a burst; more get 429; unset: no limit"
+        None, description="maximum deliveries per second, verified or not, and burst; more get 429; unset: no limit"
     )
     # The same bounds as for a profile's default.
     dedupe_window_s: Annotated[int, Field(ge=600, le=30 * 86_400)] | None = Field(
@@ -237,7 +237,7 @@ class SourceSettings(Section):
 class Dedupe(Section):
     """Memory for ids of events in Kafka or the spool, so that retries are not written again."""
 
-    capacity: int = Field(1_000_000, ge=1000, le=100_000_000, description="most ids remembered; a million take 36 MiB")
+    capacity: int = Field(1_000_000, ge=1000, le=100_000_000, description="maximum ids kept; a million take 36 MiB")
 
 
 class SpoolSettings(Section):
@@ -248,7 +248,7 @@ class SpoolSettings(Section):
         Path("/var/lib/drx-bridge/spool"), description="directory for this process only, on persistent storage"
     )
     capacity_bytes: int = Field(
-        1_073_741_824, ge=1_048_576, le=1_099_511_627_776, description="most bytes of spooled events; more are refused"
+        1_073_741_824, ge=1_048_576, le=1_099_511_627_776, description="maximum bytes of events; more are refused"
     )
     key_dir: Path | None = Field(None, description="directory with one file per key; unset: `keys` in the spool's")
 

@@ -17,7 +17,7 @@ from bridge.runtime.configuration import place_of
 from bridge.runtime.secret_files import SecretsError
 from bridge.settings import HttpSettings, Settings, SourceSettings, named
 
-# Schemes whose secret is a string, so that a vendor can also send it as a token.
+# Schemes whose secret is a string: a vendor can also send the secret as the token of a handshake.
 TEXT_SECRETS = ("secret_header", "url_token", "body_hmac")
 
 
@@ -66,7 +66,7 @@ def shared_key_pairs(settings: Settings, keys: Mapping[str, Sequence[KeySlot]]) 
 
 
 def check_new_keys(settings: Settings, directories: Mapping[str, Secrets], name: str, keys: Sequence[KeySlot]) -> None:
-    """Check changed keys like a start; `SecretsError` if one can be guessed, or is shared without acceptance."""
+    """Check changed keys as at a start; `SecretsError` if one can be guessed, or is shared and this is not accepted."""
     for problem in guessable(keys):
         raise SecretsError("secret_guessable", f"{place(name, 'secrets_dir')}: {problem}")
     after = {each: directory.keys for each, directory in directories.items()} | {name: keys}
@@ -90,11 +90,11 @@ def address_limit(http: HttpSettings) -> AddressLimit | None:
         raise ConfigError(f"{place}: must be a list of networks such as 10.0.0.0/8, separated by commas") from None
     if are_too_wide(proxies):
         place = place_of(Settings, "http", "trusted_proxies")
-        msg = f"{place}: is more than a /8 (IPv6: /7), so senders can claim addresses → name your proxies' networks"
+        msg = f"{place}: is more than a /8 (IPv6: /7), so senders can forge their address → name your proxies' networks"
         raise ConfigError(msg)
     return None if limit is None else AddressLimit(limit, proxies=proxies)
 
 
 def place(name: str, setting: str) -> str:
-    """Return the variable or file entry of a source's setting."""
+    """Return the environment variable of a source's setting, or its entry in the settings file."""
     return place_of(Settings, "sources", name, setting)

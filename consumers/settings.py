@@ -55,7 +55,7 @@ class Postgres(Section):
     dsn: SecretStr | None = Field(None, description="postgresql://user@host:port/database; may contain a password")
     dsn_file: Path | None = Field(None, description="file whose first line is the DSN")
     pool_size: int = Field(
-        8, ge=2, le=100, description="most connections of this process; transactional lanes leave one free"
+        8, ge=2, le=100, description="maximum connections of this process; transactional lanes leave one free"
     )
 
     @model_validator(mode="after")

@@ -37,7 +37,7 @@ _ADVICE = {
     "spool": "see docs/spool.md for what to do for each code",
 }
 _LOG = "see its log, and docs/runbooks"
-# Seconds within which a live process answers, as in the probes of the chart.
+# Seconds within which a live process responds, as in the probes of the chart.
 _ASK_S = 5.0
 
 
@@ -90,11 +90,11 @@ def check_running(management: Management) -> Iterator[Finding]:
             report = orjson.loads(connection.getresponse().read())
         checks, reasons = dict(report["checks"]), dict(report.get("reasons", {}))
     except TimeoutError:
-        text = f"a process listens at {address} and does not answer /readyz within {_ASK_S:g} s: the ingress hangs"
+        text = f"a process listens at {address} and does not respond to /readyz within {_ASK_S:g} s: the ingress hangs"
         yield Finding("process", "failed", text, "keep its log and restart it; see docs/runbooks/HeartbeatMissing.md")
         return
     except (OSError, HTTPException, ValueError, TypeError, KeyError):
-        yield Finding("process", "ok", f"no ingress answers at {address}; a start has the problems above")
+        yield Finding("process", "ok", f"no ingress responds at {address}; a start has the problems above")
         return
     failing = {name: word for name, word in checks.items() if word != "ok"}
     for name, word in failing.items():
@@ -112,7 +112,7 @@ async def check_key_sets(settings: Settings) -> AsyncIterator[Finding]:
             if scheme.jwks_url and source.secrets_dir:
                 try:
                     await fetch(scheme, source.secrets_dir / KEY_SET)
-                    yield Finding(f"keys {name}", "ok", f"{scheme.jwks_url} has keys that can be used")
+                    yield Finding(f"keys {name}", "ok", f"{scheme.jwks_url} has usable keys")
                 except KeySetError as exc:
                     kept = (source.secrets_dir / KEY_SET).exists()
                     advice = "check the URL and the network path to it; the keys read before stay in use"
@@ -154,7 +154,7 @@ async def check_registry(registry: Registry, *, routes: RoutingTable) -> AsyncIt
 
 
 async def check_kafka(kafka: KafkaSettings, *, routes: RoutingTable) -> AsyncIterator[Finding]:
-    """Check the brokers, and the topics if a broker answers."""
+    """Check the brokers, and the topics if a broker responds."""
     reach = kafka.connection
     try:
         servers = reach.servers
@@ -163,27 +163,27 @@ async def check_kafka(kafka: KafkaSettings, *, routes: RoutingTable) -> AsyncIte
         yield Finding("kafka", "failed", str(exc), "correct the setting it names")
         return
     if not alive:
-        text = f"no broker answers at {reach.bootstrap_servers}"
+        text = f"no broker responds at {reach.bootstrap_servers}"
         yield Finding("kafka", "failed", text, "start it, or set BRIDGE_KAFKA__BOOTSTRAP_SERVERS")
         return
     if len(alive) < len(servers):
-        text = f"{len(alive)} of {len(servers)} bootstrap servers answer: {', '.join(sorted(alive))}"
+        text = f"{len(alive)} of {len(servers)} bootstrap servers respond: {', '.join(sorted(alive))}"
         remedy = "start the others, or take them out of BRIDGE_KAFKA__BOOTSTRAP_SERVERS"
-        answered = Finding("kafka", "warning", text, remedy)
+        responded = Finding("kafka", "warning", text, remedy)
     else:
-        answered = Finding("kafka", "ok", f"{reach.bootstrap_servers} answers, {kafka.security_protocol}")
-    for finding in await _ask_brokers(reach, kafka, routes=routes, answered=answered):
+        responded = Finding("kafka", "ok", f"{reach.bootstrap_servers} responds, {kafka.security_protocol}")
+    for finding in await _ask_brokers(reach, kafka, routes=routes, responded=responded):
         yield finding
 
 
 async def _ask_brokers(
-    reach: KafkaConnection, kafka: KafkaSettings, *, routes: RoutingTable, answered: Finding
+    reach: KafkaConnection, kafka: KafkaSettings, *, routes: RoutingTable, responded: Finding
 ) -> list[Finding]:
-    """Return findings about brokers and topics; `answered` comes first if a broker answers requests."""
+    """Return findings about brokers and topics; `responded` comes first if a broker responds."""
     found: list[Finding] = []
     try:
         async with open_admin(reach) as admin:
-            found.append(answered)
+            found.append(responded)
             replicas = await admin.default_replication_factor()
             specs = topic_specs(
                 routes.topics,

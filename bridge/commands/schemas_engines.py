@@ -1,4 +1,4 @@
-"""`drx-bridge schemas flink|spark|masks`: generate from our schemas what other tools need to read our topics."""
+"""`drx-bridge schemas flink|spark|masks`: generate configuration with which other tools read our topics."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -70,7 +70,7 @@ def flink(*, types: Sequence[str], bootstrap_servers: str, registry: str) -> Non
 @_bootstrap_option
 @_registry_option
 def spark(*, event_type: str, bootstrap_servers: str, registry: str) -> None:
-    """Print statements of PySpark that read one event type into the frame `events`."""
+    """Print PySpark code that reads one event type into the DataFrame `events`."""
     topic = RoutingTable(load_settings().kafka.routes).topic_of_type(event_type)
     click.echo(f"""\
 import json
@@ -139,7 +139,7 @@ def _columns(types: Iterable[str], named: dict[str, Any]) -> tuple[dict[str, Any
 
 
 def _plain(type_: Any, named: dict[str, Any]) -> Any:
-    """Reduce a type to what matters to Flink: no null, documentation or PHI classes; instants as numbers."""
+    """Simplify a type for Flink: no null, documentation or PHI classes; instants as numbers."""
     if isinstance(type_, list):
         (type_,) = (each for each in type_ if each != "null")
     if isinstance(type_, str):

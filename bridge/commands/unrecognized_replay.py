@@ -19,7 +19,7 @@ from bridge.sender.sender import AHEAD_BYTES, TASK_BYTES, Post
 from bridge.settings import load_settings
 
 LANES = 16
-# Shared by deliveries whose key this command cannot determine, so that they keep their order.
+# Key of deliveries whose key this command cannot determine, so that they keep their order.
 UNKNOWN_KEY = ""
 Parked = tuple[ConsumedRecord, dict[str, Any]]
 INSTANT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"])  # UTC
@@ -56,11 +56,10 @@ def replay(
 ) -> int:
     """Post parked deliveries of a source to the running ingress again; exit 1 if one is parked again.
 
-    Each keeps its id and its time of first receipt, and is posted in the order of first receipts. Deliveries parked as
-    `id_conflict` are skipped unless --reason-code names it. Deliveries that have become events get
-    the outcome `duplicate`, so the command can be repeated at any time. Standard output has an NDJSON line for each
-    delivery that was not accepted, with id, reason and field but no value. Records carry the header
-    `drx_origin: replay`.
+    Each keeps its id and time of first receipt; those of one key are posted in the order of first receipt. Deliveries
+    parked as `id_conflict` are skipped unless --reason-code names it. Deliveries that are events by now get the outcome
+    `duplicate`, so the command can be repeated at any time. Standard output has an NDJSON line for each delivery that
+    was not accepted, with id, reason and field but no value. Records have the header `drx_origin: replay`.
     """
     settings = with_brokers(load_settings(), bootstrap_servers)
     poster = Poster(settings, source, origin="replay", url=None if dry_run else url)
@@ -84,7 +83,7 @@ def replay(
             undecodable=lambda record, code: skip(record.partition, record.offset, code) if first else None,
         )
         async for record, value in readable:
-            received = value["received_at"].replace(tzinfo=None)  # so that the error reads as for other options
+            received = value["received_at"].replace(tzinfo=None)  # naive, as click parses TIME
             if (since is None or received >= since) and (until is None or received < until):
                 yield record, value
 
@@ -114,8 +113,8 @@ def replay(
 async def by_first_receipt(read: Callable[..., AsyncIterator[Parked]]) -> AsyncIterator[Parked]:
     """Yield each parked delivery once, by first receipt; `read` yields them in the order of parking.
 
-    A replayed delivery that was parked again comes after later ones in the topic. They may not fit in memory, so all
-    are read once to count them, and then once for each `AHEAD_BYTES` of them.
+    In the topic, a delivery that a replay parked again follows later ones. The deliveries may not fit in memory, so the
+    topic is read once to add up their sizes, and then once for every `AHEAD_BYTES`.
     """
     sizes = Counter[int]()  # bytes by minute of the first receipt
     async for _, value in read(first=True):

@@ -20,14 +20,14 @@ from bridge.kafka.admin import AdminError, open_admin, topic_specs
 from bridge.kafka.connection import KafkaConnection
 
 _FORMAT_TIMEOUT_S = 60.0
-# In-sync replicas to acknowledge a record, and brokers to survive the loss of one, as in production.
+# Brokers needed to survive the loss of one, and in-sync replicas that acknowledge a record, as in production.
 _REPLICATED_FROM = 3
 _MIN_IN_SYNC = 2
 # Heap sizes: one broker then has 380 MB resident; three with the smaller heap fit next to a test suite.
 _HEAP_ALONE, _HEAP_OF_MANY = "384m", "320m"
 _LOG4J = Path(__file__).with_name("log4j2.properties")
 T = TypeVar("T")
-# Seconds. Loopback responses take milliseconds, but a starting broker accepts connections without answering.
+# Seconds. Loopback responses take milliseconds, but a starting broker accepts connections without responding.
 _PROBE_TIMEOUT_S = 3.0
 
 
@@ -61,7 +61,7 @@ class KafkaCluster:
         return ",".join(self._address(number) for number in self.brokers)
 
     def start(self) -> None:
-        """Start every broker and return when each answers and knows all the others."""
+        """Start every broker and return when each responds and knows all the others."""
         self._prepare()
         for broker in self.brokers.values():
             broker.start()
@@ -157,7 +157,7 @@ def _cluster_id(path: Path, *, brokers: int) -> str:
         write_json(path, known)
     if known["brokers"] != brokers:
         raise ConfigError(
-            f"{path.parent} holds a cluster of {known['brokers']} broker(s), not {brokers}: use another data directory"
+            f"{path.parent} has a cluster of {known['brokers']} broker(s), not {brokers}: use another data directory"
         )
     return str(known["cluster_id"])
 
@@ -203,7 +203,7 @@ def server_properties(number: int, *, brokers: int, ports: Mapping[str, int]) ->
 
 
 def known_brokers(address: str) -> set[int]:
-    """Return the ids of live brokers known to the one at `address`; empty while it does not answer."""
+    """Return the ids of live brokers known to the one at `address`; empty while it does not respond."""
 
     async def ask() -> set[int]:
         async with asyncio.timeout(_PROBE_TIMEOUT_S), open_admin(KafkaConnection(address)) as admin:

@@ -14,7 +14,7 @@ from ipaddress import IPv6Address
 
 from bridge.proof.schemes.network import Network, client_address
 
-# Keys, in some 10 MiB. Beyond that the least recently used one is dropped; far more than any installation's senders.
+# Keys, in some 10 MiB: far more than the senders of any installation. The least recently admitted one is dropped.
 KEYS_MAX = 65_536
 # Seconds of tolerance for float rounding: a retry exactly after Retry-After must pass.
 ROUNDING_S = 1e-6

@@ -8,10 +8,10 @@ Each partition has a writer, whose task moves one batch at a time. A writer is i
 - `finishing`: a drain has at most `BATCH_MAX` records left. New records wait in memory until the spool is empty and the
   writer is direct again; otherwise a drain would never end under steady load.
 
-A direct writer begins to spool if Kafka is unavailable when a record arrives, or after a write failed. It also does so
-when a delivery has waited `WriterLimits.spool_after_s`, and when the spool holds records unknown to the writer. The
-records in memory are then appended to the spool, the batch in flight first, since its outcome is unknown. If Kafka
-acknowledges that batch after all, its ids are known to be in the topic, and the drain skips it.
+A direct writer begins to spool if a record arrives while Kafka is unavailable or the ids in the topics have not been
+read, after a failed write, when a delivery has waited `WriterLimits.spool_after_s`, and when the spool has records of
+an earlier process. Records in memory are appended to the spool, the batch in flight first, since its outcome is
+unknown. If Kafka acknowledges that batch after all, the drain finds its ids in the topic and skips it.
 
 A record is durable once all in-sync replicas have it (`committed`) or the spool has synced it (`spooled`). A delivery
 is acknowledged when all of its records are durable, or fails at its deadline.
@@ -144,7 +144,7 @@ class PartitionWriters:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _logged_drained: int = 0
     _writers: "dict[tuple[str, int], PartitionWriter]" = field(default_factory=dict)
-    # Not expired; all have the same timeout, so the oldest is first.
+    # Deadlines that have not passed, in order, since all deliveries have the same time limit.
     _unanswered: deque[Acknowledgement] = field(default_factory=deque)
     _sweeper: asyncio.TimerHandle | None = None
     _closing: bool = False
@@ -213,11 +213,11 @@ class PartitionWriters:
         self._writer(record.topic, record.partition).start_drain()
 
     def passed_over(self) -> None:
-        """Forget the ids of spooled records: one may be of the lost record, and its retry must be accepted as new."""
+        """Forget the ids of spooled records: one may belong to the lost record, whose retry must be accepted as new."""
         self.known_ids.forget_spooled()
 
     async def close(self, timeout_s: float) -> None:
-        """Stop accepting, and spool what Kafka does not acknowledge in time; all within `timeout_s`."""
+        """Stop accepting, and spool what Kafka does not acknowledge in time; takes about `timeout_s` at most."""
         self._closing = True
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + timeout_s
@@ -529,10 +529,10 @@ class PartitionWriter:
         self.blocked = ""
 
     async def _skip_known(self, batch: list[Accepted]) -> list[Accepted]:
-        """Acknowledge records at the head that the topic already has; return those after them, up to the next such one.
+        """Acknowledge the first records if the topic has them; return the following ones that it lacks.
 
-        A record whose id the topic has with another body was accepted before that was known. It is set aside; if that
-        is impossible, it is written, and consumers park it.
+        If the topic has the id with another body, the record was accepted before that was known. It is set aside; if
+        that fails, it is written, and consumers park it.
         """
         # True: the topic has the id with this body; False: with another body; None: it lacks the id.
         found = [self._known_ids.in_topic(each.identity) for each in batch]

@@ -33,7 +33,7 @@ Detail = Literal[
     "depth",
     "not_object",
 ]
-# Rules besides syntax; of several broken ones, the first in this order is named.
+# Rules besides syntax. If several are broken, the first in this order is named.
 _NOT_SYNTAX: tuple[Detail, ...] = ("nan", "duplicate_key", "surrogate", "number_range", "depth", "not_object")
 
 _SPACE = " \t\n\r"  # RFC 8259, section 2
@@ -63,7 +63,7 @@ def parse(body: bytes, *, arrays: bool = False) -> dict[str, object] | ParkReaso
         arrays: Allow an array; the result may then be a list.
 
     Returns:
-        A dict of strings, `int`, `Real`, booleans, None, lists and dicts; or `malformed_json` with a broken rule.
+        A dict of strings, `int`, `Real`, booleans, None, lists and dicts; or `malformed_json` with the broken rule.
     """
     try:
         text = body.decode()
@@ -80,7 +80,7 @@ def parse(body: bytes, *, arrays: bool = False) -> dict[str, object] | ParkReaso
 
 
 def parse_wrapped(body: bytes, *, way: Sequence[str], last: str) -> object:
-    """Parse a body, and in it a document that its member at `way` and `last` has as base64; other text is kept."""
+    """Parse a body, and replace base64 text at `way` and `last` by the document in it; other text is kept."""
     document = holder = cast("object", parse(body))
     for step in way:
         holder = holder.get(step) if isinstance(holder, dict) else None
@@ -149,7 +149,7 @@ def _has_lone_surrogate(text: str) -> bool:
 
 
 def _diagnosis(body: bytes, *, arrays: bool) -> Detail:
-    """Return which rule an invalid body breaks; of several, the first in order."""
+    """Return the rule that an invalid body breaks; if several, the first in order."""
     if not body.strip(_SPACE.encode()):
         return "empty"
     try:

@@ -14,7 +14,7 @@ class RegistryAddress(Section):
     """Address and credentials of a schema registry; without a URL the bundled lock is used."""
 
     url: str | None = Field(None, description="Confluent-compatible registry; unset: the ids of the bundled lock")
-    username_file: Path | None = Field(None, description="file whose first line is the user")
+    username_file: Path | None = Field(None, description="file whose first line is the user name")
     password_file: Path | None = Field(None, description="file whose first line is the password")
 
     def credentials(self) -> tuple[str, str] | None:
@@ -22,19 +22,19 @@ class RegistryAddress(Section):
         if self.username_file is None and self.password_file is None:
             return None
         if self.username_file is None or self.password_file is None:
-            raise ConfigError("registry.username_file and registry.password_file go together; one of them is not set")
+            raise ConfigError("registry.username_file and registry.password_file: set both or neither")
         return _first_line(self.username_file), _first_line(self.password_file)
 
 
 def plain_url(url: str) -> str:
-    """Return a registry's URL without credentials, query and final slash; `ConfigError` never shows the URL."""
+    """Return a registry's URL without credentials, query and final slash; a `ConfigError` does not contain it."""
     try:
         parts = URL(url)
         host = parts.host or ""
     except ValueError:
         parts, host = URL(), ""
     if parts.scheme not in ("http", "https") or not is_host(host):
-        msg = "the registry's URL is not an http address with a host, such as https://registry.example:8081"
+        msg = "the registry's URL is not an http:// or https:// URL with a host, such as https://registry.example:8081"
         raise ConfigError(msg)
     return str(parts.with_user(None).with_query(None).with_fragment(None)).rstrip("/")
 

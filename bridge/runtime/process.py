@@ -65,7 +65,7 @@ class Group(click.Group):
 
 
 class LazyGroup(Group):
-    """A group that imports a command only when used, so that quick commands do not import aiohttp."""
+    """A group that imports a command when it is used, so that other commands do not import aiohttp."""
 
     def __init__(self, name: str | None = None, *, modules: Mapping[str, tuple[str, str]], **options: Any) -> None:
         """`modules`: for each command, `module:attribute` and its line in `--help`."""
@@ -104,7 +104,7 @@ def run_command_line(cli: LazyGroup, *, program: str) -> None:
     # runs until interrupted.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # As for standard error: an encoding without ✓, or a file name that is not UTF-8, must not end a command.
+        # As for standard error: an encoding without ✓, or a file name that is not UTF-8, must not raise an error.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         _import_command(cli)
@@ -128,9 +128,9 @@ def run_command_line(cli: LazyGroup, *, program: str) -> None:
 
 
 def _import_command(cli: LazyGroup) -> None:
-    """Import the command of the command line with garbage collection off, which took a sixth of a start's CPU.
+    """Import the command without garbage collection, which would take a sixth of a start's CPU.
 
-    The 2,000 garbage objects (1 MB) of importing are never collected.
+    The 2,000 objects (1 MB) that imports leave as garbage are never freed.
     """
     gc.disable()
     for name in sys.argv[1:2]:
@@ -140,7 +140,7 @@ def _import_command(cli: LazyGroup) -> None:
 
 
 def _complaint(exc: click.exceptions.ClickException, program: str) -> str:
-    """Describe an error of the command line in one line, with the `--help` to read."""
+    """Describe an error of the command line in one line, with the command that shows its help."""
     context = exc.ctx if isinstance(exc, click.exceptions.UsageError) else None
     line = " ".join(exc.format_message().split()).rstrip(".")
     return f"{context.command_path}: {line}; see `{context.command_path} --help`" if context else f"{program}: {line}"

@@ -34,7 +34,7 @@ class Location(NamedTuple):
 class Segment:
     """A segment file and the reasons to keep it on disk."""
 
-    # Short form of the 64-bit number for locations; increases in the order in which segments become known.
+    # Stands for the 64-bit number in locations; increases in the order in which segments become known.
     index: int
     number: int
     path: Path
@@ -141,7 +141,7 @@ class Index:
         return locations
 
     def acknowledge(self, partition: SpoolPartition, count: int) -> set[int]:
-        """Remove the first `count`, which are in Kafka; return the indexes of their segments."""
+        """Remove the first `count` records, which are in Kafka or set aside; return the indexes of their segments."""
         touched: set[int] = set()
         queue = self._queues.get(partition)
         for location in queue.first(count) if queue else ():
@@ -154,7 +154,7 @@ class Index:
         return touched
 
     def pass_over(self, partition: SpoolPartition) -> None:
-        """Remove the first without acknowledging it: it is damaged, or the disk cannot read it."""
+        """Remove the first record without acknowledging it: it is damaged, or the disk cannot read it."""
         queue = self._queues[partition]
         for location in queue.first(1):
             self.segments[location.segment].live -= 1

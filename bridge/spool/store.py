@@ -334,7 +334,7 @@ class Spool:
         return await self._reader.peek(partition, self._drain, most=most, most_bytes=most_bytes)
 
     def acknowledge(self, partition: SpoolPartition, count: int) -> None:
-        """Remove the first `count` entries of a partition, which are in Kafka."""
+        """Remove the first `count` entries of a partition, which are in Kafka or set aside."""
         touched = self._index.acknowledge(partition, count)
         self._unwritten |= touched
         for index in touched:

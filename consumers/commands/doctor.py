@@ -214,7 +214,7 @@ async def _sink(consumer: Consumer) -> list[Finding]:
         # Its message may contain what was sent.
         what = exc.code if isinstance(exc, BridgeError) else type(exc).__name__
         return [Finding("sink", "failed", f"does not respond as expected: {what}", "check the sink")]
-    found = Finding("sink", "ok", "answers" if consumer.ping is not None else "can be opened")
+    found = Finding("sink", "ok", "responds" if consumer.ping is not None else "can be opened")
     return [
         found,
         *(

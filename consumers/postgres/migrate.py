@@ -1,4 +1,4 @@
-"""Migrations: plain numbered SQL files of a schema, each applied once, under a lock.
+"""Migrations: numbered SQL files, each applied to a schema once, under a lock.
 
 A consumer needs the schema of the runtime, `drx_consumer`, and its own, if it has tables.
 """
@@ -24,9 +24,9 @@ PLACEHOLDER = "{schema}"
 _FILE_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 # PostgreSQL truncates names after 63 bytes and reserves `pg_`.
 _SCHEMA_NAME = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
-# Milliseconds; a migration may rewrite a table, and other processes wait for it.
+# Seconds. A migration may rewrite a table, and other processes wait for it.
 _STEP_TIMEOUT_S = 900
-# Seconds; an `ALTER TABLE` that waits for a lock makes every later statement on the table wait, too.
+# Seconds. An `ALTER TABLE` that waits for a lock makes every later statement on the table wait, too.
 _LOCK_TIMEOUT_S = 10
 
 
@@ -39,7 +39,7 @@ class Migration(NamedTuple):
 
     @property
     def sha256(self) -> str:
-        """Digest of the file, the same for every schema."""
+        """Digest of the file, before the schema's name is inserted."""
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
 
@@ -83,7 +83,7 @@ async def migrate(
     Concurrent processes wait for each other. Files are named `0001_words.sql`, and `{schema}` in them is replaced by
     the schema's name. The schema is created if it does not exist. `notice` gets the messages of `RAISE NOTICE`.
     Migrations of a newer release are ignored. If nothing is missing, read permission suffices. Raises `ConfigError` if
-    the schema was created by other files.
+    an applied file has changed since.
     """
     if not await pending(database, directory=directory, schema=schema):
         return []
@@ -125,7 +125,7 @@ def read_migrations(directory: Traversable | Path) -> list[Migration]:
 def check_schema(schema: str) -> None:
     """Refuse an invalid schema name."""
     if not _SCHEMA_NAME.fullmatch(schema):
-        raise ConfigError("a schema is named with a-z, 0-9 and _, at most 63 of them, and not pg_…")
+        raise ConfigError("a schema name has at most 63 of a-z, 0-9 and _, and does not begin with a digit or pg_")
 
 
 async def _lock(connection: Any, schema: str) -> None:
@@ -164,7 +164,7 @@ def _missing(known: list[Migration], applied: dict[int, str], schema: str) -> li
     # rollback.
     for migration in known:
         if applied.get(migration.number, migration.sha256) != migration.sha256:
-            msg = f"schema {schema} was created by another {migration.name}: restore that file and add a new one"
+            msg = f"schema {schema} has another version of {migration.name}: restore that version and add a new file"
             raise ConfigError(msg)
     return [migration for migration in known if migration.number not in applied]
 

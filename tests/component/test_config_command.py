@@ -46,8 +46,8 @@ def test_the_effective_values_are_one_document_without_secrets(
         ("KAFKA__BOOTSTRAP_SERVERS", "host:port", "is not host:port"),
         ("HTTP__TRUSTED_PROXIES", "0.0.0.0/0", "more than a /8"),
         ("LOG__ID_KEY_DIR", "/absent", "cannot read this directory"),
-        ("REGISTRY__URL", "registry:8081", "is not an http address"),
-        ("REGISTRY__USERNAME_FILE", "/absent", "one of them is not set"),
+        ("REGISTRY__URL", "registry:8081", "is not an http:// or https:// URL"),
+        ("REGISTRY__USERNAME_FILE", "/absent", "set both or neither"),
     ],
 )
 def test_what_serve_would_refuse_is_shown_and_refused(

@@ -118,7 +118,7 @@ def test_a_setting_of_a_consumer_that_takes_none_is_refused(
         ("json", "a consumer cannot be named 'json': the settings of the runtime use that name themselves"),
         ("kafka", "a consumer cannot be named 'kafka': the section CONSUMER_KAFKA__… of the runtime has that name"),
         ("logging", "a package cannot be named 'logging': Python has that name already"),
-        ("pg-desk", "a schema is named with a-z, 0-9 and _, at most 63 of them, and not pg_"),
+        ("pg-desk", "a schema name has at most 63 of a-z, 0-9 and _, and does not begin with a digit or pg_"),
     ],
 )
 def test_a_name_that_a_new_consumer_cannot_have_is_refused_for_the_true_reason(

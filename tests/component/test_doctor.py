@@ -126,7 +126,7 @@ async def test_a_broker_or_process_that_accepts_connections_and_says_nothing_fai
         findings = [each async for each in check_kafka(kafka, routes=RoutingTable(kafka.routes))]
         (hung,) = check_running(Management(host="127.0.0.1", port=frozen.getsockname()[1]))
 
-    assert (hung.verdict, "does not answer /readyz" in hung.text) == ("failed", True)
+    assert (hung.verdict, "does not respond to /readyz" in hung.text) == ("failed", True)
     (finding,) = findings
     assert (finding.check, finding.verdict) == ("kafka", "failed")
     assert "accepts connections but does not respond: frozen" in finding.text

@@ -45,7 +45,7 @@ class Cidr(Scheme):
         return Proof(None, None, NAME)
 
     def describe(self) -> str:
-        """Name the number of networks."""
+        """Return the name and the number of networks."""
         return f"{NAME} of {len(self._networks)}"
 
 

@@ -57,8 +57,9 @@ NO_DEFAULT_SCHEME: Mapping[str, str] = MappingProxyType({"digitalrx": "secret_he
 def configure(text: str, given: Mapping[str, str], *, tolerance_s: int | None) -> Scheme:
     """Build a scheme from the name of a kind or a preset; names joined by `+` must all verify a delivery.
 
-    `given` has parameters without `scheme_`; the first scheme that has one of this name takes it. A verified timestamp
-    may be off by `tolerance_s` (None: no limit). Raises `ParameterError` if one is unknown, missing or invalid.
+    `given` has the parameters without the prefix `scheme_`; each belongs to the first scheme with a parameter of this
+    name. A verified timestamp may be off by `tolerance_s` (None: no limit). Raises `ParameterError` if a parameter is
+    unknown, missing or invalid.
     """
     left = dict(given)
     names = [name.strip() for name in text.split("+")]
