@@ -22,7 +22,7 @@ from bridge.sender.signing import read_signer
 @click.command()
 @scheme_options
 @click.option("--secret-file", type=click.Path(path_type=Path), help="File with the secret on its first line.")
-@click.option("--slot", default="current", show_default=True, help="Slot of the source's secrets, without that file.")
+@click.option("--slot", default="current", show_default=True, help="Slot of the source, if --secret-file is not given.")
 @click.option("--id", "webhook_id", help="Id of the delivery; default: that of the body, else a random one.")
 @click.option("--timestamp", type=click.IntRange(0), help="Unix seconds of the attempt; default: now.")
 @click.option("--curl", "url", metavar="URL", help="Print a curl command that posts to this URL instead.")

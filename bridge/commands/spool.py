@@ -28,7 +28,7 @@ from bridge.spool.set_aside import names_of, read_aside
 # Commands that change something, imported only when they run.
 _ELSEWHERE = {
     "drain": ("bridge.commands.spool_drain:drain", "Deliver the records of a spool that no process uses any more."),
-    "aside": ("bridge.commands.spool_aside:aside", "Show what Kafka refused for good, or deliver it."),
+    "aside": ("bridge.commands.spool_aside:aside", "Show or deliver records that Kafka refused permanently."),
 }
 
 

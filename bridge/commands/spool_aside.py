@@ -83,7 +83,7 @@ class PutBack:
 @path_options
 @audit_options
 @click.option("--put-back", is_flag=True, help="Deliver NAMES, or all, and remove their files.")
-@click.option("--lost-key", metavar="ID", help="Never deliver what this key encrypted: move it to `damaged/`.")
+@click.option("--lost-key", metavar="ID", help="Never deliver the records of this key: move them to `damaged/`.")
 @click.option(
     "--patience",
     "patience_s",
@@ -138,7 +138,7 @@ def aside(
 
 
 def _sealed_with(lost: str, disk: Disk, directory: Path, keys: KeyRing) -> list[str]:
-    """Return what is set aside and encrypted with a key; `ConfigError` if its file exists, or nothing is."""
+    """Return the names of set-aside records of a lost key; `ConfigError` if it exists or has encrypted nothing."""
     if lost in map(bytes.hex, keys.decrypting):
         raise ConfigError(f"key {lost} is in {keys.directory}: the records that it encrypted will be delivered")
     kept = [each["name"] for each in described(disk, directory, {}) if each["key"] == lost]

@@ -62,9 +62,9 @@ def _options(command: Callable[..., int]) -> Callable[..., int]:
             metavar="NAME=VALUE",
             help="Additional topic setting NAME=VALUE, such as segment.bytes. Repeatable.",
         ),
-        click.option("--min-insync-replicas", type=click.IntRange(1), help="Default: one replica may fail."),
+        click.option("--min-insync-replicas", type=click.IntRange(1), help="Default: one less than the replicas."),
         bootstrap_option,
-        click.option("--replication-factor", type=click.IntRange(1), help="Default: the brokers, three at most."),
+        click.option("--replication-factor", type=click.IntRange(1), help="Default: the number of brokers, at most 3."),
     ):
         command = option(command)
     return command
@@ -90,7 +90,7 @@ def create(
     """Create the missing topics; existing topics are not changed."""
     settings = _settings(bootstrap_servers)
     if (topic is None) != (like is None):
-        raise click.UsageError("--topic and --like need each other")
+        raise click.UsageError("--topic and --like must be given together")
 
     async def order() -> dict[str, str]:
         async with open_admin(settings.kafka.connection) as admin:

@@ -129,7 +129,7 @@ class _Copy:
 @click.command()
 @click.argument("source", metavar="FROM")
 @click.argument("target", metavar="TO")
-@click.option("--partitions", type=click.IntRange(1), required=True, help="Of TO.")
+@click.option("--partitions", type=click.IntRange(1), required=True, help="Partitions of TO.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 @bootstrap_option
 @audit_options

@@ -31,7 +31,7 @@ OTHER_REPORTED = "other.reported"
 # docs/contract.md §3.
 REPORTED_TYPE = "[A-Za-z0-9_.:/-]{1,128}"
 _is_reported_type = re.compile(REPORTED_TYPE).fullmatch
-# Maximum length of a JSON pointer in a label.
+# Maximum number of names of a JSON pointer in a label.
 NAMES_MAX = 6
 # At most four parts and no number of four digits, so that free text, dates and ids do not match.
 _is_plain_type = re.compile(r"(?=.{1,64}$)(?!.*[0-9]{4})[A-Za-z0-9]+(?:[_.:-][A-Za-z0-9]+){0,3}").fullmatch

@@ -13,7 +13,7 @@ from bridge.errors import ConfigError
 from bridge.runtime.hosts import is_host
 
 PORT_MAX = 65_535
-# Seconds; a running host answers a SYN in milliseconds, also across regions.
+# Seconds; a running host responds to a SYN in milliseconds, also across regions.
 PROBE_S = 2.0
 # Raised while brokers are unavailable or refuse. aiokafka's errors are `RuntimeError`s; uvloop also raises one for a
 # write to a connection whose reset aiokafka has not noticed yet.

@@ -1,7 +1,7 @@
 """Fetch the key sets (JWKS) of token issuers in the background, into the slot directories of their sources.
 
 The last good set stays there as a slot file, so a start without network works, and the ingress loads a new set like any
-change of secrets. An unknown `kid` in a token does not cause a request, or anybody could cause many.
+change of secrets. An unknown `kid` in a token does not cause a request: anyone could cause many.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ class KeySetReader:
         await repeat(self._refresh, PERIOD_S, stop)
 
     async def start(self) -> None:
-        """Fetch once; `KeySetError` if that fails and there is no set of an earlier start."""
+        """Fetch once; `KeySetError` if that fails and no set of an earlier start exists."""
         await self._refresh()
         if self._problem and not self._file.exists():
             raise KeySetError(f"source {self._source}: {self._problem}, and none was read before")

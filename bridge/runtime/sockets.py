@@ -11,7 +11,7 @@ from bridge.errors import ConfigError
 
 # Connections the kernel may hold before `accept`; Linux caps it by net.core.somaxconn (4096 since 5.4).
 BACKLOG = 1024
-# Further connections accepted with one: some milliseconds, as for the requests of one loop iteration.
+# Further connections accepted with one, as many as requests are taken in one loop iteration: some milliseconds.
 ACCEPT_MAX = 32
 # Buffer bytes per socket: some hundred responses, or a quarter of the largest usual body. Linux would buffer up to
 # 6 MiB, and every connection may be read before the memory of a closed one is freed.

@@ -18,7 +18,7 @@ DAMAGED = "damaged"
 LOST_SUFFIX = ".lost-key"
 # `struct flock` of 64-bit Linux: type, whence, start, length, pid; a length of 0 is the whole file.
 _FLOCK = struct.Struct("@hhqqi0q")
-# Bytes per read of a file, and per read within a part that cannot be read at once.
+# Bytes per read of a file, and per read of a part in which the disk reports an error.
 READ_BYTES = 1_048_576
 BLOCK_BYTES = 4096
 
@@ -197,7 +197,7 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
 
 
 def is_locked(directory: Path) -> bool:
-    """Return whether a process has locked the directory, without a lock that would block a starting process."""
+    """Return whether a process has locked the directory, without taking a lock that could stop a starting process."""
     for path in (directory / LOCK, directory):
         try:
             with _opened(path, os.O_RDONLY) as handle:

@@ -5,7 +5,7 @@ belongs to others and is kept.
 
 Every write is conditional: it names the version that it replaces, or that none exists. So a late write never overwrites
 a newer version. HAPI FHIR 8.8 ignores `If-None-Match: *` on a PUT, and accepts `If-Match: W/"0"` for a resource that
-never existed. A server that follows HTTP supports the first and refuses the second.
+never existed. A server that follows HTTP supports the former and refuses the latter.
 """
 
 import json

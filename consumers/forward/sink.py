@@ -32,7 +32,7 @@ _OURS = re.compile(
     r"webhook-.*|drx-.*|idempotency-key|traceparent|content-.*|host|connection|transfer-encoding|expect|upgrade"
 )
 _is_name = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch  # RFC 9110, section 5.6.2
-# Seconds to end the watcher of secrets, which ends at once.
+# Seconds; the watcher of secrets ends immediately.
 _CLOSE_S = 1.0
 
 SigningSlot: TypeAlias = Slot[bytes]
@@ -181,7 +181,7 @@ def parse_slot(where: Path, content: bytes) -> SigningSlot:
     (secret,), window = read_lines(where, content)
     if key := shared_key(secret):
         return Slot(where.name, key, **window)
-    raise SecretsError("secret_malformed", f"{where}: a secret that signs is whsec_ and the base64 of 24 to 64 bytes")
+    raise SecretsError("secret_malformed", f"{where}: a signing secret is whsec_ and the base64 of 24 to 64 bytes")
 
 
 def signatures(slots: Iterable[SigningSlot], *, webhook_id: str, now: float, body: bytes) -> str:

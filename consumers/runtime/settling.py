@@ -180,7 +180,7 @@ class Settling:
         self._count(partition, work, applied)
 
     async def _hold(self, partition: Partition, work: Work, settlement: Settlement) -> None:
-        """Lock the rows that the work depends on: of the partition if there are many records, and of parked keys."""
+        """Lock the row of the partition if there are several records, and the rows of parked keys."""
         if work.handled is None and len(work) > 1:
             await settlement.fence(min(work.offsets))
         for record in work.behind:
@@ -291,7 +291,7 @@ class Settling:
                 hit("while_parking")
             return True
 
-        # Only other producers write records without a key, so they do not indicate a bad release.
+        # Only other producers write records without a key, so they do not indicate a faulty handler.
         counted = record.key is not None and not released
         counter = self.park_limit.counter
         with counter.room() if counted else nullcontext():

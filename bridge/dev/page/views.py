@@ -54,7 +54,7 @@ _CHANGED = "select events, updated_at from read_model.prescription where prescri
 
 MACHINES = ("display", "transmission", "order_status", "open_requests", "dispense", "fulfillment", "shipment")
 WARNINGS = {
-    "safety": "Safety signal: dispensed after a cancel was approved. Somebody must be called now.",
+    "safety": "Safety signal: dispensed after a cancel was approved. Call the pharmacy now.",
     "anomalies": "Contradiction: a message was processed after it had failed for good.",
 }
 # SVG units: width of the picture, width of the names, height of a row, width of a letter.
@@ -120,7 +120,7 @@ class Views:
         """Return a delivery: its response, and each of its records with the outcome in each consumer."""
         row = self._feed.rows.get(int(number)) if number.isdecimal() else None
         if row is None:
-            return [section("Delivery", (), [], note="It is not among the latest any more.")]
+            return [section("Delivery", (), [], note="The page no longer has this delivery.")]
         facts: list[tuple[str, object]] = [(name, row[name]) for name in row if row[name] and name not in _HIDDEN]
         came = int(datetime.fromisoformat(row["timestamp"]).timestamp())
         of = f"--source {shlex.quote(row['source'])} --now {came}"

@@ -6,7 +6,7 @@ from bridge.proof.scheme import HmacKey, KeySet, KeySlot, ProofKey, PublicKey, R
 from bridge.proof.schemes.network import Cidr, are_too_wide
 from bridge.runtime.findings import Risk
 
-# `aaaa…` and `changeme` have fewer distinct bytes; a random secret of 16 characters with a probability of 1e-7.
+# `aaaa…` and `changeme` have fewer distinct bytes, as have 16 random base64 characters with a probability of 1e-7.
 DIFFERENT_BYTES_MIN = 8
 # Seconds. Without a signed time, a captured delivery that is sent again is only detected by its remembered id. A
 # sender's retries usually end within an hour.
