@@ -477,6 +477,10 @@ class Operators:
         host.secrets[source].keys = slots(source, *numbers)
 
     def _retire(self, source: str, new: int) -> None:
+        now = self.world.loop.time()
+        if any(host.stood_still(now - 1.0, now) for host in self.hosts):  # it has yet to verify what it was sent
+            self._until(2.0, partial(self._retire, source, new))
+            return
         self.rotating.discard(source)
         for host in self.hosts:
             self._hold(host, source, new)

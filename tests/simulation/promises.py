@@ -229,9 +229,10 @@ class Promises:
             self.note("answers", "503 beside a spool that takes it", delivery, "at", attempt.start)
         no_key_s = self.world.loop.time() - host.key_gone_at
         if attempt.status == 202 and no_key_s > NO_KEY_S and attempt.outcome == "spooled":
-            # An earlier attempt may have been encrypted before that was noticed.
+            # Encrypted before that was noticed: by an earlier attempt, or while another event waited for Kafka.
             tried = [each for each in self.senders.attempts if each.delivery is delivery and each.host == host.name]
-            if not any(0 <= each.arrived_at < host.key_gone_at + NO_KEY_S for each in tried if each is not attempt):
+            tried = [each for each in tried if each is not attempt or len(delivery.events) > 1]
+            if not any(0 <= each.arrived_at < host.key_gone_at + NO_KEY_S for each in tried):
                 self.note("not_lost", "spooled under a key that no restart finds", delivery, "at", attempt.start)
         if attempt.status == 200 and attempt.outcome in ("accepted", "duplicate"):
             now = self.world.loop.time()
