@@ -37,7 +37,7 @@ from bridge.runtime.announce import Readiness
 from bridge.runtime.configuration import masked_url
 from bridge.runtime.findings import refuse
 from bridge.runtime.health import MANAGEMENT_CLOSE_S, Check, ManagementPort
-from bridge.runtime.http import HardenedServer
+from bridge.runtime.http_server import HardenedServer
 from bridge.runtime.io_thread import IOThread
 from bridge.runtime.lifecycle import EndOf, Worker, background
 from bridge.runtime.logging import log

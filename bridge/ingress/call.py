@@ -12,7 +12,7 @@ from bridge.ingress.challenges import Challenge
 from bridge.ingress.delivery_limits import RateLimit
 from bridge.mapping.profile import Mapped, Profile
 from bridge.proof.scheme import Proof, Scheme, Secrets
-from bridge.runtime import http
+from bridge.runtime.http_server import Request
 
 UNKNOWN = "unknown"
 # From body, webhook id and receipt to the encoded event; None to defer to the reference.
@@ -85,7 +85,7 @@ class Call(Observed):
     received_at: datetime  # the same, aware UTC
     taken: asyncio.Future[Durable]  # how its events become durable, once published
 
-    def __init__(self, request: http.Request) -> None:
+    def __init__(self, request: Request) -> None:
         super().__init__(request.method, began=request.began)
         self.http = request  # the server's request
         self.headers: Mapping[bytes, bytes] = {}  # the headers that sources need

@@ -22,7 +22,7 @@ from bridge.mapping.json_body import parse
 from bridge.mapping.profile import Mapped
 from bridge.proof.scheme import HmacKey, KeySlot, ProofKey, SharedSecret, matching_slot, refuse_mismatch
 from bridge.proof.schemes.parameters import ParameterError
-from bridge.runtime.http import Response
+from bridge.runtime.http_server import Response
 
 Kind = Literal["query", "body", "body_json", "cloudevents", "eventgrid"]
 # Unverified handshakes per second, and at once: an endpoint is registered once; some vendors repeat it daily.

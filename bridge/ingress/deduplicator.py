@@ -71,9 +71,8 @@ class Deduplicator:
             return "conflict"
         return "spooled" if result.spooled else "accepted" if result.fresh else "duplicate"
 
-    async def park(self, delivery: Delivery, park: ParkReason, *, deadline_at: float) -> bool:
+    async def park(self, delivery: Delivery, park: ParkReason, identity: Identity, *, deadline_at: float) -> bool:
         """Make a parked delivery durable as received; return whether it is new. May raise `NotDurableError`."""
-        identity = Identity(delivery.source, delivery.id, delivery.body_sha256, park.reason)
         result = await self._settle_all([identity], lambda _: self.publisher.publish(delivery, park), deadline_at)
         return result.fresh
 

@@ -65,7 +65,7 @@ class Admission:
     """Bounds verified deliveries in flight, by count and by bytes.
 
     Excess deliveries are refused at once instead of queued, and senders retry. Only verified deliveries count, so that
-    clients without a secret cannot use up the limit. The server bounds what such clients send (`runtime/http.py`).
+    clients without a secret cannot use up the limit. `runtime/http_server.py` bounds what such clients send.
     """
 
     def __init__(self, *, count_max: int, bytes_max: int) -> None:

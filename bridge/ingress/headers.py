@@ -21,10 +21,6 @@ _WANTED = frozenset(
         b"user-agent",
     }
 )
-# Headers kept with a parked delivery; none can carry a credential.
-_SAFE = frozenset({b"content-type", b"content-length", b"user-agent"})
-# Maximum length of each: nothing else bounds the length of joined repeated headers, and they must fit a record.
-_SAFE_MAX = 512
 _JSON = b"application/json"
 _COMMON_TYPES = frozenset({_JSON, b"application/json; charset=utf-8"})
 # JSON content type, in any letter case, with only charset=utf-8 as a parameter (docs/contract.md §1).
@@ -94,9 +90,3 @@ def trace_of(headers: Mapping[bytes, bytes]) -> str:
     given = _TRACEPARENT.fullmatch(headers.get(b"traceparent", b""))
     trace = given[1].decode() if given else f"{random.getrandbits(128) | 1:032x}"
     return f"00-{trace}-{random.getrandbits(64) | 1:016x}-01"
-
-
-def safe_headers(headers: Mapping[bytes, bytes], scheme: Scheme) -> dict[str, str]:
-    """Return the headers that a parked delivery keeps, truncated."""
-    safe = _SAFE | scheme.safe
-    return {name.decode(): value[:_SAFE_MAX].decode("latin-1") for name, value in headers.items() if name in safe}

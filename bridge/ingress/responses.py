@@ -18,7 +18,7 @@ from bridge.ingress.call import UNKNOWN, Call, Observed
 from bridge.mapping.profile import FLAGS, Mapped
 from bridge.response_codes import PARKED, REFUSED, RETRY_AFTER_S, STATUS, UNAVAILABLE, proof_failures
 from bridge.runtime.failpoints import hit
-from bridge.runtime.http import Response
+from bridge.runtime.http_server import Response
 from bridge.runtime.logging import log
 from bridge.runtime.metrics import IngressMetrics, LoopHistogram
 

@@ -15,21 +15,21 @@ from hashlib import sha256
 from typing import cast
 
 from bridge.errors import DeliveryRefusedError, NotDurableError, TooLargeError
-from bridge.event import Delivery, Event, Identity, ParkReason
+from bridge.event import Delivery, Event, ParkReason
 from bridge.ingress.call import UNKNOWN, Call, FastPath, Observed, Source
 from bridge.ingress.challenges import Challenge, ChallengedError, may_be_handshake
 from bridge.ingress.deduplicator import Deduplicator, Outcome
 from bridge.ingress.delivery_limits import AddressLimit, Admission
-from bridge.ingress.headers import check_content, header_rules, read_headers, safe_headers, trace_of
+from bridge.ingress.headers import check_content, header_rules, read_headers, trace_of
+from bridge.ingress.parking import park_delivery
 from bridge.ingress.responses import Observations, Responses
 from bridge.known.derived_ids import NewestBodies, id_of_body, id_of_other_body, is_derived
 from bridge.mapping.profile import IGNORED, Mapped, prescription_id, read_body
 from bridge.proof.origin import SIGNATURE, verify_origin
 from bridge.proof.scheme import Proof, Raw
 from bridge.proof.schemes.network import FORWARDED
-from bridge.runtime import http
 from bridge.runtime.failpoints import hit
-from bridge.runtime.http import Response
+from bridge.runtime.http_server import Request, Response
 from bridge.runtime.logging import log, trail
 from bridge.runtime.tracing import Tracing
 
@@ -56,7 +56,7 @@ class Webhooks:
         self._respond = Responses(self.observations)
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def check(self, request: http.Request) -> Response | None:
+    def check(self, request: Request) -> Response | None:
         """Check the headers of a request before its body arrives; return a response if the request is refused."""
         call = request.note = Call(request)
         try:
@@ -69,7 +69,7 @@ class Webhooks:
             request.invite()
         return None
 
-    def take(self, requests: Sequence[http.Request]) -> None:
+    def take(self, requests: Sequence[Request]) -> None:
         """Process requests that arrived together, stage by stage; a response contains an id only if it is verified."""
         calls = [request.note or Call(request) for request in requests]
         deadline_at, received_s = self.deduplicator.deadline_at(), self.now()
@@ -296,9 +296,7 @@ class Webhooks:
         if not isinstance(park, ParkReason):
             self._end(call, self._respond.accepted, taken)
             return
-        delivery = call.delivery._replace(headers=safe_headers(call.headers, call.sender.scheme))
-        self.newest.written(Identity(delivery.source, delivery.id, delivery.body_sha256, park.reason))
-        fresh = await self.deduplicator.park(delivery, park, deadline_at=call.deadline_at)
+        fresh = await park_delivery(call, park, self.deduplicator, self.newest)
         self._end(call, self._respond.parked, park, fresh)
 
     async def _take_known(self, call: Call) -> Outcome:

@@ -8,7 +8,7 @@ import orjson
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from bridge.runtime.http import HardenedServer, Request, Response
+from bridge.runtime.http_server import HardenedServer, Request, Response
 
 # Limits for broken clients; a probe or a scrape is a GET with few headers.
 READ_TIMEOUT_S = 10.0

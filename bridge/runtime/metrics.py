@@ -21,7 +21,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
-from bridge.runtime.http import Ended
+from bridge.runtime.http_server import Ended
 from bridge.runtime.lifecycle import pause
 from bridge.runtime.logging import output
 

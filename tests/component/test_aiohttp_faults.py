@@ -1,4 +1,4 @@
-"""Faults of aiohttp's server that `bridge/runtime/http.py` mends: ours has none of them, and aiohttp's still has each.
+"""Faults of aiohttp's server that `runtime/http_server.py` mends: ours has none of them, and aiohttp's still has each.
 
 Where a case of `AIOHTTP` passes after an upgrade, its mend may go (docs/adr/0009-aiohttp-server.md).
 """
@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from bridge.dev.ports import HOST
-from bridge.runtime.http import AHEAD_MAX, HardenedServer, Request, Response
+from bridge.runtime.http_server import AHEAD_MAX, HardenedServer, Request, Response
 from tests.waiting import HANG_S, until
 
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n"

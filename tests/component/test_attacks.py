@@ -23,7 +23,7 @@ UNREAD_MAX = 65_536
 
 @pytest.fixture(autouse=True)
 def _ticking(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.runtime.http.TICK_S", 0.05)
+    monkeypatch.setattr("bridge.runtime.http_server.TICK_S", 0.05)
 
 
 @contextlib.asynccontextmanager

@@ -28,8 +28,8 @@ from bridge.mapping import drx_standard
 from bridge.mapping.lookup import load_profile
 from bridge.proof.scheme import FixedSecrets
 from bridge.proof.schemes.standard_webhooks import StandardWebhooks
-from bridge.runtime import http
-from bridge.runtime.http import ClientConnection, HardenedServer
+from bridge.runtime import http_server
+from bridge.runtime.http_server import ClientConnection, HardenedServer
 from bridge.runtime.logging import configure_logging, output
 from bridge.runtime.metrics import IngressMetrics
 from bridge.runtime.sockets import accept_all
@@ -409,7 +409,7 @@ async def test_no_request_can_end_or_forge_a_line_of_the_log(
 async def test_ends_a_connection_whose_head_or_body_does_not_come(
     part: bytes, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "TICK_S", 0.05)
+    monkeypatch.setattr(http_server, "TICK_S", 0.05)
     async with running(read_timeout_s=0.1) as ingress:
         with contextlib.suppress(ConnectionResetError):
             assert await ingress.raw(part, eof=False) == b""
@@ -472,7 +472,7 @@ async def test_what_arrives_just_before_a_stop_is_answered(
         if kept:
             client.connect(("127.0.0.1", ingress.port))
             await until(lambda: ingress.server.open_connections)
-        monkeypatch.setattr(http, "accept_all", arriving)
+        monkeypatch.setattr(http_server, "accept_all", arriving)
         ingress.stop.set()
         await ingress.task
 

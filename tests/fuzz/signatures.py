@@ -11,7 +11,8 @@ from typing import TypeVar
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from bridge.errors import DeliveryRefusedError
-from bridge.ingress.headers import check_content, header_rules, read_headers, safe_headers, trace_of
+from bridge.ingress.headers import check_content, header_rules, read_headers, trace_of
+from bridge.ingress.parking import safe_headers
 from bridge.proof.scheme import PUBLIC_ELEMENTS_MAX, HmacKey, KeySlot, PublicKey, Raw
 from bridge.proof.schemes.standard_webhooks import StandardWebhooks
 from tests.fuzz.choices import Choices

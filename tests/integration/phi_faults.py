@@ -23,12 +23,13 @@ def _of(owner: str, names: str) -> tuple[str, ...]:
 
 # Functions that a delivery passes, from its first bytes to its response, by the module that calls them.
 PLACES = (
-    *_of("bridge.runtime.http:StrictParser.", "feed_data"),
-    *_of("bridge.runtime.http:ClientConnection.", "data_received parsed"),
-    *_of("bridge.runtime.http:", "Request.respond Response.prepare"),
+    *_of("bridge.runtime.http_server:StrictParser.", "feed_data"),
+    *_of("bridge.runtime.http_server:ClientConnection.", "data_received parsed"),
+    *_of("bridge.runtime.http_server:", "Request.respond Response.prepare"),
     *_of("bridge.ingress.webhooks:", "read_headers check_content"),
     *_of("bridge.proof.schemes.standard_webhooks:StandardWebhooks.", "verify"),
-    *_of("bridge.ingress.webhooks:", "trace_of read_body safe_headers"),
+    *_of("bridge.ingress.webhooks:", "trace_of read_body park_delivery"),
+    *_of("bridge.ingress.parking:", "safe_headers"),
     *_of("bridge.ingress.webhooks:Webhooks.", "take _route _admit _verify _map _publish _accept_taken _finish"),
     *_of("bridge.ingress.webhooks:Webhooks.", "_take_or_park"),
     *_of("bridge.ingress.responses:Responses.", "accepted parked refused"),

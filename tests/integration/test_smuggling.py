@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from bridge.runtime.http import Request
+from bridge.runtime.http_server import Request
 from tests.builders import signed_headers
 from tests.component.test_ingress import Ingress, request_bytes, running
 from tests.component.test_raw_http import played

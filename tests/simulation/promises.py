@@ -16,7 +16,7 @@ from bridge.event import Identity
 from bridge.kafka.accepted import from_entry
 from bridge.kafka.record import identity_of
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
-from bridge.runtime.http import Response
+from bridge.runtime.http_server import Response
 from bridge.runtime.logging import Line, render
 from bridge.spool.keys import KeyRing
 from bridge.spool.segment import decrypt, scan

@@ -16,7 +16,7 @@ from bridge.ingress.call import Source
 from bridge.ingress.webhooks import Webhooks
 from bridge.kafka.routing import RoutingTable
 from bridge.proof.scheme import KeySlot
-from bridge.runtime.http import Response
+from bridge.runtime.http_server import Response
 from bridge.runtime.lifecycle import run_workers
 from bridge.runtime.metrics import IngressMetrics
 from bridge.settings import Settings

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from bridge.runtime.http import Response
+from bridge.runtime.http_server import Response
 from tests.simulation.dialects import Delivery, headers, secret
 from tests.simulation.replica import Host, Request
 from tests.simulation.world import World

@@ -6,7 +6,7 @@ import pytest
 
 from bridge.avro.schema_ids import RECORDS
 from bridge.event import ParkReason
-from bridge.ingress.headers import safe_headers
+from bridge.ingress.parking import safe_headers
 from bridge.kafka.record import (
     HEADERS_MAX_BYTES,
     MESSAGE_MAX_BYTES,

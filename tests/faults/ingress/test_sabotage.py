@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from bridge.runtime.http import TURN_MAX
+from bridge.runtime.http_server import TURN_MAX
 from tests.faults.ingress import rows_brokers, rows_process
 from tests.faults.ingress.row import Outcome, Row, play
 from tests.faults.ingress.scene import DRAINED_S, Scene, Stage, Tier

@@ -12,7 +12,7 @@ from itertools import count
 import pytest
 import uvloop
 
-from bridge.runtime.http import (
+from bridge.runtime.http_server import (
     CONTINUE,
     FRAMING_MAX_BYTES,
     PIECE_BYTES,
