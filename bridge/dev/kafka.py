@@ -3,10 +3,9 @@
 import asyncio
 import os
 import shutil
-import subprocess
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, TypeVar
 
 from bridge.dev.files import read_json, write_json, write_text
 from bridge.dev.ports import HOST, stable_ports
-from bridge.dev.processes import Child
+from bridge.dev.processes import Child, run_to_end
 from bridge.errors import ConfigError
 from bridge.kafka.admin import AdminError, open_admin, topic_specs
 from bridge.kafka.connection import KafkaConnection
@@ -123,19 +122,10 @@ class KafkaCluster:
         # One argument: otherwise an id that starts with a dash, as one in 64 does, is taken for an option.
         identity = f"--cluster-id={self._cluster_id}"
         command = self._command("kafka.tools.StorageTool", "format", identity, "-c", "server.properties")
-        done = subprocess.run(  # noqa: S603 - our own command line
-            command,
-            cwd=home,
-            env=_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=_FORMAT_TIMEOUT_S,
-            check=False,
-        )
-        if done.returncode != 0:
-            lines: Sequence[str] = done.stdout.decode("utf-8", "replace").strip().splitlines() or ["no output"]
-            raise ConfigError(f"broker {number} could not be formatted in {home}: {lines[-1]}")
+        code, text = run_to_end(command, timeout_s=_FORMAT_TIMEOUT_S, cwd=home, env=_environment())
+        if code:
+            last_line = text.rpartition("\n")[2] or "no output"
+            raise ConfigError(f"broker {number} could not be formatted in {home}: {last_line}")
         formatted.touch()
 
     def _wait_ready(self, number: int, *, expect: set[int]) -> None:

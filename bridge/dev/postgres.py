@@ -6,7 +6,6 @@ import pwd
 import secrets
 import shutil
 import signal
-import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import psutil
 
 from bridge.dev.files import write_text
 from bridge.dev.ports import HOST
-from bridge.dev.processes import Child, launched
+from bridge.dev.processes import Child, run_to_end
 from bridge.errors import ConfigError
 
 # PostgreSQL refuses to run as root. initdb needs a user with a name, and this one is on every machine.
@@ -121,20 +120,17 @@ class PostgresServer(Child):
             "--no-instructions",
             "--no-sync",
         ]
-        done = subprocess.run(  # noqa: S603 - our own command line
-            launched(command, user=user_of(made)),
+        code, text = run_to_end(
+            command,
+            timeout_s=_INITDB_TIMEOUT_S,
+            user=user_of(made),
             cwd=self._files.parent,
             env=environment(os.environ),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            timeout=_INITDB_TIMEOUT_S,
-            check=False,
             start_new_session=True,  # Ctrl-C must not reach it; we stop it in order
         )
-        if done.returncode != 0:
-            lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no output"]
-            raise ConfigError(f"no database could be made in {self._files.parent}: {lines[-1]}")
+        if code:
+            last_line = text.rpartition("\n")[2] or "no output"
+            raise ConfigError(f"no database could be made in {self._files.parent}: {last_line}")
         made.rename(self._files)
         shutil.rmtree(scratch)
 

@@ -51,6 +51,20 @@ def spawn(command: Sequence[str], *, user: str = "", **options: Any) -> subproce
     return _SPAWNER.submit(partial(subprocess.Popen, launched(command, user=user), **options)).result()
 
 
+def run_to_end(command: Sequence[str], *, timeout_s: float, user: str = "", **options: Any) -> tuple[int, str]:
+    """Run `command` by `launched`; return its exit code, and its output on both streams without the last line break."""
+    done = subprocess.run(  # noqa: S603 - our own command line
+        launched(command, user=user),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=timeout_s,
+        check=False,
+        **options,
+    )
+    return done.returncode, done.stdout.decode("utf-8", "replace").rstrip()
+
+
 class Child:
     """A child process with its own log file and process group; can be restarted."""
 

@@ -6,16 +6,15 @@ import json
 import os
 import secrets
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bridge.dev.files import DataDirectory
 from bridge.dev.ports import HOST
-from bridge.dev.processes import STOP_GRACE_S, Child
+from bridge.dev.processes import STOP_GRACE_S, Child, run_to_end
 from bridge.dev.sources import SOURCES
 
 # The consumers that `dev` runs.
@@ -94,62 +93,38 @@ class Service(Child):
         return all(results.get(name) == "ok" for name in self._sound)
 
 
-def registry_service(directory: DataDirectory, *, port: int) -> Service:
-    """Describe the registry."""
-    serve = ("bridge", "schemas", "serve", "--host", HOST, "--port", str(port))
-    return Service("registry", *serve, directory=directory, port=port, ready_path="/subjects")
+def services_of(
+    directory: DataDirectory, ports: Mapping[str, int], settings: Mapping[str, str], *, consumers: bool, show_phi: bool
+) -> dict[str, Service]:
+    """Describe the processes of a stack by name, in the order of their start; `settings` are those of the stack."""
 
+    def service(name: str, *module: str, port: str = "", **options: Any) -> Service:
+        return Service(name, *module, directory=directory, port=ports[port or name], **options)
 
-def receiver_service(directory: DataDirectory, *, port: int) -> Service:
-    """Describe the receiver of deliveries by `forward`."""
-    serve = ("bridge.dev.receiver", str(port), str(_forward_secrets(directory)))
-    return Service("receiver", *serve, directory=directory, port=port, ready_path="/received")
-
-
-def page_service(directory: DataDirectory, *, port: int, show_phi: bool) -> Service:
-    """Describe the page."""
-    serve = ("bridge.dev.page.server", str(port), str(directory.path), *["--show-phi"] * show_phi)
-    return Service("page", *serve, directory=directory, port=port, ready_path="/")
-
-
-def ingress_service(directory: DataDirectory, *, port: int, management_port: int, bootstrap_servers: str) -> Service:
-    """Describe the ingress with every source of `SOURCES`; readiness is asked of its management port."""
-    settings = {
+    registry = ("bridge", "schemas", "serve", "--host", HOST, "--port", str(ports["registry"]))
+    receiver = ("bridge.dev.receiver", str(ports["receiver"]), str(_forward_secrets(directory)))
+    page = ("bridge.dev.page.server", str(ports["page"]), str(directory.path), *["--show-phi"] * show_phi)
+    ingress = {
         "BRIDGE_HTTP__HOST": HOST,
-        "BRIDGE_HTTP__PORT": str(port),
-        "BRIDGE_MANAGEMENT__HOST": HOST,
-        "BRIDGE_MANAGEMENT__PORT": str(management_port),
-        "BRIDGE_KAFKA__BOOTSTRAP_SERVERS": bootstrap_servers,
+        "BRIDGE_HTTP__PORT": str(ports["ingress"]),
         "BRIDGE_KAFKA__PARTITIONS": str(PARTITIONS),
     }
-    return Service(
-        *("ingress", "bridge", "serve"),
-        directory=directory,
-        port=management_port,
-        grace_s=_INGRESS_GRACE_S,
-        settings=settings | shared_settings(directory),
-        sound=("kafka", "topics"),
-    )
-
-
-def consumer_service(
-    name: str, *, directory: DataDirectory, management_port: int, settings: Mapping[str, str]
-) -> Service:
-    """Describe a consumer that starts at the first record; `settings` have the addresses of the other parts."""
-    own = {
+    consumer = {
         "CONSUMER_KAFKA__OFFSET_RESET": "earliest",
         # Seconds until the partitions of a killed member are reassigned; 45 in production.
         "CONSUMER_KAFKA__SESSION_S": "10",
         "CONSUMER_MANAGEMENT__HOST": HOST,
-        "CONSUMER_MANAGEMENT__PORT": str(management_port),
     }
-    return Service(
-        *(name, "consumers", "run", name),
-        directory=directory,
-        port=management_port,
-        grace_s=_CONSUMER_GRACE_S,
-        settings={**settings, **own},
-    )
+    made = [service("registry", *registry, ready_path="/subjects")]
+    if consumers:
+        made.append(service("receiver", *receiver, ready_path="/received"))
+        for name in CONSUMERS:
+            own = {**settings, **consumer, "CONSUMER_MANAGEMENT__PORT": str(ports[name])}
+            made.append(service(name, "consumers", "run", name, grace_s=_CONSUMER_GRACE_S, settings=own))
+    more: dict[str, Any] = {"port": "management", "grace_s": _INGRESS_GRACE_S, "sound": ("kafka", "topics")}
+    made.append(service("ingress", "bridge", "serve", settings={**settings, **ingress}, **more))
+    made.append(service("page", *page, ready_path="/"))
+    return {each.name: each for each in made}
 
 
 def shared_settings(directory: DataDirectory) -> dict[str, str]:
@@ -196,17 +171,9 @@ class Output(NamedTuple):
 
 def run_program(program: str, *arguments: str, settings: Mapping[str, str]) -> Output:
     """Run `drx-bridge` or `drx-consumer` with these settings, as an operator does, and wait for its end."""
-    done = subprocess.run(  # noqa: S603 - our own command line
-        [sys.executable, "-m", _MODULES[program], *arguments],
-        env=child_environment(os.environ, settings),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=_COMMAND_S,
-        check=False,
-    )
-    text = done.stdout.decode("utf-8", "replace").rstrip()
-    return Output(shlex.join([program, *arguments]), text, done.returncode)
+    command = [sys.executable, "-m", _MODULES[program], *arguments]
+    code, text = run_to_end(command, timeout_s=_COMMAND_S, env=child_environment(os.environ, settings))
+    return Output(shlex.join([program, *arguments]), text, code)
 
 
 def wait_caught_up(management_port: int) -> int:

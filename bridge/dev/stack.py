@@ -18,12 +18,7 @@ from bridge.dev.programs import find_java, find_postgres
 from bridge.dev.services import (
     CONSUMERS,
     PARTITIONS,
-    Service,
-    consumer_service,
-    ingress_service,
-    page_service,
-    receiver_service,
-    registry_service,
+    services_of,
     shared_settings,
     wait_caught_up,
 )
@@ -49,31 +44,14 @@ def timed(part: str, *, say: Say) -> Iterator[None]:
 
 
 @contextmanager
-def open_stack(
-    data_dir: Path,
-    *,
-    brokers: int = 1,
-    ingress_port: int | None = None,
-    consumers: bool = True,
-    restart: bool = True,
-    show_phi: bool = False,
-    say: Say,
-) -> "Iterator[Stack]":
-    """Start everything, yield the running stack, and stop everything at the end."""
+def open_stack(data_dir: Path, *, ingress_port: int | None = None, **options: Any) -> "Iterator[Stack]":
+    """Start everything, yield the running stack, and stop everything at the end; `options` are those of `Stack`."""
     with ExitStack() as cleanup:
         directory = cleanup.enter_context(claim(data_dir))
         directory.endpoints.unlink(missing_ok=True)
         if ingress_port is not None and not is_free(ingress_port):
             raise ConfigError(f"--ingress-port {ingress_port}: in use")
-        stack = Stack(
-            directory,
-            brokers=brokers,
-            ingress_port=ingress_port,
-            consumers=consumers,
-            restart=restart,
-            show_phi=show_phi,
-            say=say,
-        )
+        stack = Stack(directory, ingress_port=ingress_port, **options)
         cleanup.callback(stack.stop)
         stack.start()
         yield stack
@@ -86,11 +64,11 @@ class Stack:
         self,
         directory: DataDirectory,
         *,
-        brokers: int,
         ingress_port: int | None,
-        consumers: bool,
-        restart: bool,
-        show_phi: bool,
+        brokers: int = 1,
+        consumers: bool = True,
+        restart: bool = True,
+        show_phi: bool = False,
         say: Say,
     ) -> None:
         self.directory = directory
@@ -108,49 +86,32 @@ class Stack:
         self._postgres = PostgresServer(
             directory.postgres, programs=programs, port=ports["postgres"], log=directory.logs / "postgres.log"
         )
-        self._registry = registry_service(directory, port=ports["registry"])
-        self._receiver = receiver_service(directory, port=ports["receiver"])
-        self._page = page_service(directory, port=ports["page"], show_phi=show_phi)
-        self._ingress = ingress_service(
-            directory,
-            port=ports["ingress"],
-            management_port=ports["management"],
-            bootstrap_servers=self._cluster.bootstrap_servers,
-        )
         self.settings = shared_settings(directory) | {
             "BRIDGE_MANAGEMENT__HOST": HOST,
             "BRIDGE_MANAGEMENT__PORT": str(ports["management"]),
             "BRIDGE_KAFKA__BOOTSTRAP_SERVERS": self._cluster.bootstrap_servers,
             "CONSUMER_KAFKA__BOOTSTRAP_SERVERS": self._cluster.bootstrap_servers,
             "CONSUMER_POSTGRES__DSN": self._postgres.dsn,
-            "CONSUMER_FORWARD__URL": self._receiver.url,
+            "CONSUMER_FORWARD__URL": f"http://{HOST}:{ports['receiver']}",
         }
         """Settings of this stack for consumers and an operator's commands."""
-        self._consumers = [
-            consumer_service(name, directory=directory, management_port=ports[name], settings=self.settings)
-            for name in (CONSUMERS if consumers else ())
-        ]
+        self._services = services_of(directory, ports, self.settings, consumers=consumers, show_phi=show_phi)
 
     @property
     def endpoints(self) -> dict[str, Any]:
         """The content of `endpoints.json`: the address of each running part."""
         found: dict[str, Any] = {}
-        if self._runs(self._ingress):
+        # A service that will be restarted keeps its address.
+        urls = {name: each.url for name, each in self._services.items() if self._restart or each.alive}
+        if "ingress" in urls:
             found["ingress"] = f"http://{HOST}:{self._ports['ingress']}"
-            found["management"] = self._ingress.url
-        consumers = {consumer.name: consumer.url for consumer in self._consumers if self._runs(consumer)}
-        if consumers:
-            found["consumers"] = consumers
-            if self._runs(self._receiver):
-                found["receiver"] = self._receiver.url
-            found["lake"] = str(self.directory.lake)
+            found["management"] = urls["ingress"]
+        if consumers := {name: urls[name] for name in CONSUMERS if name in urls}:
+            found |= {"consumers": consumers, "lake": str(self.directory.lake)}
         found["bootstrap_servers"] = self._cluster.bootstrap_servers
-        if self._runs(self._registry):
-            found["registry"] = self._registry.url
-        if self._runs(self._postgres):
+        found |= {name: urls[name] for name in ("registry", "receiver", "page") if name in urls}
+        if self._restart or self._postgres.alive:
             found["postgres"] = self._postgres.dsn
-        if self._runs(self._page):
-            found["page"] = self._page.url
         found["sources"] = {
             name: source.endpoint(name, self.directory.secret_dir(name, make=source.new_secret) / "current")
             for name, source in SOURCES.items()
@@ -168,13 +129,13 @@ class Stack:
             self._cluster.start()
         with timed(f"{len(TOPICS)} topics of {PARTITIONS} partitions", say=self._say):
             create_topics(self._cluster.bootstrap_servers, dict.fromkeys(TOPICS, PARTITIONS))
-        with timed(", ".join(service.name for service in self._services), say=self._say):
-            for service in self._services:
+        with timed(", ".join(self._services), say=self._say):
+            for service in self._services.values():
                 service.start()
-            for service in self._services:
+            for service in self._services.values():
                 service.wait_ready()
         if left := wait_caught_up(self._ports["management"]):
-            self._say(f"{left} partitions are still spooled; see {self._ingress.log}")
+            self._say(f"{left} partitions are still spooled; see {self._services['ingress'].log}")
         self._publish()
 
     def keep_up(self) -> NoReturn:
@@ -214,32 +175,24 @@ class Stack:
     def restart_ingress(self, settings: Mapping[str, str]) -> None:
         """Add settings for the ingress and commands, restart the ingress, and return when it is ready."""
         self.settings |= settings
-        self._ingress.env |= settings
-        self._ingress.stop()
-        self._ingress.start()
-        self._ingress.wait_ready()
+        ingress = self._services["ingress"]
+        ingress.env |= settings
+        ingress.stop()
+        ingress.start()
+        ingress.wait_ready()
         self._publish()
 
     def stop(self) -> None:
         """Stop all parts: the ones that accept deliveries first, the ones that store them last."""
         self.directory.endpoints.unlink(missing_ok=True)
-        for service in reversed(self._services):
+        for service in reversed(self._services.values()):
             service.stop()
         self._cluster.stop()
         self._postgres.stop()
 
     @property
-    def _services(self) -> list[Service]:
-        receivers = [self._receiver] if self._consumers else []
-        return [self._registry, *receivers, *self._consumers, self._ingress, self._page]
-
-    @property
     def _children(self) -> list[Child]:
-        return [*self._cluster.brokers.values(), self._postgres, *self._services]
-
-    def _runs(self, child: Child) -> bool:
-        # A child that will be restarted keeps its address.
-        return self._restart or child.alive
+        return [*self._cluster.brokers.values(), self._postgres, *self._services.values()]
 
     def _publish(self) -> None:
         endpoints, programs = self.endpoints, shlex.quote(str(Path(sys.executable).parent))

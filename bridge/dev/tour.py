@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import aiohttp
 import asyncpg  # noqa: TID251 - reads independently of the consumers' own pool
@@ -26,11 +26,12 @@ from rich.table import Table
 from rich.text import Text
 
 from bridge.avro.event_decoder import EventDecoder, open_decoder
+from bridge.commands.tail import decoded
+from bridge.commands.tail_format import Shown
 from bridge.dev.services import CONSUMERS, PARTITIONS, run_program
 from bridge.dev.sources import SOURCES, DevSource
 from bridge.dev.stack import TOPICS, Stack
 from bridge.dev.traffic import new_id, scenario
-from bridge.errors import DecodeError
 from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.reader import open_reader
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC, partition
@@ -154,18 +155,6 @@ class Screen:
         self._console.print(table)
 
 
-class ReadRecord(NamedTuple):
-    """A record read from Kafka; `record`, its Avro name, and `value` are empty if it cannot be decoded."""
-
-    position: str
-    topic: str
-    key: str
-    headers: Mapping[str, str]
-    payload: bytes
-    record: str
-    value: Mapping[str, Any]
-
-
 async def tour(stack: Stack, screen: Screen, *, source: str, short: bool = False) -> str:
     """Run the parts on a running stack; return the key of the first part's prescription."""
     endpoint, rng = stack.endpoints["sources"][source], random.Random()  # noqa: S311 - test traffic, not keys
@@ -227,11 +216,11 @@ class Tour:
                 screen.pairs(response.headers)
             records = await self._records(event["id"])
             for each in records if number == 1 else ():
-                screen.pairs({"record": each.position, "Avro": f"{each.record}, {len(each.payload)} bytes"})
+                screen.pairs({"record": _position(each), "Avro": f"{each.record}, {len(each.at.value or b'')} bytes"})
             digest = hashlib.sha256(orjson.dumps(event)).hexdigest()
             names = ("ce_type", "drx_body_sha256")
-            found = [(each.topic, each.key, *map(each.headers.get, names)) for each in records]
-            wanted = [(PRESCRIPTIONS_TOPIC, key, event["type"], digest)]
+            found = [(each.at.topic, each.at.key, *map(each.at.header, names)) for each in records]
+            wanted = [(PRESCRIPTIONS_TOPIC, key.encode(), event["type"], digest)]
             screen.check("the event is in Kafka once, keyed by its prescription, with the body's digest", found, wanted)
             await self._comes(f"PostgreSQL shows: {status}", ROW, key, [(number, status)])
 
@@ -254,8 +243,8 @@ class Tour:
     async def _downstream(self, events: Sequence[BodyJson]) -> None:
         screen, key = self.screen, _key_of(events)
         screen.part("The same events in three systems", "Each consumer group has its own offsets.")
-        records = [each for each in await self._records() if (each.topic, each.key) == (PRESCRIPTIONS_TOPIC, key)]
-        wanted: Rows = [(event["id"], each.position) for event, each in zip(events, records, strict=False)]
+        records = _of_key(await self._records(), key)
+        wanted: Rows = [(event["id"], _position(each)) for event, each in zip(events, records, strict=False)]
         screen.check("Kafka has every event once, in order", _ce_ids(records), [event["id"] for event in events])
         history = ("drx-consumer", "history", "read_model", key)
         await self._operate(*history)
@@ -346,7 +335,7 @@ class Tour:
         await self._becomes("the spool is empty", self._spooled, 0)
         records = await self._records()
         for events in prescriptions:
-            found = [each for each in records if (each.topic, each.key) == (PRESCRIPTIONS_TOPIC, _key_of(events))]
+            found = _of_key(records, _key_of(events))
             text = f"all events of {_key_of(events)} are in Kafka, each once, in the order in which they were sent"
             screen.check(text, _ce_ids(found), [each["id"] for each in events[:5]])
             await self._comes("PostgreSQL has applied all five events: packed", ROW, _key_of(events), [(5, "packed")])
@@ -374,10 +363,13 @@ class Tour:
         data = {"prescription_id": event["data"]["prescription_id"], "degrees": 4}
         await self._accepted({**event, "type": kind, "data": data})
         records = await self._records(event["id"])
-        found = [(each.topic, each.headers["ce_type"], each.value.get("reported_type")) for each in records]
+        found = [
+            (each.at.topic, each.at.header("ce_type"), (each.value or {}).get("reported_type")) for each in records
+        ]
         wanted = [(PRESCRIPTIONS_TOPIC, "other.reported", kind)]
         screen.check("the event is with its prescription's others, as other.reported with DRx's type", found, wanted)
-        screen.pairs({"extensions": records[0].value["extensions"]} if records else {})
+        for each in records[:1]:
+            screen.pairs({"extensions": (each.value or {}).get("extensions")})
         await self._comes("PostgreSQL has the event in the timeline", REPORTED, event["id"], [("other.reported", kind)])
 
     async def _parked_and_replayed(self, rng: random.Random) -> None:
@@ -426,7 +418,7 @@ class Tour:
 
         async def kept() -> list[Any]:
             found = await self._records(event_id)
-            return [each.value.get("body") for each in found if each.topic == UNRECOGNIZED_TOPIC]
+            return [(each.value or {}).get("body") for each in found if each.at.topic == UNRECOGNIZED_TOPIC]
 
         await self._becomes(text, kept, [body])
 
@@ -446,23 +438,15 @@ class Tour:
             self.wait_s = 0.0  # after one timeout, later differences are reported without waiting
         self.screen.check(text, found, expected)
 
-    async def _records(self, event_id: str = "") -> list[ReadRecord]:
+    async def _records(self, event_id: str = "") -> list[Shown]:
         """Return the records of all topics, or only the records of `event_id` if it is given."""
         connection = KafkaConnection(self.stack.endpoints["bootstrap_servers"])
-        found = []
         async with open_reader(connection, TOPICS, from_beginning=True) as reader:
-            async for record in reader.until_end():
-                headers = {name: content.decode("utf-8", "replace") for name, content in record.headers}
-                if event_id not in {"", headers.get("ce_id")}:
-                    continue
-                try:
-                    decoded = await self.decoder.inspect(record)
-                    name, value = decoded.record, decoded.value
-                except DecodeError:
-                    name, value = "", {}
-                position, key = f"{record.topic}/{record.partition}@{record.offset}", (record.key or b"").decode()
-                found.append(ReadRecord(position, record.topic, key, headers, record.value or b"", name, value))
-        return found
+            return [
+                await decoded(each, decoder=self.decoder, masker=None)
+                async for each in reader.until_end()
+                if event_id in {"", each.header("ce_id")}
+            ]
 
     async def _spooled(self) -> int:
         """Return how many events are spooled, as `drx-bridge spool status` reports."""
@@ -498,8 +482,16 @@ def _key_of(events: Sequence[BodyJson]) -> str:
     return str(events[0]["data"]["prescription_id"])
 
 
-def _ce_ids(records: Sequence[ReadRecord]) -> list[str | None]:
-    return [each.headers.get("ce_id") for each in records]
+def _of_key(records: Sequence[Shown], key: str) -> list[Shown]:
+    return [each for each in records if (each.at.topic, each.at.key) == (PRESCRIPTIONS_TOPIC, key.encode())]
+
+
+def _ce_ids(records: Sequence[Shown]) -> list[str]:
+    return [each.at.header("ce_id") for each in records]
+
+
+def _position(record: Shown) -> str:
+    return f"{record.at.topic}/{record.at.partition}@{record.at.offset}"
 
 
 def _position_of(values: Mapping[str, Any], prefix: str) -> str:
