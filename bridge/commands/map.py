@@ -1,7 +1,7 @@
 """`drx-bridge map` and `mapping check`: show how a body would be mapped, without sending it."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,7 +33,7 @@ from bridge.registry.loader import bundled
 from bridge.registry.masker import JSON_MASK, PEOPLE_MASK, Masker
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.findings import counted
-from bridge.runtime.process import Group, pairs
+from bridge.runtime.process import Group, combined, pairs
 from bridge.runtime.screen import printable
 from bridge.settings import KafkaSettings, load_settings
 from bridge.sources import configured_source
@@ -46,14 +46,11 @@ NO_ELEMENTS = "`each` finds nothing at"
 DEFAULT_PROFILE = "drx_standard"
 
 
-def _shown_options(command: Callable[..., int]) -> Callable[..., int]:
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="One JSON line per body; `check` adds one for the file."),
-        audit_options,
-        click.option("--show-phi", is_flag=True, help="Show health information instead of masking it."),
-    ):
-        command = option(command)
-    return command
+_shown_options = combined(
+    click.option("--show-phi", is_flag=True, help="Show health information instead of masking it."),
+    audit_options,
+    click.option("--json", "as_json", is_flag=True, help="One JSON line per body; `check` adds one for the file."),
+)
 
 
 @click.command("map")

@@ -1,8 +1,8 @@
 """Options that choose the scheme of a command: the scheme of a configured source, or a scheme by name."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import click
 
@@ -10,14 +10,12 @@ from bridge.errors import ConfigError
 from bridge.proof.scheme import ID, Scheme
 from bridge.proof.schemes.parameters import ParameterError
 from bridge.proof.schemes.presets import configure
-from bridge.runtime.process import pairs
+from bridge.runtime.process import combined, pairs
 from bridge.settings import SourceSettings, load_settings
 from bridge.sources import configured_source, scheme_of
 
 TOLERANCE_S: int | None = SourceSettings.model_fields["tolerance_s"].default
 DEFAULT_SCHEME: str = SourceSettings.model_fields["scheme"].default
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 class AskedScheme(NamedTuple):
@@ -30,17 +28,11 @@ class AskedScheme(NamedTuple):
     secrets_dir: Path | None
 
 
-def scheme_options(command: _Command) -> _Command:
-    """Add the options that `asked_scheme` reads."""
-    command = click.option("--parameter", "parameters", multiple=True, help="Parameter of that scheme, NAME=VALUE.")(
-        command
-    )
-    command = click.option("--scheme", "scheme_text", help=f"Scheme, without a source; default: {DEFAULT_SCHEME}.")(
-        command
-    )
-    return click.option("--source", "source_name", help="Configured source: its scheme, tolerance and secrets.")(
-        command
-    )
+scheme_options = combined(
+    click.option("--source", "source_name", help="Configured source: its scheme, tolerance and secrets."),
+    click.option("--scheme", "scheme_text", help=f"Scheme, without a source; default: {DEFAULT_SCHEME}."),
+    click.option("--parameter", "parameters", multiple=True, help="Parameter of that scheme, NAME=VALUE."),
+)
 
 
 def asked_scheme(source_name: str | None, scheme_text: str | None, parameters: Sequence[str]) -> AskedScheme:

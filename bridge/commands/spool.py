@@ -1,7 +1,7 @@
 """`drx-bridge spool`: show, verify or drain a spool, and deliver records set aside."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from bridge.errors import ConfigError
 from bridge.kafka.accepted import from_entry
 from bridge.runtime.findings import counted
 from bridge.runtime.logging import silence_kafka_client
-from bridge.runtime.process import LazyGroup
+from bridge.runtime.process import LazyGroup, combined
 from bridge.runtime.screen import print_table
 from bridge.settings import load_settings
 from bridge.spool.disk import Disk, is_locked
@@ -32,19 +32,15 @@ _ELSEWHERE = {
 }
 
 
-def path_options(command: Callable[..., int]) -> Callable[..., int]:
-    """Add `--dir`, `--key-dir` and `--json` to a command."""
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output."),
-        click.option(
-            "--key-dir",
-            type=click.Path(path_type=Path),
-            help="Default: BRIDGE_SPOOL__KEY_DIR, or `keys` in the spool's directory.",
-        ),
-        click.option("--dir", "directory", type=click.Path(path_type=Path), help="Default: BRIDGE_SPOOL__DIR."),
-    ):
-        command = option(command)
-    return command
+path_options = combined(
+    click.option("--dir", "directory", type=click.Path(path_type=Path), help="Default: BRIDGE_SPOOL__DIR."),
+    click.option(
+        "--key-dir",
+        type=click.Path(path_type=Path),
+        help="Default: BRIDGE_SPOOL__KEY_DIR, or `keys` in the spool's directory.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output."),
+)
 
 
 def paths_of(directory: Path | None, key_dir: Path | None) -> tuple[Path, Path]:

@@ -11,12 +11,12 @@ import click
 import orjson
 
 from bridge.commands.spool import described, path_options, paths_of
-from bridge.commands.spool_drain import LOOK_S, checked_settings, run_with
+from bridge.commands.spool_drain import LOOK_S, checked_settings, patience_option, run_with
 from bridge.errors import ConfigError, NotDurableError
 from bridge.kafka.accepted import from_entry
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.logging import silence_kafka_client
-from bridge.runtime.process import INTERRUPTED, FloatRange
+from bridge.runtime.process import INTERRUPTED
 from bridge.spool.disk import DAMAGED, LOST_SUFFIX, Disk, write_whole
 from bridge.spool.inspect import survey
 from bridge.spool.keys import KeyRing
@@ -84,14 +84,7 @@ class PutBack:
 @audit_options
 @click.option("--put-back", is_flag=True, help="Deliver NAMES, or all, and remove their files.")
 @click.option("--lost-key", metavar="ID", help="Never deliver the records of this key: move them to `damaged/`.")
-@click.option(
-    "--patience",
-    "patience_s",
-    type=FloatRange(0, 86_400, min_open=True),
-    default=60.0,
-    show_default=True,
-    help="Stop after this many seconds without Kafka.",
-)
+@patience_option
 @click.argument("names", nargs=-1)
 def aside(
     *,

@@ -36,6 +36,14 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.1
 LOCKED = "locked"
+patience_option = click.option(
+    "--patience",
+    "patience_s",
+    type=FloatRange(0, 86_400, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Stop after this many seconds without progress.",
+)
 
 
 @dataclass(slots=True)
@@ -87,14 +95,7 @@ class Watch:
 @click.command()
 @path_options
 @audit_options
-@click.option(
-    "--patience",
-    "patience_s",
-    type=FloatRange(0, min_open=True),
-    default=60.0,
-    show_default=True,
-    help="Stop after this many seconds without progress.",
-)
+@patience_option
 def drain(
     *, directory: Path | None, key_dir: Path | None, as_json: bool, patience_s: float, actor: str, reason: str
 ) -> int:

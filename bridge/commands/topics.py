@@ -1,7 +1,7 @@
 """`drx-bridge topics`: create missing topics, check the others against the contract, or copy one."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
 import click
@@ -13,7 +13,7 @@ from bridge.kafka.routing import RoutingTable
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.broker_option import bootstrap_option, with_brokers
 from bridge.runtime.logging import silence_kafka_client
-from bridge.runtime.process import LazyGroup, pairs
+from bridge.runtime.process import LazyGroup, combined, pairs
 from bridge.settings import Settings, load_settings
 
 ADVICE = {
@@ -51,23 +51,20 @@ def _configs(_context: click.Context, _parameter: click.Parameter, given: tuple[
     return configs
 
 
-def _options(command: Callable[..., int]) -> Callable[..., int]:
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="One JSON line per topic."),
-        click.option(
-            "--config",
-            "configs",
-            multiple=True,
-            callback=_configs,
-            metavar="NAME=VALUE",
-            help="Additional topic setting NAME=VALUE, such as segment.bytes. Repeatable.",
-        ),
-        click.option("--min-insync-replicas", type=click.IntRange(1), help="Default: one less than the replicas."),
-        bootstrap_option,
-        click.option("--replication-factor", type=click.IntRange(1), help="Default: the number of brokers, at most 3."),
-    ):
-        command = option(command)
-    return command
+_options = combined(
+    click.option("--replication-factor", type=click.IntRange(1), help="Default: the number of brokers, at most 3."),
+    bootstrap_option,
+    click.option("--min-insync-replicas", type=click.IntRange(1), help="Default: one less than the replicas."),
+    click.option(
+        "--config",
+        "configs",
+        multiple=True,
+        callback=_configs,
+        metavar="NAME=VALUE",
+        help="Additional topic setting NAME=VALUE, such as segment.bytes. Repeatable.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="One JSON line per topic."),
+)
 
 
 @topics.command()

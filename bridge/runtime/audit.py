@@ -10,22 +10,21 @@ import contextlib
 import getpass
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 import orjson
 
 from bridge.errors import BridgeError, ConfigError
+from bridge.runtime.process import combined
 
 # Names an additional file for the lines; `/proc/1/fd/2` is the log of the pod.
 VARIABLE = "DRX_AUDIT_FILE"
 STDERR = 2
 # A line stays below 16 KiB even if a command affects every parked key.
 PLACES_MAX = 100
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def operator_name() -> str:
@@ -36,16 +35,6 @@ def operator_name() -> str:
         return f"uid-{os.getuid()}"
 
 
-def audit_options(command: _Command) -> _Command:
-    """Add the options `--actor` and `--reason` to a command, for its audit lines."""
-    for option in (
-        click.option("--actor", default=operator_name, callback=_text, help="Who; default: the user name."),
-        click.option("--reason", default="", callback=_text, help="Why; recorded in the audit line."),
-    ):
-        command = option(command)
-    return command
-
-
 def _text(_context: click.Context, _parameter: click.Parameter, given: str) -> str:
     """Refuse a string that is not UTF-8, from a terminal with another encoding: JSON cannot hold it."""
     try:
@@ -53,6 +42,12 @@ def _text(_context: click.Context, _parameter: click.Parameter, given: str) -> s
     except UnicodeEncodeError:
         raise click.BadParameter("must be UTF-8") from None
     return given
+
+
+audit_options = combined(
+    click.option("--reason", default="", callback=_text, help="Why; recorded in the audit line."),
+    click.option("--actor", default=operator_name, callback=_text, help="Who; default: the user name."),
+)
 
 
 @contextlib.contextmanager

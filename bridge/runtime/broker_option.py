@@ -1,19 +1,15 @@
 """The option `--bootstrap-servers`, which overrides the settings of a command."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import click
 
 from bridge.runtime.configuration import FileSettings
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 _Settings = TypeVar("_Settings", bound=FileSettings)
 
 
-def bootstrap_option(command: _Command) -> _Command:
-    """Add `--bootstrap-servers`."""
-    return click.option("--bootstrap-servers", help="host:port,…; default: …_KAFKA__BOOTSTRAP_SERVERS.")(command)
+bootstrap_option = click.option("--bootstrap-servers", help="host:port,…; default: …_KAFKA__BOOTSTRAP_SERVERS.")
 
 
 def with_brokers(settings: _Settings, bootstrap_servers: str | None) -> _Settings:

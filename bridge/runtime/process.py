@@ -17,9 +17,9 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -32,6 +32,7 @@ MISCONFIGURED = 2
 # Characters; longer than the first sentence of any command.
 _HELP_MAX = 400
 INTERRUPTED = 130  # 128 + the number of SIGINT, as in a shell
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 class FloatRange(click.FloatRange):
@@ -52,6 +53,17 @@ def pairs(texts: Sequence[str], separator: str, *, usage: str) -> Iterator[tuple
         if not found:
             raise click.UsageError(usage)
         yield name, value
+
+
+def combined(*options: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
+    """Return a decorator that adds several options to a command, in the order of its `--help`."""
+
+    def add(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 class Group(click.Group):

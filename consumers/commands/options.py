@@ -27,9 +27,7 @@ def of_consumer(command: _Command) -> _Command:
     return chosen
 
 
-def json_option(command: _Command) -> _Command:
-    """Add `--json`."""
-    return click.option("--json", "as_json", is_flag=True, help="One JSON line per item.")(command)
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON line per item.")
 
 
 def decision_options(*, needs_reason: bool) -> Callable[[_Command], _Command]:

@@ -21,7 +21,7 @@ from bridge.event import plain
 from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.runtime.audit import audited, places
 from bridge.runtime.findings import counted
-from bridge.runtime.process import FloatRange, Group
+from bridge.runtime.process import FloatRange, Group, combined
 from consumers.api import Consumer
 from consumers.commands.installed import Chosen
 from consumers.commands.options import _Command, decision_options, json_option, of_consumer, phi_options
@@ -36,10 +36,11 @@ from consumers.runtime.retry_policy import UNEXPECTED
 RATE_MIN, RATE_MAX = 0.001, 10_000.0
 
 
-def _filter_options(command: _Command) -> _Command:
-    command = click.option("--code", help="Only keys parked for this reason.")(command)
-    command = click.option("--class", "cls", help="Only keys parked for this class of failure.")(command)
-    return click.option("--topic", help="Only keys of this topic.")(command)
+_filter_options = combined(
+    click.option("--topic", help="Only keys of this topic."),
+    click.option("--class", "cls", help="Only keys parked for this class of failure."),
+    click.option("--code", help="Only keys parked for this reason."),
+)
 
 
 def _of_key(command: _Command) -> _Command:
