@@ -107,6 +107,12 @@ class FailingLedger(Ledger):
         self.look_fails: Callable[[list[str]], Exception | None] = lambda _: None  # ids of events
         self.begin_fails: Callable[[TopicPartition], Exception | None] = lambda _: None
         self.failed = 0
+        self._held: asyncio.Event | None = None
+
+    def hold_commit(self) -> asyncio.Event:
+        """Hide the next commit from this process until the event is set."""
+        self._held = asyncio.Event()
+        return self._held
 
     async def look(self, entries: Sequence[Inbox]) -> list[InboxState]:
         self._raise(self.look_fails([each.event_id for each in entries]))
@@ -117,6 +123,9 @@ class FailingLedger(Ledger):
         self._raise(self.begin_fails(tp))
         async with super().begin(tp, epoch, known) as settlement:
             yield settlement
+        held, self._held = self._held, None
+        if held is not None:
+            await held.wait()
 
     def _raise(self, failure: Exception | None) -> None:
         if failure is not None:

@@ -501,14 +501,18 @@ async def test_a_stop_takes_nothing_more_and_finishes_what_kafka_answers(
     assert bare.producer.closed
 
 
-async def test_a_stop_in_an_outage_leaves_everything_on_disk() -> None:
-    subject = Subject()
+@pytest.mark.parametrize("timeout_s", [0, 30])
+async def test_a_stop_in_an_outage_leaves_everything_on_disk_at_once(timeout_s: float) -> None:
+    subject, loop = Subject(), asyncio.get_running_loop()
     first = await subject.send_in_flight("a")
     rest = subject.send("b", "c")
-
-    await subject.writers.close(0)
+    subject.producer.connected = not timeout_s  # else Kafka may still answer, and is waited for
+    started_at = loop.time()
+    closing = asyncio.ensure_future(subject.writers.close(timeout_s))
 
     assert await asyncio.gather(*first, *rest) == ["spooled"] * 3
+    assert loop.time() - started_at < 1
+    await closing
     assert subject.kept == ["a", "b", "c"]
 
 

@@ -4,7 +4,8 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -183,9 +184,51 @@ def test_a_word_that_nobody_knows_says_nothing(event_type: str, field: str) -> N
 def test_an_order_is_new_once() -> None:
     first, again = an_event("prescription.sent", id="evt_1"), an_event("prescription.sent", id="evt_2")
 
-    late = an_event("prescription.created", id="evt_3")
+    draft = an_event("prescription.created", id="evt_3")
 
-    assert [segments(made)["ORC"][1] for _, made in told([first, again, late]) if made] == ["NW", "XX"]
+    for events in ([first, again, draft], [draft, first]):
+        assert [segments(made)["ORC"][1] for _, made in told(events) if made] == ["NW", "XX"]
+
+
+@pytest.mark.parametrize("event_type", ["prescription.created", "shipment.status_changed"])
+def test_drafts_and_shipments_are_sent_only_if_asked_for(event_type: str) -> None:
+    assert one(an_event(event_type), options=PLAIN) == {}
+
+
+THIRTY: dict[str, Any] = {"description": "q", "quantity": Decimal(30), "quantity_unit": "EA"}
+DAY = date(2026, 1, 2)
+NETWORK: dict[str, Any] = {"network_status": {"code": "010", "description_code": "900", "description": "gone"}}
+NUMBERED: dict[str, Any] = {"request_id": "r_1", "rx_reference_number": "441", "matched": True}
+
+
+@pytest.mark.parametrize(
+    ("event", "segment", "fields"),
+    [
+        (an_event("prescription.sent", **NETWORK), "NTE", {3: "Network: 010 900 gone"}),
+        (an_event("prescription.sent", medication=THIRTY), "RXO", {11: "30", 12: "^EA"}),
+        (an_event("prescription.sent", medication=THIRTY | {"quantity": None}), "RXO", {11: "", 12: ""}),
+        (an_event("renewal.requested", medication_dispensed=THIRTY), "RXO", {1: "^q", 11: "30"}),
+        (an_event("renewal.requested", **NUMBERED), "ORC", {2: "rx_1^DRX", 3: "441"}),
+        (an_event("fulfillment.status_changed", rx_reference_number="441"), "ORC", {3: "441"}),
+        (
+            an_event("fill.status_changed", quantity_dispensed=Decimal(30), fill_date=DAY),
+            "RXD",
+            {3: "20260102", 4: "30"},
+        ),
+        (an_event("fill.status_changed", medication_dispensed=THIRTY, note="late"), "RXD", {2: "^q", 5: "", 9: "late"}),
+        (an_event("prescription.sent", patient={"last_name": "Q", "email": "q@x"}), "PID", {13: "^NET^Internet^q@x"}),
+        (
+            an_event("prescription.sent", environment="production"),
+            "MSH",
+            {4: "A", 5: "B", 6: "C", 11: "P", 15: "AL", 16: "NE"},
+        ),
+    ],
+)
+def test_a_field_has_the_value_of_the_event_or_setting(event: Event, segment: str, fields: dict[int, str]) -> None:
+    names = {"sending_facility": "A", "receiving_app": "B", "receiving_facility": "C", "ack_mode": "enhanced"}
+    found = [*one(event, options=PLAIN.model_copy(update=names))[segment], *[""] * 20]
+
+    assert {number: found[number] for number in fields} == fields
 
 
 @pytest.mark.parametrize(
@@ -322,6 +365,9 @@ def test_a_cancelled_order_stays_so(event_type: str, said: dict[str, Any], contr
         asked = [] if scope is None else [an_event("cancel.requested", request_id="c", scope=scope)]
         orc = [*one(*asked, CANCELLED[1], event)["ORC"], *[""] * 4]
         assert (orc[1], orc[5]) == (control, status)
+    refills = an_event("cancel.requested", request_id="d", scope="remaining_refills")
+    approved = an_event("cancel.responded", request_id="d", decision="approved")
+    assert one(*CANCELLED, refills, approved, event)["ORC"][5] == "CA"
 
 
 def test_a_fill_after_a_cancellation_and_what_follows_a_revoked_one_are_sent() -> None:
@@ -329,9 +375,11 @@ def test_a_fill_after_a_cancellation_and_what_follows_a_revoked_one_are_sent() -
     later = CANCELLED[1].occurred_at + timedelta(minutes=1)
     revoked = an_event("cancel.responded", request_id="c", decision="denied", at=later)
     processed = one(*CANCELLED, revoked, an_event("prescription.processed"))
+    unknown = an_event("cancel.responded", request_id="c", decision="UNKNOWN", raw_decision="?", at=later)
 
     assert (filled["MSH"][9], filled["ORC"][5]) == ("RDS^O13^RDS_O13", "CM")
     assert processed["ORC"][5] == "SC"
+    assert one(*CANCELLED, unknown, an_event("prescription.processed")) == {}
 
 
 def test_fills_with_ids_are_told_apart_and_counted_where_they_have_no_number() -> None:

@@ -8,7 +8,7 @@ from consumers.api import WINDOW_RECORDS, Batches, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime.partition import SETTLED_WINDOWS
 from tests.kafka import until
-from tests.settling import PLACE, Bench, Effects, Gate, a_consumer, a_record, at_work
+from tests.settling import PLACE, Bench, Effects, FailingLedger, Gate, a_consumer, a_record, at_work
 
 
 @pytest.mark.parametrize("left", ["next_offset = 2, last_event_id = 'evt_1'", "next_offset = null"])
@@ -31,6 +31,24 @@ async def test_what_a_database_has_lost_is_applied_again(
     if isinstance(mode, Batches) or mode.transactional:  # else its handler could not look at what was lost
         assert effects.attempts.count("evt_6") == 1
     assert sorted(await bench.rows("select event_id from drx_consumer.inbox")) == [(f"evt_{n}",) for n in range(8)]
+
+
+@pytest.mark.parametrize("mode", [Lanes(4, transactional=True)])
+async def test_a_commit_that_is_seen_late_hides_no_later_one(
+    bench: Bench, ledger: FailingLedger, effects: Effects
+) -> None:
+    """Else the loss of the later one would not be noticed."""
+    gate = Gate(effects)
+    await bench.feed([a_record(0), a_record(1, "rx_2")])
+    await until(lambda: len(effects.attempts) == 2)
+    held = ledger.hold_commit()
+    gate.open()
+    await until(lambda: bench.outcome("applied") == 1)
+    ((latest,),) = await bench.rows("select updated_at from drx_consumer.progress")
+    held.set()
+    await bench.settled(2)
+
+    assert bench.processor._partitions[PLACE].claim.updated_at >= latest
 
 
 @pytest.mark.parametrize("mode", [Lanes(4)])

@@ -1,13 +1,13 @@
 import pytest
 
-from bridge.errors import PermanentError
+from bridge.errors import PermanentError, TransientError
 from consumers.api import Batches, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime import operator, parking
 from consumers.runtime.operator import By
 from tests.kafka import until
 from tests.logs import capture_logs
-from tests.settling import GROUP, PLACE, Bench, Effects, Gate, a_record
+from tests.settling import GROUP, PLACE, Bench, Effects, FailingLedger, Gate, a_record
 
 
 async def test_a_record_that_fails_again_stays_with_its_new_code(bench: Bench, effects: Effects) -> None:
@@ -22,6 +22,23 @@ async def test_a_record_that_fails_again_stays_with_its_new_code(bench: Bench, e
 
     assert await bench.parked() == [("rx_1", 1, "second"), ("rx_1", 2, "key_parked"), ("rx_1", 3, "key_parked")]
     assert effects.kept == ["evt_0"]
+
+
+@pytest.mark.parametrize("mode", [Lanes(4)])
+async def test_a_database_that_fails_at_the_start_of_a_release_is_no_failure_of_its_record(
+    bench: Bench, effects: Effects, ledger: FailingLedger
+) -> None:
+    """The log has the first failure of each record at its sink, again for a released one."""
+    fails = iter([ConnectionRefusedError(), PermanentError("refused"), ConnectionRefusedError()])
+    effects.fail = lambda *_: next(fails, None)
+    with capture_logs() as logs:
+        await bench.feed_all([a_record(0)])
+        away = iter([TransientError("deadlock")])
+        ledger.begin_fails = lambda _: next(away, None)
+        await bench.request_release("rx_1")
+        await bench.until_rows("select key from drx_consumer.parked_key", [])
+
+    assert (ledger.failed, [each["event"] for each in logs].count("worker.sink_failed")) == (1, 2)
 
 
 @pytest.mark.parametrize("dropped", [False, True], ids=["skipped", "dropped"])
