@@ -23,7 +23,7 @@ _LEDGER_SCHEMA = "drx_consumer"
 TOPICS = (PRESCRIPTIONS_TOPIC, ACCOUNTS_TOPIC)
 # Without enrollments and pings, which are not about orders.
 ORDER_TOPICS = (PRESCRIPTIONS_TOPIC,)
-# Seconds; a receiver should answer before it processes a request. DRx itself does not wait longer.
+# Seconds; a receiver should respond before it processes a request. DRx itself does not wait longer.
 TIMEOUT_MAX_S = 60.0
 # Hosts in a URL, with ports; PostgreSQL allows several.
 _HOST = r"([A-Za-z0-9._%-]+|\[[0-9A-Fa-f:.%]+\])(:[0-9]+)?"

@@ -7,8 +7,8 @@ from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, ROUND_DOWN, ROUND_HALF_EVEN, R
 from bridge.contract.fields import Digits
 from bridge.mapping.profile import Flag
 
-# Precise enough for any lexeme; unused precision costs nothing. No number raises: an exponent of a thousand digits
-# becomes infinity or, if it is negative, the number next to zero, but never zero: rounding is away from zero.
+# Precise enough for any lexeme; unused precision costs nothing. No number raises: too large an exponent gives infinity,
+# too small a one the number next to zero, since rounding is away from zero.
 _EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN, rounding=ROUND_UP, traps=[])
 
 

@@ -36,7 +36,7 @@ def judge(checks: Mapping[str, Check]) -> tuple[Status, dict[str, str], dict[str
 
 
 class ManagementPort:
-    """Answers `/livez`, `/readyz` and `/metrics`."""
+    """Serves `/livez`, `/readyz` and `/metrics`."""
 
     def __init__(
         self,

@@ -384,7 +384,7 @@ class HardenedServer(web_server.Server):
         return sum(each.transport is not None for each in self.connections)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Accept until `stop` is set, then answer requests in flight for at most `drain_s`, and close."""
+        """Accept until `stop` is set, then respond to requests in flight for at most `drain_s`, and close."""
         listener = await self._listen()
         self.listening.set()
         try:

@@ -59,7 +59,7 @@ _KNOWN = """select staged from "{schema}".file where staged = any($1)"""
 _PUBLISH_MAX = 500
 # Rows merged without waiting for more (30 MB), and the maximum of files in one run (ten seconds).
 _GATHER_ROWS, _GATHER_FILES = 200_000, 1_000
-# Files and rows of a day merged in one step: 6 ms of CPU per file and 7 µs per row, half a minute of a job's two.
+# Files and rows of a day merged in one step: 6 ms of CPU per file and 7 µs per row, within half a minute.
 _DAY_FILES, _DAY_ROWS_MAX = 1_000, 4_000_000
 # Seconds between two searches for days that have ended.
 _LOOK_S = 600.0

@@ -20,7 +20,7 @@ from consumers.options import read_options
 from consumers.postgres.text import stored_text
 
 MIGRATIONS = files("consumers.hl7v2") / "migrations"
-# Maximum of held events of one prescription: they are sent within one handler call.
+# Maximum held events of one prescription, which are sent within one handler call.
 HELD_MANY = 20
 # Extra lanes, which use the database while the connections serve others.
 _AT_DATABASE = 6

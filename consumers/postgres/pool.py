@@ -22,7 +22,7 @@ CONNECT_TIMEOUT_S = 5.0
 ACQUIRE_TIMEOUT_S = 10.0
 # Seconds; our longest statements (a batch of 200) take milliseconds, and migrations set their own limits.
 COMMAND_TIMEOUT_S = 30.0
-# Share of that time after which the server ends a statement: first, so that the connection stays usable.
+# Share of that time after which the server ends a statement, before our time limit would close the connection.
 SERVER_SHARE = 0.9
 # Seconds; only a claim contends for a partition's row, and after this time a retry is better than waiting.
 LOCK_TIMEOUT_S = 5.0

@@ -31,7 +31,7 @@ class RowStatements(NamedTuple):
 
     history: str  # rows of `event`; returns the prescription ids of new ones
     load: str  # prescription ids; returns their rows
-    insert: str  # rows of `prescription`; skips rows that exist meanwhile
+    insert: str  # rows of `prescription`; skips rows that exist by now
     update: str  # the same; skips rows that have changed meanwhile
 
 

@@ -222,7 +222,7 @@ class Member:
         return next((each.stopped for each in self._assigned.values() if each.stopped), "ok")
 
     def degraded(self) -> str:
-        """Return `ok`, or `degraded` while Kafka does not answer or a partition is not read."""
+        """Return `ok`, or `degraded` while Kafka does not respond or a partition is not read."""
         if not self._joined or self._silent_since:
             return "degraded"
         return "ok" if all(each.progressing for each in self._assigned.values()) else "degraded"

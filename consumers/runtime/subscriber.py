@@ -46,12 +46,12 @@ class Subscriber:
         return self._member.ready()
 
     def degraded(self) -> str:
-        """Return `ok`, or `degraded` while Kafka does not answer or a partition is not read."""
+        """Return `ok`, or `degraded` while Kafka does not respond or a partition is not read."""
         return "degraded" if self._member is None else self._member.degraded()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Read until `stop` is set; then drain, commit and leave the group."""
-        failures = 1  # a failure soon after the start waits as after a failure
+        failures = 1  # so the wait after a failure at the start is longer than after `STEADY_S`
         while not stop.is_set():
             begun_at = self._membership.clock()
             failure = await self._run_member(stop)
