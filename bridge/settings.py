@@ -198,7 +198,7 @@ class SourceSettings(Section):
     )
     options: dict[str, str] = Field({}, description="options of its profile, such as account_id or zone")
     ignore: CommaList = Field(
-        "", description="names of types to ignore, separated by commas: answered 200, not written"
+        "", description="names of types to ignore, separated by commas: they get 200 and are not written"
     )
     answer_200: bool = Field(
         default=False, description="respond with 200 instead of 202, for senders that accept only 200"

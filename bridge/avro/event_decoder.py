@@ -55,7 +55,7 @@ class EventDecoder:
         """Fetch the writer schema of a record from the registry, so that `decode` can read it.
 
         Raises `DecodeError` if no registry has it (yet) or it is invalid (`schema_invalid`), and a systemic
-        `TransientError` if the registry does not answer.
+        `TransientError` if the registry does not respond.
         """
         key = None if record.value is None else unknown_schema(record.value, record.headers)
         if key is None or self._registry is None:
@@ -66,7 +66,7 @@ class EventDecoder:
             raise TransientError("registry_unreachable", systemic=True) from None
         except RegistryRefusedError as exc:
             raise TransientError(exc.code, systemic=True) from None
-        except BridgeError:  # the registry has answered that it has no such schema
+        except BridgeError:  # the registry does not have this schema
             raise DecodeError(UNKNOWN_SCHEMA_ID) from None
         try:
             self._codec.learn(fetched)

@@ -26,7 +26,7 @@ DRAIN_S = 2.0
     help="Port to listen on; 0 takes a free one.",
 )
 def serve(*, host: str, port: int) -> int:
-    """Serve the bundled schemas as a Confluent-compatible registry that only reads, until SIGTERM."""
+    """Serve the bundled schemas as a read-only, Confluent-compatible registry, until SIGTERM."""
     came = asyncio.run(serve_app(registry_app(bundled()), host, port, name="registry"))
     return INTERRUPTED if signal.SIGINT in came[:1] else 0
 

@@ -25,7 +25,7 @@ REFUSED_EXIT = 1
 @click.command()
 @scheme_options
 @click.option("--secrets-dir", type=click.Path(path_type=Path), help="Directory with one file per slot.")
-@click.option("--header", "headers", multiple=True, help="Header as sent, 'name: value'; as often as needed.")
+@click.option("--header", "headers", multiple=True, help="Header as sent, 'name: value'. Repeatable.")
 @click.option("--query", default="", help="Query string of the URL.")
 @click.option("--peer", default="", help="Address that it comes from.")
 @click.option("--id", "webhook_id", help="Value of webhook-id, verbatim.")

@@ -24,7 +24,7 @@ PARTITIONS = 12
 # Seconds; longer than drain and flush take together: 25 s in the ingress, 35 s in a consumer.
 _INGRESS_GRACE_S, _CONSUMER_GRACE_S = 30.0, 40.0
 _ID_KEY_BYTES = 32
-# Seconds; an operator's commands answer within one. The last resort against one that hangs.
+# Seconds; an operator's commands end within one. The last resort against one that hangs.
 _COMMAND_S = 30.0
 _MODULES = {"drx-bridge": "bridge", "drx-consumer": "consumers"}
 # Prefixes not inherited from the developer's shell, where they may be for another system.
@@ -64,7 +64,7 @@ class Service(Child):
     ) -> None:
         """`module` is what Python runs, with its arguments, and with `settings` in its environment.
 
-        It is ready when `ready_path` answers 200 and the checks in `sound` are `ok`: 200 includes `degraded`.
+        It is ready when `ready_path` returns 200 and the checks in `sound` are `ok`: 200 includes `degraded`.
         """
         super().__init__(
             name,
@@ -192,7 +192,7 @@ def wait_caught_up(management_port: int) -> int:
 
 
 def get(port: int, path: str) -> tuple[int, bytes]:
-    """Send a GET to a loopback server, ignoring proxy settings; status 0 if it does not answer."""
+    """Send a GET to a loopback server, ignoring proxy settings; status 0 if it does not respond."""
     connection = http.client.HTTPConnection(HOST, port, timeout=_PROBE_TIMEOUT_S)
     with contextlib.closing(connection):
         try:

@@ -99,7 +99,7 @@ def simulate(
     """Sign and post deliveries as DRx or a vendor does, retry as a sender does, and report the responses.
 
     Without --scenario or --sample the deliveries are generated: plausible prescriptions of people who do not exist.
-    Without --rate, each delivery waits for the response to the previous one. Exit 0 if every delivery was answered 2xx,
+    Without --rate, each delivery waits for the response to the previous one. Exit 0 if every delivery got a 2xx,
     else 1.
     """
     seed = secrets.randbelow(1_000_000) if seed is None else seed

@@ -168,7 +168,7 @@ class Stack:
         self._publish()
 
     def start_brokers(self) -> None:
-        """Start the brokers again; return when they answer."""
+        """Start the brokers again; return when they respond."""
         self._cluster.start()
         self._publish()
 

@@ -31,7 +31,7 @@ class Source:
     internal: bool = False  # the bridge's own heartbeat, left out of clock offset metrics
     content_types: tuple[bytes, ...] = ()  # further content types of its bodies, with any parameters
     json: bool = True  # `application/json` is also accepted
-    answer_200: bool = False  # spooled and parked deliveries are answered 200, not 202
+    answer_200: bool = False  # spooled and parked deliveries get 200, not 202
     fast_path: FastPath | None = None  # short cut for plainly conforming deliveries, if the profile has one
     bucket_s: int = 0  # seconds for which equal bytes without an id count as a repeat; 0: always
     limit: RateLimit | None = None  # limit of deliveries, verified or not

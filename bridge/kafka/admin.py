@@ -37,7 +37,7 @@ _REFUSALS: Mapping[type[Exception], tuple[str, str]] = {
 
 
 class AdminError(CodedError):
-    """The cluster does not answer or refuses; the message is one line for an operator."""
+    """The cluster does not respond or refuses; the message is one line for an operator."""
 
     retriable = True
 
@@ -110,7 +110,7 @@ def topic_specs(
 
 @asynccontextmanager
 async def open_admin(connection: KafkaConnection) -> "AsyncIterator[Admin]":
-    """Open a client for at most `ADMIN_S`; `ConfigError` for an unusable file, `AdminError` if nothing answers."""
+    """Open a client for at most `ADMIN_S`; `ConfigError` for an unusable file, `AdminError` if nothing responds."""
     options = await connection.reach()
     if not options["bootstrap_servers"]:
         raise AdminError("unreachable", f"no broker answers at {connection.bootstrap_servers}")

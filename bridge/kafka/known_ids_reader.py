@@ -164,7 +164,7 @@ class KnownIdsReader:
     async def _end_of(topic: _Topic, partition: int) -> int:
         while True:
             if topic.tail is not None:
-                # Retried: a new client or another broker will answer.
+                # Retried: a new client or another broker will respond.
                 with suppress(ReadError):
                     return await topic.tail.end_of(partition)
             await asyncio.sleep(ASK_S)

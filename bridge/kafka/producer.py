@@ -98,7 +98,7 @@ class Patience:
     stalled_s: float = 5.0
     # Without any response for this long, the producer is replaced; more than the 11 s that losing a leader may take.
     silent_s: float = 20.0
-    stuck_s: float = 120.0  # the same for one partition while others answer
+    stuck_s: float = 120.0  # the same for one partition while others respond
     retry_first_s: float = 0.25  # before the second attempt to connect; then doubled
     retry_max_s: float = 5.0  # maximum between two attempts
     close_s: float = 10.0  # maximum for closing at the end of `run`
@@ -145,7 +145,7 @@ class KafkaProducer:
 
     @property
     def quiet(self) -> bool:
-        """True if no broker has answered for too long, even if nothing waits to be written."""
+        """True if no broker has responded for too long, even if nothing waits to be written."""
         generation = self._generation
         return generation is not None and generation.quiet_s(asyncio.get_running_loop().time()) > generation.patient_s
 

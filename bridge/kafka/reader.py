@@ -19,7 +19,7 @@ from bridge.kafka.producer import END_S, METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS
 
 # Seconds for which one poll waits for records.
 POLL_S = 0.5
-# Seconds without a response: fetches are answered within `POLL_S`; this allows one timed-out request and its retry.
+# Seconds without a response: a fetch takes up to `POLL_S`; this allows one timed-out request and its retry.
 SILENT_S = 15.0
 # A tail is read alongside other work: a slice takes a millisecond or two to unpack, and little is prefetched.
 SLICE_RECORDS = 100
@@ -53,7 +53,7 @@ async def open_reader(
 
     `from_beginning` skips records older than `since_ms`, and all but the last `newest` ones of each partition. An
     unreadable batch is skipped and `unreadable` called; without `unreadable`, reading ends there. Raises `ConfigError`
-    if a file cannot be used, `ReadError` if no broker answers or a topic does not exist.
+    if a file cannot be used, `ReadError` if no broker responds or a topic does not exist.
     """
     begin = partial(_starts, since_ms=since_ms, newest=newest if from_beginning else 0, noted=starts)
     async with _open(connection, topics, begin, unreadable) as reader:

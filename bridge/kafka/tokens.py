@@ -13,7 +13,7 @@ from aiokafka.abc import AbstractTokenProvider  # noqa: TID251 - the base class 
 from bridge.errors import ConfigError
 from bridge.runtime.access_token import AccessToken, granted
 
-# Seconds; a token endpoint answers in milliseconds, and a client has 40 s to connect.
+# Seconds; a token endpoint responds in milliseconds, and a client has 40 s to connect.
 TIMEOUT_S = 10.0
 _RESPONSE_MAX_BYTES = 65_536
 
@@ -37,7 +37,7 @@ class Grant:
 
 
 async def ask_endpoint(grant: Grant) -> tuple[str, float]:
-    """Return a token and its lifetime in seconds; `TokenError` if the endpoint does not answer or returns none."""
+    """Return a token and its lifetime in seconds; `TokenError` if the endpoint does not respond or returns none."""
     form = {"grant_type": "client_credentials"} | ({"scope": grant.scope} if grant.scope else {})
     # RFC 6749, section 2.3.1: both are form-encoded before they are joined.
     login = aiohttp.encode_basic_auth(quote(grant.client_id, ""), quote(grant.client_secret, ""))

@@ -43,7 +43,7 @@ class KeySetReader:
         await repeat(self._refresh, PERIOD_S, stop)
 
     async def start(self) -> None:
-        """Fetch once; `KeySetError` if that fails and no set of an earlier start exists."""
+        """Fetch once; `KeySetError` if that fails and no earlier set is stored."""
         await self._refresh()
         if self._problem and not self._file.exists():
             raise KeySetError(f"source {self._source}: {self._problem}, and none was read before")

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 CONTENT_TYPE: Final = "application/vnd.schemaregistry.v1+json"
-# Seconds for one try. A healthy registry answers from memory in milliseconds.
+# Seconds for one try. A healthy registry responds from memory in milliseconds.
 TIMEOUT_S: Final = 2.0
 # With the pauses below, at most about ten seconds; then the caller decides.
 TRIES: Final = 4
@@ -56,7 +56,7 @@ class RegistryUnavailableError(BridgeError):
     code = "registry_unavailable"
     retriable = True
 
-    def __init__(self, url: str, why: str = "no answer") -> None:
+    def __init__(self, url: str, why: str = "no response") -> None:
         super().__init__(f"registry {url}: {why}")
 
 
@@ -194,14 +194,14 @@ class RegistryClient:
         return text if isinstance(text, str) else None
 
     async def _call(self, method: str, path: str, *, body: Mapping[str, Any] | None = None) -> _Reply:
-        """Retry until the registry answers with a status below 500 other than 429."""
+        """Retry until the registry responds with a status below 500 other than 429."""
         for attempt in range(TRIES):
             if attempt:
                 await self._sleep(backoff_s(attempt, first_s=DELAY_FIRST_S, max_s=DELAY_MAX_S, spread=self._spread))
             reply = await self._try(method, path, body)
             if reply is not None:
                 return reply
-        raise RegistryUnavailableError(self.url, f"no answer in {TRIES} tries; is it up, and is the URL right?")
+        raise RegistryUnavailableError(self.url, f"no response in {TRIES} tries; is it up, and is the URL right?")
 
     async def _try(self, method: str, path: str, body: Mapping[str, Any] | None) -> _Reply | None:
         import aiohttp  # noqa: PLC0415 - as above

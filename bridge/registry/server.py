@@ -32,7 +32,7 @@ _INVALID_VERSION: Final = (
 
 
 class RegistryFaultError(BridgeError):
-    """A request is answered with an error."""
+    """A request gets an error as its response."""
 
     code = "registry_fault"
 

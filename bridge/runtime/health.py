@@ -67,7 +67,7 @@ class ManagementPort:
         await self._server.run(stop)
 
     def take(self, requests: Sequence[Request]) -> None:
-        """Answer each request."""
+        """Respond to each request."""
         for request in requests:
             request.respond(self.check(request))
 

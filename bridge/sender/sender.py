@@ -78,7 +78,7 @@ class Reply:
         return HTTPStatus.OK <= self.status < HTTPStatus.MULTIPLE_CHOICES
 
     def __str__(self) -> str:
-        return " ".join(filter(None, (str(self.status or "no answer"), self.outcome, self.reason)))
+        return " ".join(filter(None, (str(self.status or "no response"), self.outcome, self.reason)))
 
 
 class Delivered(NamedTuple):

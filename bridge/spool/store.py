@@ -100,7 +100,7 @@ class Directory:
         return ""
 
     def prepare(self, needed: AbstractSet[bytes]) -> str:
-        """Check by writing, and keys, that a write would succeed; return why not, or an empty string."""
+        """Check by a test write, and check the keys; return why a write would fail, or an empty string."""
         try:
             self._disk.probe(self._directory)
         except OSError as exc:

@@ -53,9 +53,9 @@ class ArchiveOptions(Options):
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         if (self.columns == "hashed") != (self.hash_key_file is not None):
-            raise ValueError("hash_key_file is for columns=hashed only, which needs it")
+            raise ValueError("set hash_key_file if columns=hashed, and only then")
         if self.endpoint and not self.in_bucket:
-            raise ValueError("endpoint is only for a root of s3://…")
+            raise ValueError("endpoint applies only to a root of s3://…")
         if self.endpoint.startswith("http://") and not self.allow_http:
             raise ValueError(
                 "endpoint is plain HTTP, and health information is written to it: name an https:// URL,"

@@ -1,7 +1,7 @@
 """The circuit breaker of a consumer's sink: while open, one record is tried after each successful ping.
 
-A failure that every record would have never parks a record. It is counted here, once per key until a call for that key
-succeeds: a sink that keeps refusing a few keys does not stop the others. Several in a row open the circuit. Trials go
+A failure that any record would have parks none. It is counted here, once per key until a call for that key succeeds: a
+sink that keeps refusing a few keys does not stop the others. Several in a row open the circuit. Trials go
 first to records that have not failed yet, and the first success closes it. A ping alone closes it only if no record
 waits, since a sink may respond to pings and refuse everything else.
 """

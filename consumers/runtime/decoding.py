@@ -30,7 +30,7 @@ UNKNOWN_GRACE_S = 60.0
 # Seconds between two requests for the schema of a record, doubled each time.
 AGAIN_FIRST_S = 1.0
 AGAIN_MAX_S = 15.0
-# Concurrent requests: a registry answers in milliseconds, and a flood of invalid ids must not overload it.
+# Concurrent requests: a registry responds in milliseconds, and a flood of invalid ids must not overload it.
 ASKING_MAX = 4
 
 

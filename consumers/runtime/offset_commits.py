@@ -25,7 +25,7 @@ class OffsetCommits:
         self._outcome = "ok"
 
     async def commit(self, settled: Callable[[], Mapping[TopicPartition, int]]) -> str:
-        """Commit the next offset of each partition; return `ok`, or the code of a failure, after which the next includes it."""
+        """Commit the next offset of each partition; return `ok`, or the code of a failure, which the next repeats."""
         try:
             async with asyncio.timeout(COMMIT_S), self._committing:
                 # Read only now: more may have been settled, and partitions revoked, during another commit.

@@ -62,7 +62,7 @@ _NONCE_BYTES = 12
 _ENCODING, _SEALED, _KEY_ID = "encoding", b"binary/encrypted", "encryption-key-id"
 # A library thread that handles a response while Python exits aborts the process; it takes milliseconds.
 _LEAVE_S = 0.2
-# Seconds of one call; most take milliseconds, and a server that is failing over answers within seconds.
+# Seconds of one call; most take milliseconds, and a server that is failing over responds within seconds.
 TIMEOUT_S = 10.0
 # Seconds that a library call may take beyond its timeout.
 _SPARE_S = 0.5

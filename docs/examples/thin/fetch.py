@@ -1,9 +1,9 @@
 """A consumer for a vendor with thin webhooks: it reads the named resource and posts it to the bridge.
 
-The source `acme_thin` takes the pushes: a mapping file makes `other.reported` of each, of the prescription it names.
-The source `acme` takes the resources, signed as Standard Webhooks: another file makes events of them. Both have one
-`prefix`, so a prescription has one key. A push is settled once the bridge has answered 2xx. What is away is waited for;
-so is a resource that is gone (404), until an operator skips its push.
+The source `acme_thin` receives the pushes; its mapping file makes each `other.reported` of the prescription it names.
+The source `acme` receives the resources, signed as Standard Webhooks; its mapping file makes events of them. Both have
+one `prefix`, so a prescription has one key. A push is settled once the bridge has responded 2xx. It is retried while a
+server is unavailable or the resource is missing (404), until an operator skips it.
 
     [project.entry-points."drx_bridge.consumers"]
     fetch = "fetch:open_fetch"

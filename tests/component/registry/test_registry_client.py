@@ -145,7 +145,7 @@ async def test_passing_trouble_is_outlived(
 async def test_nobody_listening_is_unavailable() -> None:
     async with aiohttp.ClientSession() as session:
         client = RegistryClient(session, "http://ann:secret@127.0.0.1:9", sleep=lambda _: asyncio.sleep(0))
-        with pytest.raises(RegistryUnavailableError, match=r"^registry http://127\.0\.0\.1:9: no answer in 4 tries;"):
+        with pytest.raises(RegistryUnavailableError, match=r"^registry http://127\.0\.0\.1:9: no response in 4 tries;"):
             await client.fetch(7)
 
 
