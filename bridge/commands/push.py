@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+from bridge.commands.tail import instant_of
 from bridge.commands.unrecognized import open_events
-from bridge.commands.unrecognized_replay import INSTANT
 from bridge.errors import ConfigError
 from bridge.event import ParkReason
 from bridge.mapping.json_body import parse
@@ -27,7 +27,7 @@ from bridge.settings import Settings, load_settings
 @click.option("--source", required=True, help="Configured source; the file is in its format.")
 @click.option("--url", required=True, help="Address of the ingress; the default path is /webhooks/ and the source.")
 @click.option("--time", "time_of", metavar="EXPRESSION", help="Member or column with the time of a line without one.")
-@click.option("--until", type=INSTANT, metavar="TIME", help="End of history (UTC); default: the first live event.")
+@click.option("--until", type=instant_of, metavar="TIME", help="End of history (UTC); default: the first live event.")
 @click.option(
     "--lanes", type=click.IntRange(1, 256), default=16, show_default=True, help="Deliveries in flight at one time."
 )
@@ -58,7 +58,7 @@ def push(
     """
     settings = load_settings()
     poster = Poster(settings, source, origin="import", url=url)
-    end = until.replace(tzinfo=UTC) if until else asyncio.run(_first_live(settings, source))
+    end = until or asyncio.run(_first_live(settings, source))
     if end and not until:
         click.echo(f"history ends at the first live event of {source}, {end:%Y-%m-%dT%H:%M:%SZ}", err=True)
     history = _History(poster, time_of, end)

@@ -12,7 +12,6 @@ from pathlib import Path
 import click
 import orjson
 from rich.console import Console
-from rich.table import Table
 
 from bridge.errors import ConfigError
 from bridge.proof.origin import SLOT
@@ -27,7 +26,7 @@ from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.files import replace_file
 from bridge.runtime.findings import Finding, finding_line
 from bridge.runtime.process import FloatRange, Group
-from bridge.runtime.screen import print_table
+from bridge.runtime.screen import print_rows
 from bridge.settings import Settings, load_settings
 from bridge.sources import configured_source, scheme_of, slots_dir
 from bridge.start_checks import check_sources
@@ -93,7 +92,7 @@ def list_(source: str | None, *, as_json: bool) -> int:
     """List the slots of SOURCE, or of all sources, and when each is valid."""
     settings = load_settings()
     now = time.time()
-    table = Table("source", "scheme", "slot", "kind", "counts", "from", "until", box=None, header_style="bold")
+    rows: list[tuple[object, ...]] = []
     keyed = [name for name, each in settings.sources.items() if slots_dir(scheme_of(name, each), each)]
     for name in [source] if source else keyed:
         scheme, directory = _configured(settings, name)
@@ -101,9 +100,9 @@ def list_(source: str | None, *, as_json: bool) -> int:
             row = {"source": name, "scheme": settings.sources[name].scheme, **_row(slot, now)}
             if as_json:
                 click.echo(orjson.dumps(row))
-            table.add_row(*("yes" if each is True else "no" if each is False else each or "-" for each in row.values()))
+            rows.append(tuple("yes" if each is True else "no" if each is False else each for each in row.values()))
     if not as_json:
-        print_table(table)
+        print_rows(("source", "scheme", "slot", "kind", "counts", "from", "until"), rows)
     return 0
 
 

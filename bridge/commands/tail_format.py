@@ -1,14 +1,14 @@
 """Format records as JSON lines or for people."""
 
-import base64
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from decimal import Decimal
 from typing import Any
 
+import orjson
 from rich.text import Text
 
+from bridge import event
 from bridge.event import instant
 from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.registry.masker import NOTHING, PEOPLE_MASK
@@ -70,23 +70,13 @@ class Shown:
 
 def plain(value: Any) -> Any:
     """Turn a decoded value into JSON types: instants in UTC with `Z`, decimals as strings, bytes in base64."""
-    if isinstance(value, Mapping):
-        return {name: plain(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(inner) for inner in value]
-    for kind, write in _SCALARS:
-        if isinstance(value, kind):
-            return write(value)
-    return value
+    return orjson.loads(orjson.dumps(value, default=_without_form, option=orjson.OPT_PASSTHROUGH_DATETIME))
 
 
-# `datetime` comes before `date`, because `datetime` is a subclass of `date`.
-_SCALARS: tuple[tuple[type, Callable[[Any], str]], ...] = (
-    (datetime, instant),
-    (date, date.isoformat),
-    (Decimal, "{:f}".format),
-    (bytes, lambda content: base64.b64encode(content).decode("ascii")),
-)
+def _without_form(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return instant(value)
+    return value.isoformat() if isinstance(value, date) else event.plain(value)
 
 
 def text(content: bytes) -> str:

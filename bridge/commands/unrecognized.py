@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import click
 import orjson
-from rich.table import Column, Table
 
 from bridge.avro.event_decoder import open_decoder
 from bridge.commands.tail import PipeConsole, decoded, json_line, passed_over, people_lines
@@ -31,7 +30,7 @@ from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.broker_option import bootstrap_option, with_brokers
 from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import LazyGroup
-from bridge.runtime.screen import print_table
+from bridge.runtime.screen import print_json, print_rows
 from bridge.settings import Settings, load_settings
 
 # Members of a body in which vendors name the type of an update.
@@ -98,15 +97,15 @@ def list_(*, source: str | None, left: bool, as_json: bool, bootstrap_servers: s
                 shown.append(delivery_id)
 
     asyncio.run(count())
-    names = (*ParkedGroup._fields, "count", "events", Column("examples", overflow="fold"))
-    table = Table(*names, box=None, header_style="bold")
-    for group, number in sorted(counts.items()):
-        if as_json:
-            line = {"count": number, "events": now_events[group], "examples": examples[group]}
-            click.echo(orjson.dumps(group._asdict() | line))
-        table.add_row(*group, f"{number:,}", f"{now_events[group]:,}", " ".join(examples[group]))
-    if not as_json:
-        print_table(table)
+    lines = [
+        each._asdict() | {"count": number, "events": now_events[each], "examples": examples[each]}
+        for each, number in sorted(counts.items())
+    ]
+    if as_json:
+        print_json(*lines)
+    else:
+        headings = (*ParkedGroup._fields, "count", "events", "examples")
+        print_rows(headings, [tuple({**each, "examples": " ".join(each["examples"])}.values()) for each in lines])
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 import orjson
 
+from bridge.commands.tail import instant_of
 from bridge.commands.unrecognized import parked
 from bridge.event import ParkReason
 from bridge.kafka.consumed_record import ConsumedRecord
@@ -22,7 +23,6 @@ LANES = 16
 # Key of deliveries whose key this command cannot determine, so that they keep their order.
 UNKNOWN_KEY = ""
 Parked = tuple[ConsumedRecord, dict[str, Any]]
-INSTANT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"])  # UTC
 
 
 @click.command()
@@ -34,8 +34,8 @@ INSTANT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"])  # UTC
     help="Post nothing; show how these settings map each delivery, but not whether its id is a repeat or a conflict.",
 )
 @click.option("--reason-code", help="Only deliveries parked for this reason, such as unknown_type.")
-@click.option("--since", type=INSTANT, metavar="TIME", help="Only deliveries received at or after this time.")
-@click.option("--until", type=INSTANT, metavar="TIME", help="Only deliveries received before this time.")
+@click.option("--since", type=instant_of, metavar="TIME", help="Only deliveries received at or after this time.")
+@click.option("--until", type=instant_of, metavar="TIME", help="Only deliveries received before this time.")
 @click.option("--id", "delivery_id", help="Only the delivery with this id.")
 @click.option("--rate", type=FloatRange(0, min_open=True), help="Deliveries per second; default: unlimited.")
 @audit_options
@@ -83,7 +83,7 @@ def replay(
             undecodable=lambda record, code: skip(record.partition, record.offset, code) if first else None,
         )
         async for record, value in readable:
-            received = value["received_at"].replace(tzinfo=None)  # naive, as click parses TIME
+            received = value["received_at"]
             if (since is None or received >= since) and (until is None or received < until):
                 yield record, value
 

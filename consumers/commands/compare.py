@@ -19,8 +19,8 @@ from bridge.mapping.profile import Mapped, Profile
 from bridge.runtime.body_files import bodies_of
 from bridge.runtime.files import replace_file
 from bridge.runtime.process import FloatRange, pairs
+from bridge.runtime.screen import print_rows
 from consumers.commands.installed import Chosen, choose
-from consumers.commands.screen import print_table
 from consumers.postgres.pool import Database
 from consumers.read_model.history import prescription_of
 from consumers.read_model.options import NAME
@@ -108,7 +108,7 @@ def compare(
     if as_json:
         click.echo(orjson.dumps(counts | {"by": by}))
     else:
-        print_table(("type", "day", "events", "missing"), [tuple(each.values()) for each in by if each["missing"]])
+        print_rows(("type", "day", "events", "missing"), [tuple(each.values()) for each in by if each["missing"]])
         click.echo(", ".join(f"{count} {what}" for what, count in counts.items()))
     for number, why in list(export.unmapped.items())[:UNMAPPED_SHOWN]:
         click.echo(f"line {number} cannot be mapped: {why}", err=True)

@@ -15,9 +15,9 @@ from bridge.runtime.broker_option import bootstrap_option
 from bridge.runtime.findings import Finding, Report
 from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import MISCONFIGURED
+from bridge.runtime.screen import TIME
 from consumers.api import WINDOW_RECORDS, Consumer
 from consumers.commands.installed import Chosen, choose
-from consumers.commands.screen import TIME
 from consumers.options import database_of
 from consumers.postgres.migrate import pending_tables
 from consumers.postgres.pool import Database

@@ -6,9 +6,9 @@ import click
 
 from bridge.runtime.audit import audited
 from bridge.runtime.broker_option import bootstrap_option
+from bridge.runtime.screen import print_json
 from consumers.commands.installed import Chosen
 from consumers.commands.options import decision_options, json_option, of_consumer
-from consumers.commands.screen import print_json
 from consumers.runtime.groups import open_group
 from consumers.runtime.operator import By, forget_group
 

@@ -21,11 +21,10 @@ from bridge.mapping.preview import map_body
 from bridge.runtime.audit import audited
 from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import Group
-from bridge.runtime.screen import printable
+from bridge.runtime.screen import print_json, printable
 from consumers.api import Context
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.options import json_option, phi_options
-from consumers.commands.screen import print_json
 from consumers.forward.mapping import PING, RequestMapping
 from consumers.forward.options import NAME, ForwardOptions
 from consumers.forward.sink import Endpoint, ForwardMetrics, open_endpoint

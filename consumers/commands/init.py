@@ -12,9 +12,9 @@ from bridge.kafka.consumed_record import TopicPartition
 from bridge.kafka.reader import ReadError
 from bridge.runtime.audit import audited
 from bridge.runtime.broker_option import bootstrap_option
+from bridge.runtime.screen import print_json
 from consumers.commands.installed import Chosen
 from consumers.commands.options import decision_options, json_option, of_consumer
-from consumers.commands.screen import print_json
 from consumers.options import aware_instant
 from consumers.postgres.migrate import migrate_tables, pending_tables
 from consumers.postgres.pool import Database

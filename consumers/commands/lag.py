@@ -11,9 +11,9 @@ import click
 from bridge.kafka.consumed_record import TopicPartition
 from bridge.runtime.broker_option import bootstrap_option
 from bridge.runtime.findings import counted
+from bridge.runtime.screen import print_json, print_rows
 from consumers.commands.installed import Chosen
 from consumers.commands.options import of_consumer
-from consumers.commands.screen import print_json, print_table
 from consumers.runtime.groups import GroupState, open_group
 from consumers.runtime.operator import opened_at, standings
 from consumers.runtime.start_positions import WORDS, why_stopped
@@ -57,7 +57,7 @@ def lag(*, chosen: Chosen, as_json: bool) -> int:
     if as_json:
         print_json(*({"group": group, "state": state.state, **each._asdict()} for each in lags))
         return int(any(each.stopped for each in lags))
-    print_table(("partition", "next", "end", "behind", "seconds", ""), (_row(each) for each in lags))
+    print_rows(("partition", "next", "end", "behind", "seconds", ""), (_row(each) for each in lags))
     for each in lags:
         if each.unreadable is not None:
             click.echo(f"{each.topic}/{each.partition}: the batch at offset {each.unreadable} cannot be read", err=True)

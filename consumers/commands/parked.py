@@ -22,10 +22,10 @@ from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.runtime.audit import audited, places
 from bridge.runtime.findings import counted
 from bridge.runtime.process import FloatRange, Group, combined
+from bridge.runtime.screen import TIME, print_json, print_rows
 from consumers.api import Consumer
 from consumers.commands.installed import Chosen
 from consumers.commands.options import _Command, decision_options, json_option, of_consumer, phi_options
-from consumers.commands.screen import TIME, print_json, print_table
 from consumers.postgres.pool import Database
 from consumers.runtime import operator, parking
 from consumers.runtime.operator import By, Decision
@@ -95,7 +95,7 @@ def list_keys(*, chosen: Chosen, limit: int, as_json: bool, **only: str | None) 
         click.echo("nothing is parked")
     else:
         headings = ("key", "partition", "class", "code", "attempts", "events", "parked_at", "release", "raised")
-        print_table(headings, [[_shown(each)[heading] for heading in headings] for each in keys])
+        print_rows(headings, [[_shown(each)[heading] for heading in headings] for each in keys])
     return 0
 
 

@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 import click
 
 from bridge.runtime.audit import audited
+from bridge.runtime.screen import print_json
 from consumers.api import History
 from consumers.archive.options import NAME as ARCHIVE
 from consumers.commands.installed import Chosen
 from consumers.commands.options import decision_options, json_option, of_consumer
-from consumers.commands.screen import print_json
 from consumers.postgres.pool import Database
 from consumers.runtime.operator import By, Decision, audit
 

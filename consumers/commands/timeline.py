@@ -14,10 +14,9 @@ from bridge.event import Event
 from bridge.registry.loader import bundled
 from bridge.registry.masker import JSON_MASK, NOTHING, Masker
 from bridge.runtime.audit import audited
-from bridge.runtime.screen import printable
+from bridge.runtime.screen import TIME, print_json, printable
 from consumers.commands.installed import Chosen
 from consumers.commands.options import json_option, of_consumer, phi_options
-from consumers.commands.screen import TIME, print_json
 from consumers.lifecycle.facts import blank
 from consumers.lifecycle.machines import apply
 from consumers.lifecycle.roll_up import roll_up

@@ -22,13 +22,13 @@ from bridge.runtime.audit import audited
 from bridge.runtime.broker_option import bootstrap_option
 from bridge.runtime.findings import counted
 from bridge.runtime.logging import silence_kafka_client
+from bridge.runtime.screen import print_json, print_rows
 from bridge.settings import load_settings
 from bridge.spool.inspect import survey
 from bridge.spool.keys import KeyRing
 from bridge.spool.segment import Entry
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.options import json_option, phi_options
-from consumers.commands.screen import print_json, print_table
 from consumers.postgres.pool import Database
 from consumers.postgres.text import stored_text
 from consumers.read_model.options import NAME
@@ -144,7 +144,7 @@ def where(
         document = newest | {"events": every} if len(found) > 1 else newest
         print_json(document)
         return code
-    print_table(("at", "what", "state", "detail"), [row for each in found for row in _rows(each)])
+    print_rows(("at", "what", "state", "detail"), [row for each in found for row in _rows(each)])
     for each in found if show_phi else ():
         print_json(each["value"], indented=True)
     return code
