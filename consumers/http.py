@@ -36,7 +36,7 @@ RESPONSE_MAX_BYTES = 64 * 1024
 _OK, _REDIRECT, _CLIENT, _SERVER = 200, 300, 400, 500
 # Statuses of an endpoint that is away, rejects our credentials, or has another URL: other events would fail, too.
 _SYSTEMIC = frozenset({401, 403, 404, 407, 408, 410, 425, 429, 502, 503, 504})
-# Another writer was faster; the request may succeed after the state was read again.
+# Another writer was faster; the request may succeed once the state has been read again.
 _CONFLICTS = frozenset({409, 412})
 
 

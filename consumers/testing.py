@@ -96,7 +96,7 @@ def an_event(event_type: str, *, key: str = "rx_1", id: str = "", at: datetime =
             is given as the bridge writes it: `shipment_status="UNKNOWN"`, `raw_shipment_status="lost"`.
 
     Raises:
-        ValueError: There is no such type, or a field that does not fit it (`pydantic.ValidationError`).
+        ValueError: The type is unknown, or a field does not fit it (`pydantic.ValidationError`).
     """
     model = EVENT_MODELS.get(event_type)
     if model is None:
@@ -152,15 +152,12 @@ class Attempt(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """A parked record: the first of its key has the code of its failure, later ones `key_parked`.
-
-    Attributes: raised: Exception of the handler and its origin, such as `KeyError at refill_desk.consumer:31`; not
-        compared.
-    """
+    """A parked record: the first of its key has the code of its failure, later ones `key_parked`."""
 
     key: str
     event_id: str
     code: str
+    # Exception of the handler and its origin, such as `KeyError at refill_desk.consumer:31`; not compared.
     raised: str = field(default="", compare=False)
 
 
@@ -169,13 +166,10 @@ class Running:
     """A running consumer with one partition of each of its topics.
 
     Methods that wait raise `TimeoutError` after `SETTLED_S`.
-
-    Attributes: calls: Every call of the handler, in order, including those that failed because a service was away.
-        registry: Metrics of the process, the consumer's own included.
     """
 
-    calls: list[Attempt]
-    registry: CollectorRegistry
+    calls: list[Attempt]  # every call of the handler, in order, including those that failed because a service was away
+    registry: CollectorRegistry  # metrics of the process, the consumer's own included
     _consumer: Consumer
     _processor: Processor
     _work: asyncio.Task[None]

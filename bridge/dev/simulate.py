@@ -36,7 +36,7 @@ from bridge.sender.sender import (
 )
 
 DEFAULT_COUNT = 100
-# Most deliveries in flight at one time with --rate.
+# Maximum deliveries in flight with --rate.
 CONCURRENCY = 64
 # Fewer deliveries finish before a progress bar is useful.
 BAR_FROM = 20
@@ -157,7 +157,7 @@ async def _each(outgoings: Iterable[Post]) -> AsyncIterator[Post]:
 
 
 def _rng(seed: int) -> random.Random:
-    """A generator for each use, so that the jitter of a retry does not change what is sent next."""
+    """Return a generator for each use, so that the jitter of a retry does not change what is sent next."""
     return random.Random(seed)  # noqa: S311 - test traffic, not keys
 
 

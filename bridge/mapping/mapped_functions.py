@@ -57,26 +57,22 @@ class UnfitError(ValueError):
 
 
 class Scope:
-    """Evaluation state of one delivery: its budget, and the members that the current expression has read.
-
-    Attributes: read: Members that were read: identity of the object and name -> value. Left out are values only tested
-        (`_LOOKS`), compared without being equal, and strings used as a condition. root: The whole body, which an
-        expression on an element can refer to. element: The current element, or the body itself. parent: The element
-        that contains the current element's list, if lists are nested. named: Identity of an element and name in `[let]`
-        -> value, and the members read for it. spread: Identities of objects whose members were read as a list.
-    """
+    """Evaluation state of one delivery: its budget, and the members that the current expression has read."""
 
     def __init__(self, root: object, zone: tzinfo | None, *, prefix: str = "") -> None:
         self._interpreter = _Interpreter(self)
         self.left = BUDGET  # steps left of the budget
+        # Members read: identity of the object and name -> value. Left out are values only tested (`_LOOKS`), compared
+        # without being equal, and strings used as a condition.
         self.read: dict[tuple[int, str], object] = {}
         self.flags: set[Flag] = set()  # leniencies used
         self.zone = zone  # for times without a zone
         self.prefix = prefix  # key prefix of the source
-        self.root = self.element = root
-        self.parent: object = None
+        self.root = self.element = root  # the whole body, and the current element of it
+        self.parent: object = None  # the element that contains the current element's list, if lists are nested
         self.time: datetime | None = None  # time of the event being drafted
-        self.spread: set[int] = set()
+        self.spread: set[int] = set()  # identities of objects whose members were read as a list
+        # Identity of an element and name in `[let]` -> value, and the members read for it.
         self.named: dict[tuple[int, str], tuple[object, dict[tuple[int, str], object]]] = {}
 
     def evaluate(self, expression: "Expression", value: object) -> object:

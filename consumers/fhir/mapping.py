@@ -1,11 +1,14 @@
 """Map a prescription's facts to FHIR R4: a pure function of its document, whatever the order of its events.
 
-| event | MedicationRequest of the order | others | |---|---|---| | prescription.* | the order and its status | Task
-`fulfill` | | epcs.* | `active` once signed | Task `fulfill`; a signature: the prescriber in the Provenance | |
-renewal.*, change.* | `stopped` if replaced | Task `approve` or `change`; the proposals, each a MedicationRequest | |
-cancel.* | `cancelled`, or `stopped` unless the whole order is known to be meant | Task `abort` | | fill.*,
-fulfillment.*, shipment.* | `stopped` if all lines are rejected; `completed` if configured | MedicationDispense | |
-alert.raised | | Communication | | a fill after an approved cancellation | | Flag |
+| event | MedicationRequest of the order | others |
+|---|---|---|
+| prescription.* | the order and its status | Task `fulfill` |
+| epcs.* | `active` once signed | Task `fulfill`; a signature: the prescriber in the Provenance |
+| renewal.*, change.* | `stopped` if replaced | Task `approve` or `change`; the proposals, each a MedicationRequest |
+| cancel.* | `cancelled`, or `stopped` unless the whole order is known to be meant | Task `abort` |
+| fill.*, fulfillment.*, shipment.* | `stopped` if all lines are rejected, `completed` by setting | MedicationDispense |
+| alert.raised | | Communication |
+| a fill after an approved cancellation | | Flag |
 
 Each event that changes something has one Provenance, and so has each signature.
 """

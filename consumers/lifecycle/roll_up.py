@@ -1,6 +1,6 @@
 """Roll up the facts of a prescription: one status per state machine, one to display, and open requests.
 
-Source: docs/contract.md §6, "Roll-up" and "Display word".
+Source: docs/contract.md §6, "Roll-up" and "Display status".
 """
 
 from collections.abc import Iterable

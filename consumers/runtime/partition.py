@@ -62,10 +62,7 @@ class KeyQueue:
 
 
 class Partition:
-    """A claimed partition.
-
-    Attributes: draining: No more records may be handled. gone: The partition is void.
-    """
+    """A claimed partition."""
 
     def __init__(self, tp: TopicPartition, claim: Claim) -> None:
         self.tp = tp
@@ -77,7 +74,7 @@ class Partition:
         self.releases: set[str] = set()  # keys, in text form, with a requested release that has not begun
         self.driver: asyncio.Task[None] | None = None  # settles the backlog in batches
         self.wake = asyncio.Event()  # wakes the driver
-        self.draining = self.gone = False
+        self.draining = self.gone = False  # `draining`: no more records may be handled; `gone`: it is void
         self.stopped: StoppedError | None = None  # why settling was stopped; None while it runs
         self._in_progress = 0
         self._idle = asyncio.Event()

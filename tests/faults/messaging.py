@@ -19,15 +19,12 @@ NAME = "hl7v2"
 
 
 class Receiver(AwayServer):
-    """An MLLP server that acknowledges every message.
-
-    Attributes: taken: Every acknowledged message in order, repeats included.
-    """
+    """An MLLP server that acknowledges every message."""
 
     def __init__(self) -> None:
         super().__init__()
         self._connections: set[socket.socket] = set()
-        self.taken: list[bytes] = []
+        self.taken: list[bytes] = []  # every acknowledged message in order, repeats included
 
     def bound(self) -> socketserver.ThreadingTCPServer:
         return _Server((HOST, self.port), type("Handler", (_Handler,), {"receiver": self}))

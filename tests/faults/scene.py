@@ -91,18 +91,15 @@ class Questions:
 
 @dataclass
 class Scene:
-    """The environment of a fault test.
-
-    Attributes: stack: Ends everything that the scene has started. records: Records still to be written.
-    """
+    """The environment of a fault test."""
 
     ground: Ground
     subject: Subject
     partitions: int
     dsn: str
     lives: Lives
-    stack: ExitStack
-    records: Iterator[Record]
+    stack: ExitStack  # ends everything that the scene has started
+    records: Iterator[Record]  # records still to be written
     questions: Questions
     written: int = 0
     members: list[ConsumerProcess] = field(default_factory=list)

@@ -22,18 +22,13 @@ EACH = 40
 
 
 class Case(NamedTuple):
-    """The kills of a case, usually at successive failpoints, and further faults.
+    """The kills of a case, usually at successive failpoints, and further faults."""
 
-    Attributes: kills: Number of kills, at the failpoints in turn. first: The point of the first one. members: Processes
-        that share the partitions while others come and go. frozen: The failpoint at which one is frozen until the group
-        has continued without it. away_s: Seconds without a usable directory, after the circuit has opened.
-    """
-
-    kills: int = 0
-    first: int = 0
-    members: int = 1
-    frozen: str = ""
-    away_s: float = 0.0
+    kills: int = 0  # number of kills, at the failpoints in turn
+    first: int = 0  # failpoint of the first one
+    members: int = 1  # processes that share the partitions while others come and go
+    frozen: str = ""  # failpoint at which one is frozen until the group has continued without it
+    away_s: float = 0.0  # seconds without a usable directory, after the circuit has opened
 
 
 CASES = [

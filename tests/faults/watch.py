@@ -18,14 +18,11 @@ _PROGRESS = "select part, next_offset from drx_consumer.progress where grp = $1 
 
 
 class Offsets:
-    """The latest offset of each partition in both places.
-
-    Attributes: answered: The places that have returned an offset. steps_back: Must be empty: place and partition of
-    offsets that went back, with both values.
-    """
+    """The latest offset of each partition in both places."""
 
     def __init__(self) -> None:
-        self.answered: set[str] = set()
+        self.answered: set[str] = set()  # the places that have returned an offset
+        # Must be empty: place and partition of offsets that went back, with both values.
         self.steps_back: list[tuple[str, int, int, int]] = []
         self._latest: dict[tuple[str, int], int] = {}
 

@@ -26,17 +26,14 @@ START_S = 5 * HANG_S
 
 
 class HapiServer:
-    """A server that ends with the process that started it; `start` and `stop` block.
-
-    Attributes: url: Base URL of a server that accepts ids of its clients. ids_url: The same server, with ids that it
-    chooses.
-    """
+    """A server that ends with the process that started it; `start` and `stop` block."""
 
     def __init__(
         self, directory: Path, *, token: str = "", validates: bool = False, options: tuple[str, ...] = SHORT_RUN
     ) -> None:
         """Log to `directory`; with `token` requests need it. With `validates` it refuses invalid R4."""
         port, self._token, self._log = free_port(), token, directory / "hapi.log"
+        # Base URLs for ids that clients choose, and for ids that the server chooses.
         self.url, self.ids_url = (f"http://127.0.0.1:{port}/{path}" for path in ("fhir", "ids"))
         does = ("validate",) if validates else ()
         self._command = _PROGRAM.command("jdbc:h2:mem:hapi", str(port), token, *does, options=(*_OPTIONS, *options))

@@ -25,14 +25,11 @@ Resource = dict[str, Any]
 
 
 class Peer:
-    """A FHIR server, the fake or HAPI, as another client sees it; resources are named `Type/id`.
-
-    Attributes: ids: Who chooses the ids, as in the option.
-    """
+    """A FHIR server, the fake or HAPI, as another client sees it; resources are named `Type/id`."""
 
     def __init__(self, url: str, *, ids: str = "client") -> None:
         self.url = url
-        self.ids = ids
+        self.ids = ids  # who chooses the ids, as in the option
 
     async def get(self, place: str) -> Resource:
         return (await self._ask("GET", place))[1]
@@ -69,16 +66,13 @@ class Peer:
 
 
 class Late:
-    """A proxy in front of a FHIR server that delays one write until its client has disconnected.
-
-    Attributes: holding: Set once a write waits. after_write: Called after the next write was done, before its response.
-    """
+    """A proxy in front of a FHIR server that delays one write until its client has disconnected."""
 
     def __init__(self, server_url: str) -> None:
         self.url = ""
         self._server_url = server_url
-        self.holding = asyncio.Event()
-        self.after_write: Callable[[], Awaitable[None]] | None = None
+        self.holding = asyncio.Event()  # set once a write waits
+        self.after_write: Callable[[], Awaitable[None]] | None = None  # called between the next write and its response
         self._holds = False
         self._held: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._done = asyncio.Event()

@@ -28,15 +28,12 @@ class Taken(NamedTuple):
 
 
 class Hl7Server:
-    """A server that ends with the process that started it; it may be exited and entered again, on the same port.
-
-    Attributes: takes: Codes of accepted messages (MSH-9.1); it rejects others. port: Where it listens on loopback.
-    """
+    """A server that ends with the process that started it; it may be exited and entered again, on the same port."""
 
     def __init__(self, directory: Path) -> None:
         """Write a log to `directory`, and accept messages of the codes `takes`."""
         self._log = directory / "hapi-hl7v2.log"
-        self.takes: tuple[str, ...] = ("OMP", "RDS", "ORM")
+        self.takes: tuple[str, ...] = ("OMP", "RDS", "ORM")  # codes of accepted messages (MSH-9.1)
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
 

@@ -31,12 +31,9 @@ LAST_LINES = 40
 
 
 class ServiceProcess:
-    """One run, or several: `start` begins another after `kill` or `ended`. Ends with the context.
+    """One run, or several: `start` begins another after `kill` or `ended`. Ends with the context."""
 
-    Attributes: stdout: Its log, if not the first of its outputs.
-    """
-
-    stdout: int | None = None
+    stdout: int | None = None  # its log, if not the first of its outputs
 
     def __init__(
         self, command: Sequence[str], env: Mapping[str, str], *, outputs: tuple[Path, Path], management_url: str

@@ -262,14 +262,11 @@ async def test_an_ingress_works_with_its_acls_and_spools_without_them(secured: S
 
 
 class Tokens(BaseHTTPRequestHandler):
-    """A token endpoint with the users, which counts requests.
-
-    Attributes: refuses: Error status of every response, if set. lifetime_s: Of a token.
-    """
+    """A token endpoint with the users, which counts requests."""
 
     asked: ClassVar[list[bytes]] = []
-    refuses: ClassVar[int | None] = None
-    lifetime_s: ClassVar[int] = 3600
+    refuses: ClassVar[int | None] = None  # error status of every response, if set
+    lifetime_s: ClassVar[int] = 3600  # of a token
 
     def do_POST(self) -> None:
         form = self.rfile.read(int(self.headers["content-length"]))

@@ -15,15 +15,12 @@ _LEAVE_S = 0.2
 
 
 class Told(NamedTuple):
-    """The start and signals of one workflow.
-
-    Attributes: signals: Name and payload of each, in order, repeats included.
-    """
+    """The start and signals of one workflow."""
 
     workflow: str
     task_queue: str
     started_with: Any
-    signals: list[tuple[str, Any]]
+    signals: list[tuple[str, Any]]  # name and payload of each, in order, repeats included
 
 
 @asynccontextmanager

@@ -7,17 +7,13 @@ from tests.faults.alerts import faults
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One alert of one urgency, and its fault.
-
-    Attributes: title: The fault, as in the table of results. consequences: Further pages that may fire, each with its
-    reason.
-    """
+    """One alert of one urgency, and its fault."""
 
     alert: str
     severity: Literal["page", "ticket"]
-    title: str
+    title: str  # the fault, as in the table of results
     fault: faults.Fault
-    consequences: Mapping[str, str] = field(default_factory=dict)
+    consequences: Mapping[str, str] = field(default_factory=dict)  # further pages that may fire, with their reasons
 
 
 KAFKA_AWAY = {

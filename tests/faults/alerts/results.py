@@ -9,17 +9,12 @@ RESULTS = ROWS.with_name("alerts.ndjson")
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One alert fired by its fault.
-
-    Attributes: fault: The injected fault. factor: Divisor of the windows of the rules. fired_s: From the beginning of
-        the fault until Alertmanager delivered the alert. cleared_s: From the end of the fault until it delivered the
-        resolution. others: Further alerts that were delivered in that time.
-    """
+    """One alert fired by its fault."""
 
     alert: str
     severity: str
-    fault: str
-    factor: int
-    fired_s: float
-    cleared_s: float
-    others: Sequence[str]
+    fault: str  # the injected fault
+    factor: int  # divisor of the windows of the rules
+    fired_s: float  # from the beginning of the fault until Alertmanager delivered the alert
+    cleared_s: float  # from the end of the fault until Alertmanager delivered the resolution
+    others: Sequence[str]  # further alerts that were delivered in that time

@@ -31,16 +31,13 @@ from tests.postgres import EmbeddedPostgres
 
 
 class Notice(NamedTuple):
-    """A notification that an alert fires or is resolved.
-
-    Attributes: labels: Labels that distinguish it from others of its name. at: By `time.monotonic`.
-    """
+    """A notification that an alert fires or is resolved."""
 
     name: str
     severity: str
     firing: bool
-    labels: frozenset[tuple[str, str]]
-    at: float
+    labels: frozenset[tuple[str, str]]  # they distinguish it from others of its name
+    at: float  # by `time.monotonic`
 
 
 class Inbox:

@@ -10,10 +10,7 @@ SEEN_S = 2.5
 
 
 class Clock:
-    """The clock of one process.
-
-    Attributes: environment: Environment variables of the process.
-    """
+    """The clock of one process; `environment` has the environment variables of the process."""
 
     def __init__(self, path: Path) -> None:
         """Store its offset in a file at `path`; it starts with the right time."""

@@ -34,23 +34,17 @@ class Delivery(NamedTuple):
 
 @dataclass(slots=True)
 class Attempt:
-    """One request.
-
-    Attributes: sent_at: Seconds of a monotonic clock, like `answered_at`, which is infinite without a response.
-        ended_at: End of the request, with or without a response. status: 0 without a response. outcome: Outcome of the
-        response, with its `reason`, or the sender's error. stepped: Whether clocks were stepped during the request, so
-        that it may be too old or too new.
-    """
+    """One request; times are seconds of a monotonic clock."""
 
     delivery: Delivery
     kind: Kind
     sent_at: float
-    answered_at: float = inf
-    ended_at: float = inf
-    status: int = 0
-    outcome: str = ""
+    answered_at: float = inf  # infinite without a response
+    ended_at: float = inf  # with or without a response
+    status: int = 0  # 0 without a response
+    outcome: str = ""  # of the response, with its `reason`, or the sender's error
     reason: str = ""
-    stepped: bool = False
+    stepped: bool = False  # clocks were stepped during the request, so it may be too old or too new
 
     @property
     def promised(self) -> bool:
@@ -59,13 +53,10 @@ class Attempt:
 
 @dataclass(slots=True)
 class Ledger:
-    """Every attempt of a run, in the order of sending.
-
-    Attributes: leaks: Responses with health information.
-    """
+    """Every attempt of a run, in the order of sending."""
 
     attempts: list[Attempt] = field(default_factory=list)
-    leaks: list[str] = field(default_factory=list)
+    leaks: list[str] = field(default_factory=list)  # responses with health information
 
     def of(self, *kinds: Kind) -> Iterator[Attempt]:
         return (each for each in self.attempts if each.kind in kinds)

@@ -61,24 +61,16 @@ class Effects:
 
 @dataclass(slots=True)
 class Verdict:
-    """Broken promises by kind, with the ids of their events; all lists must be empty.
+    """Broken promises by kind, with the ids of their events; all lists must be empty."""
 
-    Attributes: lost: Promised, but not in the log, or without effect. foreign: In the log or among the effects, but
-        never sent with that body; forged and stale ones count. misordered: Accepted before a later delivery of the same
-        prescription was sent, and logged after it. answers: Responses that the contract does not allow. states:
-        Prescriptions whose state differs from the model. repeated: Records that repeat an event; not a fault.
-        unexplained: Repeated events that the row's fault does not explain.
-        repeated_effects: Effects beyond one for each event.
-    """
-
-    lost: list[str] = field(default_factory=list)
-    foreign: list[str] = field(default_factory=list)
-    misordered: list[str] = field(default_factory=list)
-    answers: list[str] = field(default_factory=list)
-    states: list[str] = field(default_factory=list)
-    unexplained: list[str] = field(default_factory=list)
-    repeated: int = 0
-    repeated_effects: int = 0
+    lost: list[str] = field(default_factory=list)  # promised, but not in the log, or without effect
+    foreign: list[str] = field(default_factory=list)  # in the log or among the effects, but forged, stale or changed
+    misordered: list[str] = field(default_factory=list)  # accepted before a later one of its key was sent, logged after
+    answers: list[str] = field(default_factory=list)  # responses that the contract does not allow
+    states: list[str] = field(default_factory=list)  # prescriptions whose state differs from the model
+    unexplained: list[str] = field(default_factory=list)  # repeated events that the row's fault does not explain
+    repeated: int = 0  # records that repeat an event; not a fault
+    repeated_effects: int = 0  # effects beyond one for each event
 
 
 def judge_log(

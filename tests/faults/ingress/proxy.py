@@ -20,21 +20,14 @@ _RESET = struct.pack("ii", 1, 0)
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """The faults of one direction.
+    """The faults of one direction."""
 
-    Attributes: delay_s: Delay of each piece; pieces keep their order. rate_bytes_s: Most bytes a second of one
-        connection. slice_bytes: Largest piece that is forwarded at once. reset_after_bytes: The connection is reset,
-        both ways, when it has carried so much since it was made. garbled: Replace each piece by ones, except its first
-        bytes, the length and correlation id of a response. deaf: Forward nothing; received bytes are forwarded when the
-        trouble ends.
-    """
-
-    delay_s: float = 0.0
-    rate_bytes_s: float = 0.0
-    slice_bytes: int = 0
-    reset_after_bytes: int = 0
-    garbled: bool = False
-    deaf: bool = False
+    delay_s: float = 0.0  # of each piece; pieces keep their order
+    rate_bytes_s: float = 0.0  # maximum of one connection
+    slice_bytes: int = 0  # largest piece that is forwarded at once
+    reset_after_bytes: int = 0  # bytes since the connection was opened, after which both directions are reset
+    garbled: bool = False  # bytes become ones, except the first of a piece: length and correlation id of a response
+    deaf: bool = False  # nothing is forwarded until the trouble ends
 
 
 NONE = Trouble()

@@ -14,34 +14,25 @@ RESULTS = ROOT / "build" / "faults" / "rows.ndjson"
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One run of one row; violations must be 0, the other figures are costs.
+    """One run of one row; violations must be 0, the other figures are costs."""
 
-    Attributes: row: Its name in the matrix, and `title` its fault. requests: Attempts of all kinds: `promised` got a
-        2xx, `unavailable` a 503, `unanswered` no response. lost: Promised and not kept. foreign: In the log or among
-        the effects, but not sent in that form: forged, stale, changed. repeated: Records that repeat an event.
-        repeated_effects: Effects beyond one for each event. misordered: Events that were overtaken within their
-            prescription. worst_answer_s: The longest wait for a response, and `sender_late_s` the longest pause of the
-            senders' loop. p99_calm_s: The p99 latency before an attack, and `p99_s` during it; 0 in other rows.
-            recovery_s: From the end of the fault until all was durable in Kafka and a new delivery got a 200.
-    """
-
-    row: str
-    title: str
-    requests: int
-    promised: int
-    unavailable: int
-    unanswered: int
-    lost: int
-    foreign: int
-    repeated: int
-    repeated_effects: int
-    misordered: int
-    worst_answer_s: float
-    recovery_s: float
+    row: str  # its name in the matrix
+    title: str  # its fault
+    requests: int  # attempts of all kinds
+    promised: int  # got a 2xx
+    unavailable: int  # got a 503
+    unanswered: int  # got no response
+    lost: int  # promised and not kept
+    foreign: int  # in the log or among the effects, but not sent in that form: forged, stale, changed
+    repeated: int  # records that repeat an event
+    repeated_effects: int  # effects beyond one for each event
+    misordered: int  # events that were overtaken within their prescription
+    worst_answer_s: float  # the longest wait for a response
+    recovery_s: float  # from the end of the fault until all was in Kafka and a new delivery got a 200
     rss_peak_mib: float
-    p99_calm_s: float
-    p99_s: float
-    sender_late_s: float
+    p99_calm_s: float  # p99 latency before an attack; 0 in other rows
+    p99_s: float  # p99 latency during the attack
+    sender_late_s: float  # the longest pause of the senders' loop
 
 
 def keep(result: Any, path: Path = RESULTS) -> None:

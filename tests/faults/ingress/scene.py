@@ -34,15 +34,11 @@ WATCH_S = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """Durations and rates of a tier.
+    """Durations and rates of a tier."""
 
-    Attributes: factor: Multiplier of a row's fault durations and repetitions. rate: Deliveries a second. at_once:
-    Prescriptions in progress at one time.
-    """
-
-    factor: float
-    rate: float
-    at_once: int
+    factor: float  # multiplier of a row's fault durations and repetitions
+    rate: float  # deliveries a second
+    at_once: int  # prescriptions in progress at one time
 
     def times(self, number: int) -> int:
         return round(number * self.factor)
@@ -57,40 +53,31 @@ class Stage:
 
 @dataclass
 class Scene:
-    """One row's bridge and its environment.
-
-    Attributes: proxies: In front of each broker, if the row requires them. directory: Everything that its processes
-        write is below it. rng: For faults; the load has another one, whose state depends on responses. log_before: The
-        records of a deleted topic. fds: Open files of the ingress without clients and before any fault. excused: Events
-        whose records a test damaged on disk. late: Events that were damaged on disk and sent again: they may come after
-        later ones. unsettled: Events that a killed process may have written without recording it. p99_calm_s: The p99
-        latency before an attack, and `p99_s` during it. recovery_s: From the end of the fault until full recovery.
-        sender_late_s: The longest pause of the senders' loop, which may have delayed a response.
-    """
+    """One row's bridge and its environment."""
 
     stage: Stage
-    directory: Path
+    directory: Path  # everything that its processes write is below it
     topic: str
     ingress: IngressProcess
     keys: Keys
     ledger: Ledger
     load: Load
-    rng: random.Random
+    rng: random.Random  # for faults; the load has another one, whose state depends on responses
     tier: Tier
-    proxies: dict[int, Proxy]
+    proxies: dict[int, Proxy]  # in front of each broker, if the row requires them
     reader: Reader | None
-    fds: int = 0
-    recovery_s: float = 0.0
-    sender_late_s: float = 0.0
-    p99_calm_s: float = 0.0
-    p99_s: float = 0.0
+    fds: int = 0  # open files of the ingress without clients and before any fault
+    recovery_s: float = 0.0  # from the end of the fault until full recovery
+    sender_late_s: float = 0.0  # longest pause of the senders' loop, which may have delayed a response
+    p99_calm_s: float = 0.0  # p99 latency before an attack
+    p99_s: float = 0.0  # p99 latency during it
     rss_mib: float = 0.0
     _drained_at: float = 0.0
     leaks: list[str] = field(default_factory=list)
-    log_before: list[Logged] = field(default_factory=list)
-    excused: set[str] = field(default_factory=set)
-    late: set[str] = field(default_factory=set)
-    unsettled: set[str] = field(default_factory=set)
+    log_before: list[Logged] = field(default_factory=list)  # records of a deleted topic
+    excused: set[str] = field(default_factory=set)  # events whose records a test damaged on disk
+    late: set[str] = field(default_factory=set)  # events damaged on disk and sent again, maybe after later ones
+    unsettled: set[str] = field(default_factory=set)  # events that a killed process may have written unrecorded
 
     @property
     def brokers(self) -> Brokers:

@@ -20,27 +20,20 @@ STUBBORN = 0.5
 
 @dataclass(slots=True)
 class Prescription:
-    """The remaining events of one prescription, oldest first.
-
-    Attributes: stubborn: Whether its sender retries; H2H does not promise that.
-    """
+    """The remaining events of one prescription, oldest first."""
 
     key: str
-    stubborn: bool
+    stubborn: bool  # its sender retries; H2H does not promise that
     deliveries: deque[Delivery] = field(default_factory=deque)
 
 
 class Prescriptions:
-    """Prescriptions in progress, about `at_once` at a time; equal arguments give equal bytes.
-
-    Attributes: mark: In every body, in fields of health information. key_mark: Prefix of every prescription id, which
-    may appear as a record's key and in its value.
-    """
+    """Prescriptions in progress, about `at_once` at a time; equal arguments give equal bytes."""
 
     def __init__(self, run: str, *, rng: random.Random, at_once: int) -> None:
         """Mark all bodies with `run`, a string that occurs nowhere else."""
-        self.mark = f"PHI{run}IHP"
-        self.key_mark = f"rx_{run}"
+        self.mark = f"PHI{run}IHP"  # in every body, in fields of health information
+        self.key_mark = f"rx_{run}"  # prefix of prescription ids, which may appear in a record's key and value
         self._rng = rng
         self._at_once = at_once
         self._told = 0
