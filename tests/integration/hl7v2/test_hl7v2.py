@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 from hl7.mllp import start_hl7_server
+from prometheus_client import CollectorRegistry
 
 from bridge.dev.ports import free_port
+from bridge.errors import TransientError
 from bridge.event import Event
 from consumers.hl7v2.consumer import open_hl7v2
 from consumers.hl7v2.mapping import EVENT_PART, event_part
+from consumers.hl7v2.mllp import Hl7Metrics, Link
+from consumers.hl7v2.options import Hl7Options
 from consumers.testing import Parked, Running, an_event, running
 from tests.installed import ROOT
 from tests.kafka import HANG_S, until
@@ -38,8 +42,8 @@ def acknowledges(code: str = "AA", *, condition: str = "", of: str = "", more: s
 
 
 def sends(raw: bytes, *, then_closes: bool = False) -> Act:
-    async def act(_message: Any, _reader: Any, writer: Any) -> None:
-        writer.write(raw)
+    async def act(message: Any, _reader: Any, writer: Any) -> None:
+        writer.write(raw.replace(b"MSH-10", control_id(message).encode()))
         await writer.drain()
         if then_closes:
             writer.close()
@@ -69,12 +73,12 @@ class Receiver:
     connections: int = 0  # number of opened connections
     at_once: int = 0  # maximum of open connections at one time
     port: int = 0
-    _open: int = 0
+    open: int = 0
 
     async def serve(self, reader: Any, writer: Any) -> None:
         self.connections += 1
-        self._open += 1
-        self.at_once = max(self.at_once, self._open)
+        self.open += 1
+        self.at_once = max(self.at_once, self.open)
         try:
             while not writer.is_closing():
                 message = await reader.readmessage()
@@ -86,7 +90,7 @@ class Receiver:
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
-            self._open -= 1
+            self.open -= 1
             writer.close()
 
     def ids(self) -> list[str]:
@@ -135,8 +139,10 @@ def options(port: int, **more: str) -> dict[str, str]:
 
 @asynccontextmanager
 async def sending(*acts: Act, **more: str) -> AsyncIterator[tuple[Receiver, Running]]:
-    async with a_receiver(*acts) as receiver, running(open_hl7v2, options=options(receiver.port, **more)) as consumer:
-        yield receiver, consumer
+    async with a_receiver(*acts) as receiver:
+        async with running(open_hl7v2, options=options(receiver.port, **more)) as consumer:
+            yield receiver, consumer
+        await until(lambda: receiver.open == 0)
 
 
 def asked(consumer: Running, code: str) -> float:
@@ -191,7 +197,7 @@ LATER = {
     "silence": says_nothing,
     "a reset": resets,
     "half a frame": sends(b"\x0bMSH|^~\\&|EHR\r", then_closes=True),
-    "no frame": sends(b"MSH|^~\\&|EHR\rMSA|AA|x\r\x1c\x0d"),
+    "no frame": sends(b"\x0cMSH|^~\\&|EHR\rMSA|AA|MSH-10\r\x1c\x0d"),
     "an empty frame": sends(b"\x0b\x1c\x0d"),
     "no MSA": sends(b"\x0bMSH|^~\\&|EHR\r\x1c\x0d"),
     "HTTP": sends(b"HTTP/1.1 400 Bad Request\r\n\r\n", then_closes=True),
@@ -316,6 +322,24 @@ async def test_the_receiver_of_the_page_prints_and_acknowledges_each_message() -
         said, _ = await receiver.communicate()
     heads = [line for line in said.decode().splitlines() if line.startswith("MSH")]
     assert [line.split("|")[9][:EVENT_PART] for line in heads] == [event_part(event) for event in events]
+
+
+async def test_a_ping_opens_a_connection_that_is_kept_unless_all_are_in_use() -> None:
+    async with a_receiver() as receiver:
+        values: dict[str, Any] = options(receiver.port)
+        link = Link(Hl7Options(**values), Hl7Metrics(CollectorRegistry(), service="hl7v2"))
+        await link.ping()
+        await link.ping()
+        connection = link._free.get_nowait()
+        await link.ping()
+        link._free.put_nowait(connection)
+        await until(lambda: receiver.open == 1)
+        await link.aclose()
+        await until(lambda: receiver.open == 0)
+        link._free.put_nowait(None)
+    for _ in range(2):
+        with pytest.raises(TransientError, match="unreachable"):
+            await link.ping()
 
 
 async def test_without_tls_only_where_that_is_allowed() -> None:
