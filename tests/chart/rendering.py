@@ -122,6 +122,21 @@ def changed(values: Values, path: str, value: Any) -> Values:
     return copy
 
 
+def with_what_excludes_it(full: Values) -> Values:
+    """Return the values with the other of two ways: an Ingress, no spool, an HPA, objects of Strimzi, pruning."""
+    copy = json.loads(json.dumps(full))
+    copy["ingress"]["httpRoute"]["enabled"] = False
+    copy["ingress"]["kubernetesIngress"]["enabled"] = True
+    copy["ingress"]["spool"] |= {"enabled": False, "drainClaims": []}
+    copy["ingress"]["hpa"]["enabled"] = True
+    copy["consumerDefaults"]["keda"]["enabled"] = False
+    copy["consumerDefaults"]["hpa"]["enabled"] = True
+    copy["topicsJob"]["enabled"] = False
+    copy["prune"]["enabled"] = True
+    copy["strimzi"] |= {"cluster": "events", "users": False}
+    return dict(copy)
+
+
 def merged(values: Mapping[str, Any], over: Mapping[str, Any]) -> Values:
     """Merge values as Helm does: tables are merged, other values are replaced."""
     result = dict(values)

@@ -92,6 +92,20 @@ def test_names_are_distinct_short_enough_and_in_the_namespace(rendered: Rendered
     assert {each["metadata"]["namespace"] for each in rendered.objects} == {NAMESPACE}
 
 
+@pytest.mark.parametrize(("name", "expected"), [("hub", "drx-hub-ingress"), ("drx", "drx-ingress")])
+def test_a_name_that_the_release_has_too_is_not_repeated(name: str, expected: str) -> None:
+    assert render(changed(load("minimal"), "nameOverride", name)).one("StatefulSet")["metadata"]["name"] == expected
+
+
+def test_without_a_spool_a_pod_goes_when_its_successor_is_ready() -> None:
+    spec = render(load("no-spool")).one("Deployment", "-ingress")["spec"]
+    volumes = {each["name"]: each for each in spec["template"]["spec"]["volumes"]}
+
+    assert spec["strategy"] == {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    assert volumes["data"]["emptyDir"] == {"sizeLimit": "16Mi"}
+    assert "spool-keys" not in volumes
+
+
 def test_the_longest_names_still_fit() -> None:
     values = load("full")
     values["fullnameOverride"] = "a" * 36
@@ -154,15 +168,16 @@ def test_each_consumer_is_pruned_beside_itself_and_the_read_model_alone_compared
 
 
 def test_consumers_reach_the_database_and_the_ingress_does_not() -> None:
-    found = render(changed(load("minimal"), "ingress.spool.drainClaims", ["data-drx-drx-bridge-ingress-9"]))
+    values = changed(load("minimal"), "ingress.spool.drainClaims", ["data-drx-drx-bridge-ingress-9"])
+    found = render(changed(values, "kafka.bootstrapServers", "a:9093,b:9093,c:9094"))
 
     def reached(suffix: str) -> set[Any]:
         policy = found.one("NetworkPolicy", suffix)
         return {each["port"] for rule in policy["spec"]["egress"] for each in rule["ports"]}
 
-    assert reached("-ingress") == {53, 9093}
-    assert reached("-read-model") == reached("-read-model-init") == {53, 9093, 5432}
-    assert reached("-drain") == {53, 9093}
+    assert reached("-ingress") == {53, 9093, 9094}
+    assert reached("-read-model") == reached("-read-model-init") == {53, 9093, 9094, 5432}
+    assert reached("-drain") == {53, 9093, 9094}
     assert reached("-test") == {53, "http"}
 
 

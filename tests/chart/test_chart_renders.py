@@ -5,20 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart.rendering import CASES, changed, lint, load, render
+from tests.chart.rendering import CASES, changed, lint, load, render, with_what_excludes_it
 
 GOLDEN = Path(__file__).parent / "golden"
 # Set to write them anew; the difference is then reviewed like any other.
 REWRITE = "CHART_GOLDEN"
-# The least, all but what is a file of the chart, and one consumer: enough to see what a change changes.
+NO_FILES = {"rules": "never", "dashboards": False}
+ONE = {**changed(load("full"), "consumers.read_model", {"enabled": False}), "monitoring": NO_FILES}
+# The least, all but what is a file of the chart, and the objects that it excludes: enough to see what a change changes.
 GOLDEN_CASES = {
     "minimal": changed(load("minimal"), "monitoring.dashboards", False),  # noqa: FBT003 - a value
-    "full": {
-        **changed(load("full"), "consumers.read_model", {"enabled": False}),
-        "monitoring": {"rules": "never", "dashboards": False},
-    },
-    "hl7v2": changed(load("hl7v2"), "monitoring.dashboards", False),  # noqa: FBT003 - as above
+    "full": ONE,
+    "others": changed(with_what_excludes_it(ONE), "monitoring.monitor", "ServiceMonitor"),
 }
+OTHERS = {"CronJob", "HorizontalPodAutoscaler", "Ingress", "KafkaTopic", "ServiceMonitor"}
 
 
 def without_blank_lines(text: str) -> list[str]:
@@ -40,6 +40,8 @@ def test_helm_has_nothing_to_say(case: str, major: int) -> None:
 def test_a_render_is_the_golden_one(case: str) -> None:
     golden = GOLDEN / f"{case}.yaml"
     text = render(GOLDEN_CASES[case]).text
+    if case == "others":
+        text = "---".join(each for each in text.split("---\n") if any(f"\nkind: {kind}\n" in each for kind in OTHERS))
     if os.environ.get(REWRITE):
         golden.write_text(text)
 

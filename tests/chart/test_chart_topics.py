@@ -91,6 +91,20 @@ def test_a_pod_logs_in_by_the_secret_of_its_user(strimzi: Rendered, suffix: str,
     assert template["metadata"]["annotations"]["drx-bridge/kafka-user"] == secret["secret"]["name"]
 
 
+def test_a_user_without_a_password_logs_in_by_its_certificate() -> None:
+    found = render(changed(load("strimzi"), "kafka.securityProtocol", "SSL"))
+    user, template = found.one("KafkaUser", "-ingress"), found.one("StatefulSet")["spec"]["template"]
+    volumes = {each["name"]: each for each in template["spec"]["volumes"]}
+    mounts = {each["name"]: each["mountPath"] for each in template["spec"]["containers"][0]["volumeMounts"]}
+    secret = volumes["kafka-client"]["secret"]
+
+    assert (user["spec"]["authentication"], secret["secretName"]) == ({"type": "tls"}, user["metadata"]["name"])
+    assert {each["key"]: each["path"] for each in secret["items"]} == {"user.crt": "tls.crt", "user.key": "tls.key"}
+    settings = found.one("ConfigMap", "drx-bridge-ingress")["data"]
+    assert settings["BRIDGE_KAFKA__SSL_KEYFILE"] == f"{mounts['kafka-client']}/tls.key"
+    assert "drx-bridge/kafka-user" not in template["metadata"]["annotations"]
+
+
 def test_tables_are_made_within_the_release_where_their_user_comes_with_it(strimzi: Rendered) -> None:
     """Before an install there would be no user yet, and the Job would wait for it for ever."""
     jobs = strimzi.all("Job")

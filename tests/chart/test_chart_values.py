@@ -1,6 +1,5 @@
 """The values, their schema and their documentation agree."""
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
 
 from docs.chart_page import NAMED, chart_readme, chart_schema, chart_values, leaves
-from tests.chart.rendering import CHART, Values, load, render
+from tests.chart.rendering import CHART, Values, load, render, with_what_excludes_it
 
 LEAVES = dict(leaves())
 DEFAULTS: Values = yaml.safe_load((CHART / "values.yaml").read_text())
@@ -52,27 +51,12 @@ def test_the_full_case_has_every_value() -> None:
 def test_what_the_full_case_sets_is_seen_in_what_is_rendered() -> None:
     """A value that no template reads would be seen here."""
     full = load("full")
-    variants = [full, _with_what_excludes_it(full)]
+    variants = [full, with_what_excludes_it(full)]
     rendered = "\n".join(render(each).text for each in variants)
     # What a template is filled in for, a word for whether, and what another value stands in the place of.
     unseen = {each for each in texts(full) if each not in rendered}
 
     assert unseen == {"always", "openshift-dns", "{{ .Release.Name }}", "{{ .Release.Namespace }}"}
-
-
-def _with_what_excludes_it(full: Values) -> Values:
-    """Return the values with the other of two ways: an Ingress, no spool, an HPA, objects of Strimzi, pruning."""
-    copy = json.loads(json.dumps(full))
-    copy["ingress"]["httpRoute"]["enabled"] = False
-    copy["ingress"]["kubernetesIngress"]["enabled"] = True
-    copy["ingress"]["spool"] |= {"enabled": False, "drainClaims": []}
-    copy["ingress"]["hpa"]["enabled"] = True
-    copy["consumerDefaults"]["keda"]["enabled"] = False
-    copy["consumerDefaults"]["hpa"]["enabled"] = True
-    copy["topicsJob"]["enabled"] = False
-    copy["prune"]["enabled"] = True
-    copy["strimzi"] |= {"cluster": "events", "users": False}
-    return dict(copy)
 
 
 def test_every_value_that_a_template_names_is_declared() -> None:
