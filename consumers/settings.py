@@ -61,7 +61,7 @@ class Postgres(Section):
     @model_validator(mode="after")
     def _one_dsn(self) -> Self:
         if self.dsn is not None and self.dsn_file is not None:
-            raise ValueError("postgres.dsn and postgres.dsn_file are both set; one of them is enough")
+            raise ValueError("postgres.dsn and postgres.dsn_file are both set: set only one")
         return self
 
     def address(self) -> str:

@@ -179,8 +179,8 @@ async def run_with(
 
 def _refusal(directory: Path, code: str) -> str:
     if code == LOCKED:
-        return f"{directory}: a process has this spool open, and drains it by itself"
-    return f"{directory}: cannot be opened ({code}); run as the owner of all that is in it"
+        return f"{directory}: a process has this spool open and drains it"
+    return f"{directory}: cannot be opened ({code}); run as the owner of its files"
 
 
 def _nothing(_record: str, _value: Mapping[str, object] | bytes) -> bytes:

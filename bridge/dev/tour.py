@@ -227,7 +227,7 @@ class Tour:
     async def _forged_and_truncated(self, event: BodyJson, rng: random.Random) -> None:
         """Deliver an event signed with a wrong key, then one with a truncated body."""
         screen = self.screen
-        text = "Somebody who does not know the secret posts a copy of the first event."
+        text = "A client without the secret posts a copy of the first event."
         screen.part("A forged delivery", text)
         new = orjson.loads(scenario(rng)[0])["id"]
         response = await self.forger.deliver(Post(new, orjson.dumps({**event, "id": new})))

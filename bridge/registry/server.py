@@ -24,7 +24,7 @@ LEVEL: Final = "FULL_TRANSITIVE"
 # Path prefix used by Apicurio's clients, such as its Kafka Connect converter.
 _APICURIO: Final = "/apis/registry/v2/ids/contentIds"
 
-# Maximum of an id and of a version, as in Confluent's message.
+# Maximum id and version, as in Confluent's message.
 _INT_MAX: Final = 2**31 - 1
 _INVALID_VERSION: Final = (
     'The specified version is not a valid version id. Allowed values are between [1, 2^31-1] and the string "latest"'

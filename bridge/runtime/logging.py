@@ -29,7 +29,7 @@ import orjson
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 # Innermost stack frames of a bug to log; a line stays well under 8 KiB.
 TRAIL_MAX = 20
-# Maximum of queued lines: 5 MB at 600 bytes each, or 4 s at 2,000 deliveries a second.
+# Maximum queued lines: 5 MB at 600 bytes each, or 4 s at 2,000 deliveries a second.
 QUEUE_MAX = 8192
 # The kernel writes this much to a pipe atomically (pipe(7)), so that a kill or another writer never splits a line.
 WRITE_MAX = getattr(select, "PIPE_BUF", 512)

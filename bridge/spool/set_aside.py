@@ -15,7 +15,7 @@ from bridge.spool.index import Location, Segment
 from bridge.spool.segment import Entry, Key, decrypt, read_header
 
 DIRECTORY = "set-aside"
-# Maximum of records, 200 MiB at 2 MiB each: with more, the topic is wrong, so its partitions wait.
+# Maximum records, 200 MiB at 2 MiB each: with more, the topic is wrong, so its partitions wait.
 FILES_MAX = 100
 
 _is_record = re.compile(r"[0-9a-f]{16}-[0-9a-f]{8}\.([a-z_]+)").fullmatch

@@ -37,7 +37,7 @@ from consumers.runtime.operator import By, standings
 from consumers.runtime.start_positions import WORDS, why_stopped
 from consumers.runtime.transport import Bounds
 
-# Maximum of records shown, the newest; a prescription has some ten events.
+# Maximum records shown, the newest ones; a prescription has some ten events.
 EVENTS_MAX = 1_000
 IN_SPOOL = -1
 # Members shown only if there are several documents.

@@ -29,7 +29,7 @@ PARTICIPANT = "http://terminology.hl7.org/CodeSystem/provenance-participant-type
 OUR_ITEM = "drx"
 _ABSENT = "http://hl7.org/fhir/StructureDefinition/data-absent-reason"
 
-# Most characters of an id are 64 (FHIR R4, "id").
+# Maximum characters of an id (FHIR R4, "id").
 _ID_PREFIX, _ID_DIGITS = "drx-", 40
 _is_ncit = re.compile(r"C[0-9]+").fullmatch
 # Characters that a FHIR string must not hold (FHIR R4, "string": no character below U+0020 but tab, CR and LF).

@@ -40,7 +40,7 @@ _EXPLAINED = (_BAD, *_CONFLICTS, _UNPROCESSABLE)
 _AGAIN = 3
 # The ping reads this: it never exists, and needs the same permission as every other read.
 _NOTHING = "/MedicationRequest/drx-ping"
-# Maximum of Patients with the same identifier, including replaced ones.
+# Maximum Patients with the same identifier, including replaced ones.
 _PATIENTS_MAX = 20
 _MATCHES_MAX = 2
 _divides, _ESCAPED = re.compile(r"[\\,|$]"), r"\\\g<0>"

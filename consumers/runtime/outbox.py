@@ -48,7 +48,7 @@ class OutboxProducer(Protocol):
         """Return the number of partitions of a topic; None while unknown."""
 
     async def write(self, topic: str, partition: int, records: Sequence[Record]) -> int:
-        """Write the records that fit one batch; return how many all replicas have, or raise `NotDurableError`."""
+        """Write the records that fit one batch; return how many are acknowledged, or raise `NotDurableError`."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -112,7 +112,7 @@ class Outbox:
         return found
 
     async def _write(self, topic: str, number: int, rows: Sequence[tuple[int, Record]]) -> None:
-        """Write the rows of one partition in order, and delete what all replicas have."""
+        """Write the rows of one partition in order, and delete the acknowledged ones."""
         while rows:
             written = await self.producer.write(topic, number, [record for _, record in rows])
             await self.database.fetch(_DELETE, self.group, [row_id for row_id, _ in rows[:written]])

@@ -79,7 +79,7 @@ class TransportError(CodedError):
     - `offset_out_of_range`: the log no longer has it, or does not have it yet.
     - `batch_unreadable`: the next batch of a partition is corrupt.
     - `refused`: by an ACL.
-    - `no_answer`
+    - `no_answer`: the brokers do not respond.
     - `handshake_failed`: a broker accepts the connection, but TLS or authentication fails.
     - `no_token`: the token endpoint returned no token.
     - `config`: a file of the connection cannot be used now.
