@@ -59,7 +59,7 @@ class Event(NamedTuple):
     """The fact inside a delivery, immutable, identified by (source, id)."""
 
     id: str  # event id
-    type: str  # one of the twenty types, such as `prescription.sent`
+    type: str  # one of `contract.events.EVENT_MODELS`, such as `prescription.sent`
     source: str  # configured name of the sender
     key: str  # record key; events of one key keep their order
     occurred_at: datetime  # when it happened, by the source's clock, aware UTC

@@ -96,7 +96,7 @@ def an_event(event_type: str, *, key: str = "rx_1", id: str = "", at: datetime =
             is given as the bridge writes it: `shipment_status="UNKNOWN"`, `raw_shipment_status="lost"`.
 
     Raises:
-        ValueError: The type is unknown, or a field does not fit it (`pydantic.ValidationError`).
+        ValueError: The type is unknown, or a field is invalid (`pydantic.ValidationError`).
     """
     model = EVENT_MODELS.get(event_type)
     if model is None:

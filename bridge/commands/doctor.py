@@ -94,7 +94,7 @@ def check_running(management: Management) -> Iterator[Finding]:
         yield Finding("process", "failed", text, "keep its log and restart it; see docs/runbooks/HeartbeatMissing.md")
         return
     except (OSError, HTTPException, ValueError, TypeError, KeyError):
-        yield Finding("process", "ok", f"no ingress responds at {address}; a start has the problems above")
+        yield Finding("process", "ok", f"no ingress responds at {address}; the findings above apply to its next start")
         return
     failing = {name: word for name, word in checks.items() if word != "ok"}
     for name, word in failing.items():

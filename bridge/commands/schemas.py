@@ -13,8 +13,8 @@ from bridge.runtime.process import LazyGroup
 # Commands that use a registry, imported only when they run: aiohttp alone takes 0.2 s.
 _IMPORTED_ON_USE = {
     "push": ("bridge.commands.schemas_push:push", "Register every locked schema under the topics of the routing."),
-    "flink": ("bridge.commands.schemas_engines:flink", "Print the table of Flink SQL over our topics."),
-    "spark": ("bridge.commands.schemas_engines:spark", "Print the statements of PySpark that read an event type."),
+    "flink": ("bridge.commands.schemas_engines:flink", "Print a Flink SQL table over our topics."),
+    "spark": ("bridge.commands.schemas_engines:spark", "Print PySpark code that reads an event type."),
     "masks": ("bridge.commands.schemas_engines:masks", "Print masks of health information for a Kafka UI."),
     "serve": ("bridge.commands.schemas_serve:serve", "Serve the bundled schemas, read-only."),
 }

@@ -141,11 +141,11 @@ def tail(
     as_json: bool,
     bootstrap_servers: str | None,
 ) -> int:
-    """Print the records of TOPIC (default: drx.prescriptions.v1) as they arrive, until --count or Ctrl-C.
+    """Print new records of TOPIC (default: drx.prescriptions.v1) as they arrive, until --count or Ctrl-C.
 
-    Existing records are printed in the order of time. Health information is masked, except enum values such as a
-    status, unless --show-phi asks for it, which writes an audit line. A record that cannot be decoded, or a corrupt
-    batch, is reported and skipped.
+    Existing records are printed if an option asks for them, in the order of time. Health information is masked, except
+    enum values such as a status, unless --show-phi asks for it, which writes an audit line. A record that cannot be
+    decoded, or a corrupt batch, is reported and skipped.
     """
     settings = with_brokers(load_settings(), bootstrap_servers)
     silence_kafka_client()

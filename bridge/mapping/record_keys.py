@@ -1,6 +1,6 @@
 """The key rule of native DRx: the record key of each event type, within which order is kept.
 
-Source: docs/contract.md §4, "Key rule".
+Source: docs/contract.md §4, "Key".
 """
 
 import re

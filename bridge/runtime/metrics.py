@@ -189,7 +189,7 @@ class IngressMetrics(Metrics):
     spool_available = gauge("1 while the spool accepts events")
     spool_events = gauge("Events that are spooled and not acknowledged by Kafka")
     spool_bytes = gauge("Bytes of the segments on disk")
-    spool_capacity_bytes = gauge("Most bytes of segments")
+    spool_capacity_bytes = gauge("Maximum bytes of segments")
     spool_free_bytes = gauge(
         "Bytes that the spool may still write: the smaller of what its capacity and its disk leave"
     )

@@ -203,7 +203,7 @@ async def _offsets(view: GroupView, want: InitOptions) -> dict[TopicPartition, i
     bounds = await view.bounds()
     if want.partition is not None:
         if want.partition not in bounds:
-            msg = f"there is no partition {want.partition.topic}/{want.partition.partition} of this consumer's topics"
+            msg = f"this consumer's topics have no partition {want.partition.topic}/{want.partition.partition}"
             raise ConfigError(msg)
         bounds = {want.partition: bounds[want.partition]}
     if isinstance(begin, int):

@@ -161,7 +161,7 @@ async def test_one_partition_is_moved_as_the_hint_says_or_to_an_offset(desk: Des
     assert [(line["partition"], line["before"], line["next_offset"]) for line in moved] == [(1, 0, 2)]
     assert [offset for _, offset, _, _ in desk.progress()] == [3, 2]
     assert (beyond[0], f"{desk.topic}/1 has the offsets 0 to 3, not 4" in beyond[2]) == (2, True)
-    assert (elsewhere[0], f"there is no partition {desk.topic}/7" in elsewhere[2]) == (2, True)
+    assert (elsewhere[0], f"have no partition {desk.topic}/7" in elsewhere[2]) == (2, True)
     assert (everywhere[0], "--from OFFSET needs --partition" in everywhere[2]) == (2, True)
 
 
