@@ -1,9 +1,12 @@
 """The partition writers with Kafka and a disk: each covers for the other, and order is kept."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from typing import cast
+from inspect import iscoroutinefunction
+from itertools import count
+from typing import Any, cast
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
@@ -684,3 +687,51 @@ async def test_a_delivery_of_two_partitions_is_spooled_when_one_of_them_is(subje
     assert await subject.writers.enqueue([accepted("b", 1), accepted("c", 2, partition=1)]) == "spooled"
 
     assert subject.known_ids.told[1:] == [("b", "spooled"), ("c", "committed")]
+
+
+def raising(method: Callable[..., Any], exc: type[BaseException], *, every: int) -> Callable[..., Any]:
+    """Let each call of `every` calls raise, after a turn of the loop if it is a coroutine function."""
+    calls = count(1)
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        if next(calls) % every == 0:
+            raise exc
+        return method(*arguments, **named)
+
+    async def call_later(*arguments: Any, **named: Any) -> Any:
+        await asyncio.sleep(0)
+        return await call(*arguments, **named)
+
+    return call_later if iscoroutinefunction(method) else call
+
+
+@pytest.mark.parametrize("exc", [TypeError, asyncio.CancelledError])
+async def test_it_goes_on_after_whatever_is_raised_by_what_it_calls(
+    monkeypatch: pytest.MonkeyPatch, exc: type[BaseException]
+) -> None:
+    monkeypatch.setattr(partition_writer, "FAULT_PAUSE_S", 0.01)
+    monkeypatch.setattr(partition_writer, "RETRY_FIRST_S", 0.01)
+    subject = Subject(spool_after_s=0.05, deadline_s=2.0, set_aside_after_s=0.0)
+    for owner, name, every in (
+        *((subject.producer, "write", 3), (subject, "catch_up", 2)),
+        *((subject.spool, "append", 3), (subject.spool, "peek", 2), (subject.spool, "set_aside", 2)),
+    ):
+        monkeypatch.setattr(owner, name, raising(getattr(owner, name), exc, every=every))
+    for name, every in (("settled", 2), ("in_topic", 97)):
+        monkeypatch.setattr(subject.known_ids, name, raising(getattr(subject.known_ids, name), TypeError, every=every))
+    promised = []
+
+    async with asyncio.timeout(HANG_S):
+        for number in range(40):
+            subject.producer.connected = number % 4 < 2
+            ids = [f"e{number}_{each}" for each in range(3)]
+            with contextlib.suppress(NotDurableError):
+                outcomes = await asyncio.gather(*subject.send(*ids), return_exceptions=True)
+                promised += [each for each, outcome in zip(ids, outcomes, strict=True) if isinstance(outcome, str)]
+        subject.producer.connected = True
+        await until(lambda: not subject.spool.entries and not subject.writers.spooling)
+
+    assert [each for each in dict.fromkeys(subject.written) if each in promised] == promised
+    assert len(promised) > 40
+    assert subject.writers.records == subject.writers.bytes == subject.writers.blocked == 0
+    await subject.writers.close(1)

@@ -1,8 +1,7 @@
-"""After an exception at any await of the producer, exactly one working producer exists again."""
+"""After an exception of its client, exactly one working producer exists again."""
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,22 +22,11 @@ from bridge.kafka.producer import (
 )
 from bridge.kafka.record import Record
 from bridge.runtime.metrics import IngressMetrics
-from tests.faulty_awaits import FaultyTasks, awaits_of
 from tests.waiting import HANG_S
 
 TOPIC = "drx.prescriptions.v1"
 RECORD = Record(TOPIC, 0, b"rx_1", b"v", [], 1_772_366_400_000)
 HASTY = Patience(tick_s=0.01, ask_s=0.0, retry_first_s=0.01, retry_max_s=0.01)
-AWAITS = sorted(
-    awaits_of(
-        KafkaProducer._keep_connected,
-        KafkaProducer._connect_and_watch,
-        KafkaProducer._connect,
-        KafkaProducer._open,
-        KafkaProducer._watch,
-        KafkaProducer._retire,
-    )
-)
 
 
 class FakeGeneration:
@@ -166,25 +154,14 @@ async def live_through(producer: KafkaProducer, cluster: FakeCluster) -> None:
 
 
 @pytest.mark.parametrize("exc", [TypeError, asyncio.CancelledError])
-@pytest.mark.parametrize("at", AWAITS, ids=lambda at: f"{at[0]}:{at[1]}")
-async def test_it_survives_whatever_is_raised_at_an_await(
-    cluster: FakeCluster, at: tuple[str, int], exc: type[BaseException]
-) -> None:
-    tasks = FaultyTasks(KafkaProducer._keep_connected, at, exc())
-    asyncio.get_running_loop().set_task_factory(tasks)
-
-    # A tick cancels the wait for the end of a generation: at that moment nothing could be raised there.
-    await live_through(a_producer(patience=replace(HASTY, tick_s=HANG_S)), cluster)
-
-    assert tasks.raised
-
-
 @pytest.mark.parametrize(
     "method", ["start", "settle", "end", "partitions", "refresh_metadata", "oldest_s", "quiet_s", "silent_s", "reach"]
 )
-async def test_it_survives_whatever_a_client_raises(cluster: FakeCluster, method: str) -> None:
+async def test_it_survives_whatever_a_client_raises(
+    cluster: FakeCluster, method: str, exc: type[BaseException]
+) -> None:
     cluster.partitions = None if method == "refresh_metadata" else 12
-    cluster.faults[method] = [TypeError()]
+    cluster.faults[method] = [exc()]
 
     await live_through(a_producer(), cluster)
 
