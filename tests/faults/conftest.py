@@ -11,7 +11,7 @@ from tests.faults.seed import SEED_VARIABLE
 # Each case is a process or two; on a machine with two cores, more cases only wait for each other.
 TOGETHER = 6
 # Started first, so that the others run next to them.
-LONGEST = ("test_kills_in_outages", "test_random_kills", "test_postgres_outages", "test_rebalances")
+LONGEST = ("test_kills_in_outages", "test_random_kills", "test_rebalances")
 
 
 @pytest.fixture(scope="session")

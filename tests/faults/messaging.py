@@ -1,9 +1,8 @@
 """Scenes of `hl7v2`: groups with a receiver each, which stores every acknowledged message."""
 
-import socket
 import socketserver
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from uuid import uuid4
@@ -23,21 +22,10 @@ class Receiver(AwayServer):
 
     def __init__(self) -> None:
         super().__init__()
-        self._connections: set[socket.socket] = set()
         self.taken: list[bytes] = []  # every acknowledged message in order, repeats included
 
     def bound(self) -> socketserver.ThreadingTCPServer:
         return _Server((HOST, self.port), type("Handler", (_Handler,), {"receiver": self}))
-
-    def close(self) -> None:
-        super().close()
-        for each in list(self._connections):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)  # a handler is in `recv`, which a `close` would not end
-        self._connections.clear()
-
-    def connected(self, connection: socket.socket) -> None:
-        self._connections.add(connection)
 
     def ids(self) -> list[str]:
         return list(dict.fromkeys(_control_id(each)[:EVENT_PART] for each in self.taken))
@@ -51,7 +39,6 @@ class _Handler(socketserver.StreamRequestHandler):
     receiver: Receiver
 
     def handle(self) -> None:
-        self.receiver.connected(self.connection)
         frame = b""
         try:
             while more := self.connection.recv(65_536):
@@ -66,7 +53,7 @@ class _Handler(socketserver.StreamRequestHandler):
 
 
 @contextmanager
-def sending(ground: Ground, lives: Lives) -> Iterator[tuple[Scene, Receiver]]:
+def sending(ground: Ground, lives: Lives) -> Iterator[Scene]:
     receiver, instance = Receiver(), f"i{uuid4().hex[:12]}"
     options = {
         "HOST": HOST,
@@ -78,7 +65,7 @@ def sending(ground: Ground, lives: Lives) -> Iterator[tuple[Scene, Receiver]]:
     }
     subject = Subject(NAME, f"{NAME}.{instance}", options["TOPICS"], options, partial(check, receiver))
     with receiver, scene_of(ground, subject, lives) as scene:
-        yield scene, receiver
+        yield scene
 
 
 def check(receiver: Receiver, scene: Scene) -> None:

@@ -17,7 +17,6 @@ from consumers.fhir.mapping import resources
 from tests.faults.scene import Ground, Scene, Subject, scene_of
 from tests.fhir.fake import FakeFhir, referring
 from tests.fhir.told import documents
-from tests.integration.service_process import until
 from tests.topic_filler import Lives
 
 T = TypeVar("T")
@@ -90,7 +89,7 @@ async def _turns() -> None:
 
 
 @contextmanager
-def writing(ground: Ground, lives: Lives, server: Server, **more: str) -> Iterator[Scene]:
+def writing(ground: Ground, lives: Lives, server: Server) -> Iterator[Scene]:
     instance = f"i{uuid4().hex[:12]}"
     base = f"urn:{instance}:"
     options = {
@@ -101,7 +100,6 @@ def writing(ground: Ground, lives: Lives, server: Server, **more: str) -> Iterat
         "IDENTIFIER_BASE": base,
         "MRN_SYSTEM": f"{base}mrn",
         "TIMEOUT_S": "5",
-        **more,
     }
     subject = Subject(NAME, f"{NAME}.{instance}", options["TOPICS"], options, partial(check, server, base))
     with scene_of(ground, subject, lives) as scene:
@@ -111,7 +109,6 @@ def writing(ground: Ground, lives: Lives, server: Server, **more: str) -> Iterat
 def check(server: Server, base: str, scene: Scene) -> None:
     naming, lives = Naming(base, mrn=f"{base}mrn", patient=f"{base}patient"), scene.lives
     assert scene.parked() == 0
-    until(lambda: not server.fake.late, what="every late write to be done")
     found, told, most, wrong = server.kept(base), set(), 0, []
     for number in range(lives.prescriptions):
         events = lives.events(number)

@@ -40,7 +40,7 @@ def scene_of_kind(
             case "fhir":
                 yield stack.enter_context(writing(ground, lives, stack.enter_context(Server())))
             case "hl7v2":
-                yield stack.enter_context(sending(ground, lives))[0]
+                yield stack.enter_context(sending(ground, lives))
             case "workflow":
                 server = TemporalServer(ground.directory, options=("-Xmx2g",))
                 yield stack.enter_context(calling(ground, lives, stack.enter_context(server)))

@@ -47,7 +47,7 @@ CASES = [
 def play(ground: Ground, case: Case, seed: int) -> None:
     lives = Lives.of_records(RECORDS + EACH * case.kills, seed=seed)
     with archiving(ground, lives, partitions=1 if case.frozen else 4) as (scene, lake):
-        kill([scene], case.kills, points=in_turn(case.first), records=EACH)
+        kill(scene, case.kills, points=in_turn(case.first), records=EACH)
         if case.frozen:
             zombie = scene.member(f"{case.frozen}:stop@2", MAX_POLL_S)
             scene.write(RECORDS // 2)

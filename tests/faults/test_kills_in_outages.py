@@ -9,6 +9,7 @@ import pytest
 
 from tests.faults.scene import Ground, Scene
 from tests.faults.subjects import Kind, Writer, scene_of_kind
+from tests.faults.troubles import kill
 from tests.postgres import EmbeddedPostgres
 from tests.topic_filler import Lives
 
@@ -47,6 +48,7 @@ def play(ground: Ground, case: Case, seed: int) -> None:
         scene = stack.enter_context(scene_of_kind(own, case.kind, lives, pause_s=case.pause_s))
         for _ in range(case.rounds):
             scene.write(case.records // case.rounds)
+            kill(scene, 1, records=0)
             _kill_in_outage(scene, server, rng)
         scene.member(paused=False)
         scene.finish()

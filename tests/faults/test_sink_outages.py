@@ -8,7 +8,7 @@ from tests.faults.appending import Calling, appending
 from tests.faults.forwarding import forwarding
 from tests.faults.scene import Ground
 from tests.faults.sink import Sink
-from tests.faults.troubles import be_away, closed
+from tests.faults.troubles import be_away
 from tests.topic_filler import Lives
 
 pytestmark = pytest.mark.kafka
@@ -50,7 +50,7 @@ def play(ground: Ground, case: Case, seed: int) -> None:
         for scene in scenes:
             scene.wait_settled(1)
         if case.away_s:
-            be_away(scenes, closed([sink]), case.away_s, records=case.records // 4)
+            be_away(scenes, closed(sink), case.away_s, records=case.records // 4)
             for scene in scenes:
                 scene.wait_settled()
         if case.pings_s:
@@ -62,6 +62,13 @@ def play(ground: Ground, case: Case, seed: int) -> None:
             assert all(each.metric("drxbridge_park_total", **{"class": "systemic"}) == 0 for each in alive)
             assert all(each.metric("drxbridge_park_total", **{"class": "transient"}) == 0 for each in alive)
         assert bool(sink.failed) == bool(case.percent)
+
+
+@contextmanager
+def closed(sink: Sink) -> Iterator[None]:
+    sink.close()
+    yield
+    sink.open()
 
 
 @contextmanager

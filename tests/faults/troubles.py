@@ -2,10 +2,9 @@
 
 import signal
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from itertools import chain, islice, repeat
-from typing import Protocol
 
 import psutil
 
@@ -16,8 +15,6 @@ from tests.integration.service_process import HANG_S, until
 
 # The effect after which a process of a group dies, and how many records another gets on by before it is killed.
 VISIT = 4
-# Of what is killed so.
-RECORDS_PER_KILL = 2 * VISIT
 AFTER_AN_EFFECT = f"after_effect_before_commit:kill@{VISIT}"
 # A member that does not poll for this long has left, by its own client's word; longer than the session of 6 s.
 MAX_POLL_S = 8.0
@@ -26,49 +23,27 @@ _FAILURES = "drxbridge_consumer_sink_failures_total"
 OPEN_TRANSACTION_S = 2 * HANG_S
 
 
-class Peer(Protocol):
-    def open(self) -> None:
-        """Be available again."""
-
-    def close(self) -> None:
-        """Be unavailable."""
-
-
-def kill(
-    scenes: Sequence[Scene], kills: int, *, points: Iterable[str] = (AFTER_AN_EFFECT,), records: int = RECORDS_PER_KILL
-) -> None:
-    """Kill processes of each group repeatedly.
+def kill(scene: Scene, kills: int, *, points: Iterable[str] = (AFTER_AN_EFFECT,), records: int) -> None:
+    """Kill processes one after the other, with `records` written for each.
 
     Args:
-        scenes: One of each group.
-        kills: Number of processes of each group.
+        scene: Whose processes.
+        kills: Their number.
         points: The failpoints of the kills; if empty or used up, processes are killed during their work after catching
             up.
-        records: Records written for each kill.
+        records: At least `VISIT` if a kill has no failpoint.
     """
     for point in islice(chain(points, repeat("")), kills):
-        dying = [scene.member(point) for scene in scenes]
+        dying = scene.member(point)
         if not point:
-            for scene in scenes:
-                scene.wait_settled()
-        for scene in scenes:
-            scene.write(records)
-        for scene, each in zip(scenes, dying, strict=True):
-            if point:
-                assert each.ended() == -signal.SIGKILL, each.output()
-            else:
-                scene.wait_settled(scene.written - records + VISIT)
-                each.kill()
-            scene.forget_members()
-
-
-@contextmanager
-def closed(peers: Sequence[Peer]) -> Iterator[None]:
-    for peer in peers:
-        peer.close()
-    yield
-    for peer in peers:
-        peer.open()
+            scene.wait_settled()
+        scene.write(records)
+        if point:
+            assert dying.ended() == -signal.SIGKILL, dying.output()
+        else:
+            scene.wait_settled(scene.written - records + VISIT)
+            dying.kill()
+        scene.forget_members()
 
 
 def be_away(
@@ -97,18 +72,6 @@ def be_away(
                 scene.member()
             time.sleep(away_s / kills)
         time.sleep(0 if kills else away_s)
-
-
-def freeze(scenes: Sequence[Scene]) -> None:
-    for scene in scenes:
-        scene.members[-1].freeze()
-        scene.forget_members()
-    for scene in scenes:
-        scene.member()
-        scene.write()
-    for scene in scenes:
-        scene.wait_settled(still_s=OPEN_TRANSACTION_S)
-        scene.members[-2].thaw()
 
 
 def wait_frozen(process: ConsumerProcess) -> None:

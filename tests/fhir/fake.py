@@ -69,14 +69,12 @@ class FakeFhir:
     url: str = ""
     kept: dict[str, Kept] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)  # method and path of each, pings included
-    late_s: Callable[[int], float] | None = None  # delay of a write, by its number
     before: Callable[[web.BaseRequest], web.Response | None] = lambda _: None  # its result is the response
     token: str = ""  # without it a request gets a 401, unless empty
     # As HTTP says and HAPI does not: what exists never matches `If-None-Match: *`, and what is missing no `If-Match`.
     strict: bool = False
     careless: bool = False  # ignore all conditions
     chooses_ids: bool = False  # accept no ids of clients
-    late: int = 0  # number of delayed writes still to be done
     _ids: int = 1000
     _more: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -115,10 +113,6 @@ class FakeFhir:
         given = self.before(request)
         if given is not None:
             return given
-        if self.late_s is not None and request.method != "GET":
-            self.late += 1
-            await asyncio.sleep(self.late_s(self.writes))
-            self.late -= 1
         if self.token and request.headers.get("authorization") != f"Bearer {self.token}":
             return outcome(401, "login")
         if request.method == "DELETE":

@@ -3,7 +3,6 @@
 A separate process, since libFuzzer ends the process that it runs in.
 """
 
-import importlib
 import shlex
 import sys
 
@@ -16,8 +15,6 @@ def main() -> None:
     (target,) = [target for target in TARGETS if target.name == sys.argv[1]]
     with atheris.instrument_imports(include=["bridge"]):
         check = target.check()
-        logging = importlib.import_module("bridge.runtime.logging")
-    logging.log.put = lambda _: None  # the spool logs every damage
     # libFuzzer starts itself again, by a shell, where it judges inputs that may end the process.
     itself = shlex.join([sys.executable, "-m", "tests.fuzz.engine", target.name])
     atheris.Setup([itself, *sys.argv[2:]], check)

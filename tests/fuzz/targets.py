@@ -42,13 +42,11 @@ TARGETS = (
     Target("strict_json", "strict_json", "check", 32, 2048),
     Target("fast_path", "fast_paths", "check", 18, 400),
     Target("codec", "codec", "check", 18, 1024),
-    Target("spool_scan", "spool", "check_scan", 10, 256),
     Target("signatures", "signatures", "check", 8, 400),
     Target("schemes", "schemes", "check", 6, 400),
     Target("mapping", "mapping", "check", 6, 200),
     Target("mapping_files", "mapping_files", "check", 16, 400),
     Target("batches", "batches", "check", 10, 260),
-    Target("spool_recovery", "spool", "check_recovery", 2, 48),
 )
 
 

@@ -1,23 +1,15 @@
 """Each target holds for the corpus, and for some mutations of it; `make fuzz` runs a million."""
 
 import random
-from collections.abc import Iterator
 
 import pytest
 
 from tests.fuzz.targets import TARGETS, Target, read_corpus
-from tests.logs import capture_logs
 
 # Of each share, so that no target takes longer than some seconds.
 MUTANTS = 20
 # A tenth of a second to read it, and to see what a change of it changes.
 CORPUS_MAX_BYTES = 512 * 1024
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    with capture_logs():
-        yield
 
 
 def mutant(rng: random.Random, corpus: list[bytes], words: list[bytes]) -> bytes:

@@ -8,7 +8,7 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import wraps
 from inspect import iscoroutinefunction
 from pathlib import Path
@@ -47,30 +47,6 @@ PLACES = (
     *_of("bridge.kafka.producer:Generation.", "write"),
 )
 
-# Further functions of a vendor's profile.
-VENDOR_PLACES: Mapping[str, Sequence[str]] = {
-    "digitalrx_pharmacy": (
-        *_of("bridge.proof.schemes.shared_secret:SecretHeader.", "verify"),
-        *_of("bridge.mapping.mapped:Run.", "choose _read_data"),
-        *_of("bridge.mapping.elements:Elements.", "read_pointers"),
-        *_of("bridge.mapping.mapped:", "compose"),
-        *_of("bridge.known.derived_ids:NewestBodies.", "new_id repeated note"),
-    ),
-    "dosespot_push": (
-        *_of("bridge.mapping.mapped:Run.", "_leading _claim read_tables _value _key drop"),
-        *_of("bridge.mapping.mapped_functions:", "text_of_id"),
-        *_of("bridge.mapping.mapped_functions:Scope.", "evaluate"),
-        *_of("bridge.mapping.assemble:", "_read_field _end unsaid"),
-    ),
-    "photon_cloudevents": (
-        *_of("bridge.proof.schemes.signed_text:SignedHeader.", "verify"),
-        *_of("bridge.proof.schemes.body_hmac:BodyHmac.", "verifier"),
-        *_of("bridge.mapping.mapped:Run.", "_time"),
-        *_of("bridge.mapping.elements:Elements.", "find _below _note"),
-    ),
-}
-ALL_PLACES = (*PLACES, *(place for places in VENDOR_PLACES.values() for place in places))
-
 
 def failures(marker: str, text: str) -> list[Exception]:
     """Exceptions as Python and libraries raise them, each with values in another attribute."""
@@ -94,7 +70,7 @@ def fail(place: str, arguments: object) -> None:
     with path.with_suffix(".hits").open("a") as hits:
         hits.write(f"{place}\n")
     found = failures(marker, repr(arguments))
-    exc = found[ALL_PLACES.index(place) % len(found)]
+    exc = found[PLACES.index(place) % len(found)]
     exc.add_note(f"while handling {marker}")
     raise exc from ValueError(marker)
 
@@ -124,7 +100,7 @@ def failing(place: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 def main() -> None:
     program = sys.argv.pop(1)
-    for place in ALL_PLACES:
+    for place in PLACES:
         sabotage(place)
     importlib.import_module(f"{program}.cli").main()
 

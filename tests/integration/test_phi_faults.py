@@ -5,26 +5,20 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import aiohttp
 import pytest
 
 from bridge.contract.events import EVENT_MODELS
-from bridge.dev.sources import SOURCES
-from bridge.kafka.consumed_record import ConsumedRecord
-from bridge.kafka.routing import UNRECOGNIZED_TOPIC
-from tests.builders import SAMPLES, a_delivery
+from tests.builders import a_delivery
 from tests.cluster import Topics
 from tests.integration.consumer_process import ConsumerProcess, drx_consumer, install_code
-from tests.integration.ingress_process import IngressProcess, Reply, ask, deliver, read_records, value_of
+from tests.integration.ingress_process import IngressProcess, deliver
 from tests.integration.phi_documents import Marked, Seen
-from tests.integration.phi_faults import PLACES, VARIABLE, VENDOR_PLACES
+from tests.integration.phi_faults import PLACES, VARIABLE
 from tests.integration.service_process import HANG_S, ServiceProcess, until
 from tests.originals import encoded
 from tests.postgres import execute
@@ -98,171 +92,9 @@ async def test_an_exception_at_any_place_says_nothing_that_it_holds(kafka: str, 
     } == set()
 
 
-VENDORS = {source.profile: source for source in SOURCES.values()}
-MAPPED = VENDORS["dosespot_push"]._replace(profile="mapped")
-
-# What a delivery needs to become an event; every other member gets a marker.
-NEEDED = {
-    "digitalrx_pharmacy": {"StoreID", "QueueID", "RxStatus"},
-    "dosespot_push": {"EventType", "PrescriptionId", "ClinicId", "PrescriptionStatus", "MedicationStatus"},
-    "photon_cloudevents": {"type", "id", "source", "time"},
-}
-# One body of each; the line has all that must go nowhere.
-BODIES = {
-    "digitalrx_pharmacy": "p03_flat_approved.json",
-    "dosespot_push": "p13_dosespot_partial_fill.json",
-    "photon_cloudevents": "p16_photon_order_placed.json",
-}
-# Each field gets what its expression cannot take; what JMESPath complains about stands in its message.
-RAISING = """
-prefix = "acme:"
-account = "sum(DrugName)"
-[[event]]
-when = "StoreID"
-type = "fulfillment.status_changed"
-key = "QueueID"
-time = "instant(DrugName)"
-correlation = "join(DrugName, DrugName)"
-[event.data]
-queue_id = "QueueID"
-fulfillment_status = "not_null(RxStatus, DrugName)"
-lot_number = "max([DrugName, `1`])"
-raw_status = "sort([DrugName, `1`])"
-patient_pay = "ceil(DrugName)"
-active = "truth(DrugName)"
-pharmacy_rx_number = "avg(Patient.*)"
-[[event]]
-when = "starts_with(DrugName, `1`)"
-type = "system.ping"
-key = "QueueID"
-"""
-
-
-# Before the proof there is nothing to keep, so the vendor comes again.
-UNPROVED = (
-    "bridge.proof.schemes.shared_secret:SecretHeader.verify",
-    "bridge.proof.schemes.signed_text:SignedHeader.verify",
-    "bridge.proof.schemes.body_hmac:BodyHmac.verifier",
-    "bridge.known.derived_ids:NewestBodies.new_id",
-)
-# What a function of a mapping file raises means that its argument says nothing: the event is of the account.
-UNFIT = "bridge.mapping.mapped_functions:text_of_id"
-
-
-@dataclass
-class Told(Seen):
-    run: str = field(default_factory=lambda: uuid4().hex[:12])
-    replies: dict[str, Reply] = field(default_factory=dict)
-    bodies: dict[str, bytes] = field(default_factory=dict)
-    records: list[ConsumedRecord] = field(default_factory=list)
-    files: dict[str, Path] = field(default_factory=dict)
-
-    def source(self, profile: str) -> str:
-        return f"{profile.partition('_')[0]}-{self.run}"
-
-    def settings(self, directory: Path) -> dict[str, str]:
-        found = {"LOG__LEVEL": "debug"}
-        for profile in NEEDED:
-            secrets_dir = directory / f"secrets of {profile}"
-            secrets_dir.mkdir(parents=True)
-            self.files[profile] = secrets_dir / "current"
-            self.files[profile].write_text(VENDORS[profile].new_secret())
-            settings = VENDORS[profile].settings(self.source(profile), secrets_dir)
-            found |= {name.removeprefix("BRIDGE_"): value for name, value in settings.items()}
-        return found
-
-    def marked(self, profile: str, node: Any) -> Any:
-        if isinstance(node, list):
-            return [self.marked(profile, child) for child in node]
-        if not isinstance(node, dict):
-            return node
-        return {
-            name: self.marked(profile, child)
-            if isinstance(child, dict | list)
-            else child
-            if name in NEEDED[profile]
-            else self.text()
-            for name, child in node.items()
-        }
-
-
-async def send(session: aiohttp.ClientSession, ingress: IngressProcess, told: Told, profile: str, name: str) -> None:
-    body = told.bodies[name]
-    url = f"{ingress.url}/webhooks/{told.source(profile)}"
-    sender = VENDORS[profile]
-    sign = sender.signer(told.files[profile])
-    headers = {"content-type": sender.content_type, **sign("", int(time.time()), body)}
-    told.replies[name] = await ask(session, url, method="POST", data=body, headers=headers)
-
-
-async def test_an_exception_in_the_dialect_of_a_vendor_says_nothing_that_it_holds(kafka: str, tmp_path: Path) -> None:
-    """Also in an expression of a mapping file, or in what reads one."""
-    fault, told = tmp_path / "fault", Told()
-    fault.write_text(NOWHERE)
-    raising = f"raising-{told.run}"
-    with IngressProcess(tmp_path, kafka, command=failing_serve(fault), **vendors(told, tmp_path, raising)) as ingress:
-        await asyncio.to_thread(ingress.ready)
-        async with asyncio.timeout(HANG_S), aiohttp.ClientSession() as session:
-            for profile, places in VENDOR_PLACES.items():
-                for number, place in enumerate(places):
-                    told.bodies[place] = marked_body(told, profile, number)
-                    fault.write_text(f"{place} {told.text()}")
-                    await send(session, ingress, told, profile, place)
-                    fault.write_text(NOWHERE)
-            for profile in NEEDED:
-                told.bodies[f"sound {profile}"] = marked_body(told, profile, len(told.bodies))
-                await send(session, ingress, told, profile, f"sound {profile}")
-            body = told.bodies[raising] = marked_body(told, "digitalrx_pharmacy", 0)
-            url = f"{ingress.url}/webhooks/{raising}"
-            headers = {"content-type": "application/json", **MAPPED.signer(told.files[raising])("", 0, body)}
-            told.replies[raising] = await ask(session, url, method="POST", data=body, headers=headers)
-        look_at(ingress, told)
-        unfit = ingress.metric("drxbridge_lenient_fields_total", flag="field_unfit")
-        told.records = await read_records(kafka, lambda source: told.run in source)
-        await ingress.end()
-        told.seen["output"] = ingress.output()
-    told.seen["answers"] = "\n".join(f"{reply.body!r} {reply.headers}" for reply in told.replies.values())
-    told.seen["headers"] = repr([record.headers for record in told.records])
-
-    sound = {f"sound {profile}" for profile in NEEDED}
-    ends = {name: reply.json.get("reason") or reply.json["outcome"] for name, reply in told.replies.items()}
-    assert told.leaks() == {}
-    assert set(fault.with_suffix(".hits").read_text().split()) == ends.keys() - {raising} - sound
-    assert ends == dict.fromkeys(ends, "unexpected") | dict.fromkeys(UNPROVED, "unavailable") | {
-        UNFIT: "accepted",
-        raising: "accepted",
-    } | dict.fromkeys(sound, "accepted")
-    bodies = [value_of(record)["body"] for record in told.records if record.topic == UNRECOGNIZED_TOPIC]
-    assert sorted(bodies) == sorted(
-        told.bodies[each] for each in ends if each not in (*UNPROVED, UNFIT, raising, *sound)
-    )
-    assert unfit >= 1
-
-
 def failing_serve(fault: Path) -> list[str]:
     command = [sys.executable, "-m", "tests.integration.phi_faults", "bridge", "serve"]
     return ["env", f"{VARIABLE}={fault}", *command]
-
-
-def vendors(told: Told, directory: Path, raising: str) -> dict[str, str]:
-    """Configure a source for each vendor, and `raising` with a mapping file whose expressions cannot be evaluated."""
-    found = told.settings(directory)
-    file = directory / "raising.toml"
-    file.write_text(RAISING)
-    secrets_dir = directory / "secrets of raising"
-    secrets_dir.mkdir()
-    told.files[raising] = secrets_dir / "current"
-    told.files[raising].write_text(MAPPED.new_secret())
-    sender = MAPPED._replace(options={"mapping": str(file), "account_id": "acct_dev"})
-    own = sender.settings(raising, secrets_dir)
-    return found | {name.removeprefix("BRIDGE_"): value for name, value in own.items()}
-
-
-def marked_body(told: Told, profile: str, number: int) -> bytes:
-    document = told.marked(profile, json.loads((SAMPLES / "profiles" / BODIES[profile]).read_bytes()))
-    if "specversion" in document:
-        document["id"] = f"ce-{told.run}-{number}"
-    return json.dumps(document).encode()
 
 
 @pytest.fixture

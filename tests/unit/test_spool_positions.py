@@ -42,8 +42,9 @@ def test_what_follows_a_torn_frame_is_believed(filler: bytes) -> None:
     first, second, third = (positions_frame(SEGMENT, [number, number + 10]) for number in (1, 2, 3))
 
     for kept in range(len(second)):
-        content = first + second[:kept] + filler + third
-        assert read_positions(content) == {1, 11, 3, 13}, kept
+        torn = first + second[:kept] + filler
+        assert read_positions(torn) == {1, 11}, kept
+        assert read_positions(torn + third) == {1, 11, 3, 13}, kept
 
 
 def test_a_frame_of_another_version_is_passed_over() -> None:
