@@ -37,6 +37,7 @@ from pydantic import AwareDatetime, ValidationError
 
 from bridge.avro.codec import Codec
 from bridge.avro.event_decoder import open_decoder
+from bridge.avro.schema_ids import RECORDS
 from bridge.contract.envelope import VERSION
 from bridge.contract.events import EVENT_MODELS
 from bridge.contract.fields import ContractRecord
@@ -50,7 +51,6 @@ from bridge.kafka.record import event_record
 from bridge.kafka.routing import RoutingTable
 from bridge.registry.address import RegistryAddress
 from bridge.registry.loader import bundled
-from bridge.registry.lock import NAMESPACE
 from consumers.api import OUTBOX_HEADER, Batches, Consumer, Context, Outgoing, Placed, Setup, build, takes_setup
 from consumers.postgres.migrate import migrate_tables
 from consumers.postgres.pool import Database, open_database
@@ -320,7 +320,7 @@ def _record(event: Event, tp: TopicPartition, offset: int) -> ConsumedRecord:
     """Return an event as the ingress writes it."""
     digest = sha256(event.to_json().encode()).hexdigest()
     delivery = Delivery(event.source, "sandbox", event.id, event.received_at, b"", digest, "current", TRACEPARENT, {})
-    schema = f"{NAMESPACE}.{EVENT_MODELS[event.type].__name__}"
+    schema = RECORDS[event.type]
     record = event_record(
         event,
         delivery,

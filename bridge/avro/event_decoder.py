@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from bridge.avro.codec import UNKNOWN_SCHEMA_ID, Codec, Decoded, unknown_schema
-from bridge.contract.events import EVENT_MODELS
+from bridge.avro.schema_ids import RECORDS
 from bridge.errors import BridgeError, DecodeError, TransientError, UnknownRecordError
 from bridge.event import UNRECOGNIZED_TYPE, Event
 from bridge.kafka.consumed_record import ConsumedRecord
@@ -14,7 +14,6 @@ from bridge.kafka.record import UNRECOGNIZED_SCHEMA
 from bridge.registry.address import RegistryAddress
 from bridge.registry.client import RegistryClient, RegistryRefusedError, RegistryUnavailableError, open_client
 from bridge.registry.loader import bundled
-from bridge.registry.lock import NAMESPACE
 from bridge.registry.schemas import WriterSchema
 
 # Codes of `DecodeError` besides those of the codec.
@@ -23,8 +22,6 @@ NO_KEY = "no_key"
 BAD_KEY = "bad_key"
 # The registry has the id, but its schema is not a self-contained Avro record.
 SCHEMA_INVALID = "schema_invalid"
-
-_EVENT_RECORDS = {name: f"{NAMESPACE}.{model.__name__}" for name, model in EVENT_MODELS.items()}
 
 
 class EventDecoder:
@@ -90,19 +87,12 @@ class EventDecoder:
 
 def _event(record: str, value: dict[str, Any], key: str) -> Event:
     """Build the event from the leading fields common to all records."""
-    if record == _EVENT_RECORDS.get(value.get("event_type", "")):  # otherwise foreign, or of a newer release
-        return Event(
-            value["event_id"],
-            value["event_type"],
-            value["source"],
-            key,
-            value["occurred_at"],
-            value["received_at"],
-            value,
-        )
+    source: Any = value.get("source")
+    received_at: Any = value.get("received_at")
+    if record == RECORDS.get(value.get("event_type", "")):  # otherwise foreign, or of a newer release
+        return Event(value["event_id"], value["event_type"], source, key, value["occurred_at"], received_at, value)
     if record == UNRECOGNIZED_SCHEMA:
-        received_at = value["received_at"]
-        return Event(value["webhook_id"], UNRECOGNIZED_TYPE, value["source"], key, received_at, received_at, value)
+        return Event(value["webhook_id"], UNRECOGNIZED_TYPE, source, key, received_at, received_at, value)
     raise UnknownRecordError
 
 

@@ -23,7 +23,6 @@ from bridge.registry.ids import IdsMissingError, newest, resolve_ids, wanted, wr
 from bridge.registry.loader import bundled
 from bridge.runtime.broker_option import bootstrap_option, with_brokers
 from bridge.runtime.findings import Finding, Report, counted
-from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import MISCONFIGURED
 from bridge.settings import KafkaSettings, Management, Registry, Settings, load_settings
 from bridge.sources import scheme_of
@@ -49,7 +48,6 @@ def doctor(*, bootstrap_servers: str | None, as_json: bool) -> int:
 
     Exit 0 if the ingress can do its work, 1 if it cannot, 2 if the configuration cannot be read.
     """
-    silence_kafka_client()
     report = Report(as_json=as_json)
     try:
         settings = with_brokers(load_settings(), bootstrap_servers)

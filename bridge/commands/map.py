@@ -12,9 +12,11 @@ import orjson
 from rich.console import Console
 from rich.text import Text
 
+from bridge.avro.schema_ids import RECORDS
 from bridge.commands.coverage import Coverage
 from bridge.commands.coverage import lines as coverage_lines
 from bridge.commands.scheme_options import check_id
+from bridge.commands.tail import masker_of
 from bridge.commands.tail_format import fields_tree, plain
 from bridge.commands.tail_format import text as text_of
 from bridge.contract.events import EVENT_MODELS
@@ -29,8 +31,7 @@ from bridge.mapping.mapping_file import CompiledFile
 from bridge.mapping.preview import ENVIRONMENTS
 from bridge.mapping.preview import map_body as preview
 from bridge.mapping.profile import Profile
-from bridge.registry.loader import bundled
-from bridge.registry.masker import JSON_MASK, PEOPLE_MASK, Masker
+from bridge.registry.masker import Masker
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.findings import counted
 from bridge.runtime.process import Group, combined, pairs
@@ -99,7 +100,7 @@ def map_body(
         routing=RoutingTable(settings.kafka.routes),
         partitions=settings.kafka.partitions,
         body_max_bytes=settings.http.body_max_bytes,
-        masker=_masker(as_json=as_json, show_phi=show_phi),
+        masker=masker_of(as_json=as_json, show_phi=show_phi),
     )
     with audited("map", actor=actor, reason=reason, dry_run=not show_phi, show_phi=True, bodies=len(bodies)):
         return int(not show(mapper, bodies, webhook_id=webhook_id, as_json=as_json))
@@ -158,7 +159,7 @@ def check(
         routing=RoutingTable(),
         partitions=KafkaSettings.model_fields["partitions"].default,
         body_max_bytes=BODY_MAX_BYTES,
-        masker=_masker(as_json=as_json, show_phi=show_phi),
+        masker=masker_of(as_json=as_json, show_phi=show_phi),
     )
     with audited("mapping.check", actor=actor, reason=reason, dry_run=not show_phi, show_phi=True, file=str(file)):
         is_sound = show(mapper, bodies, as_json=as_json)
@@ -228,8 +229,7 @@ class Mapper:
         }
 
     def _event(self, event: Event) -> dict[str, Any]:
-        record = f"drx.v1.{EVENT_MODELS[event.type].__name__}"
-        value = event.value if self.masker is None else self.masker.mask(record, event.value)
+        value = event.value if self.masker is None else self.masker.mask(RECORDS[event.type], event.value)
         return {
             "id": event.id,
             "type": event.type,
@@ -258,10 +258,6 @@ def unknown_words(model: type[ContractRecord], value: Mapping[str, Any], path: s
             at = f"{path}/{name}/*" if is_list else f"{path}/{name}"
             for each in item or () if is_list else (item or {},):
                 yield from unknown_words(inner, each, at)
-
-
-def _masker(*, as_json: bool, show_phi: bool) -> Masker | None:
-    return None if show_phi else Masker(bundled().schemas(), mask=JSON_MASK if as_json else PEOPLE_MASK)
 
 
 def show(mapper: Mapper, bodies: Iterable[Path], *, as_json: bool, webhook_id: str = "") -> bool:

@@ -5,6 +5,7 @@ import signal
 
 import click
 from aiohttp import web
+from yarl import URL
 
 from bridge.errors import ConfigError
 from bridge.registry.loader import bundled
@@ -39,14 +40,10 @@ async def serve_app(app: web.Application, host: str, port: int, *, name: str) ->
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()
-        click.echo(f"{name} at {_address(host, runner.addresses[0][1])}", err=True)
+        click.echo(f"{name} at {URL.build(scheme='http', host=host, port=runner.addresses[0][1])}", err=True)
         await stop.wait()
     except OSError as exc:
         raise ConfigError(f"cannot listen on {host}:{port} (errno {exc.errno}); choose another --port") from None
     finally:
         await runner.cleanup()
     return came
-
-
-def _address(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

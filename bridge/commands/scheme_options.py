@@ -1,6 +1,6 @@
 """Options that choose the scheme of a command: the scheme of a configured source, or a scheme by name."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,7 +44,8 @@ def asked_scheme(source_name: str | None, scheme_text: str | None, parameters: S
         source = configured_source(settings, source_name)
         scheme = scheme_of(source_name, source)
         return AskedScheme(scheme, source.scheme, source.scheme_parameters, source.tolerance_s, source.secrets_dir)
-    text, given = scheme_text or DEFAULT_SCHEME, dict(_named(parameters))
+    text, named = scheme_text or DEFAULT_SCHEME, pairs(parameters, "=", usage="--parameter is NAME=VALUE")
+    given = {name.lower().removeprefix("scheme_"): value for name, value in named}
     try:
         scheme = configure(text, given, tolerance_s=TOLERANCE_S)
     except ParameterError as exc:
@@ -61,8 +62,3 @@ def check_id(text: str) -> None:
     """Refuse an option value that is not a valid delivery id."""
     if not is_id(text):
         raise ConfigError("--id: 1 to 200 printable ASCII characters without a space")
-
-
-def _named(parameters: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for name, value in pairs(parameters, "=", usage="--parameter is NAME=VALUE"):
-        yield name.lower().removeprefix("scheme_"), value

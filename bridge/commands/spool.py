@@ -15,7 +15,6 @@ from rich.text import Text
 from bridge.errors import ConfigError
 from bridge.kafka.accepted import from_entry
 from bridge.runtime.findings import counted
-from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import LazyGroup, combined
 from bridge.runtime.screen import print_table
 from bridge.settings import load_settings
@@ -97,7 +96,6 @@ def verify(*, directory: Path | None, key_dir: Path | None, as_json: bool) -> in
 
 
 def _read(directory: Path, key_dir: Path) -> tuple[list[SegmentState], KeyRing]:
-    silence_kafka_client()
     keys = KeyRing(key_dir)
     keys.load()
     try:

@@ -15,7 +15,6 @@ from bridge.commands.spool_drain import LOOK_S, checked_settings, patience_optio
 from bridge.errors import ConfigError, NotDurableError
 from bridge.kafka.accepted import from_entry
 from bridge.runtime.audit import audit_options, audited
-from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import INTERRUPTED
 from bridge.spool.disk import DAMAGED, LOST_SUFFIX, Disk, write_whole
 from bridge.spool.inspect import survey
@@ -103,7 +102,6 @@ def aside(
     Works while a process has the spool open; uses the same settings. --put-back and --lost-key need --reason.
     """
     directory, key_dir = paths_of(directory, key_dir)
-    silence_kafka_client()
     keys, disk = KeyRing(key_dir), Disk()
     keys.load()
     if (put_back or lost_key) and not reason.strip():

@@ -23,7 +23,6 @@ from bridge.process_checks import check_process
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.findings import refuse
 from bridge.runtime.lifecycle import Worker, run_workers, stop_on_signals, unless
-from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import INTERRUPTED, FloatRange
 from bridge.settings import PREFIX, Settings, load_settings
 from bridge.spool.disk import Disk, is_locked
@@ -106,7 +105,6 @@ def drain(
     topics. A record that Kafka alone keeps refusing for half of --patience is set aside.
     """
     directory, key_dir = paths_of(directory, key_dir)
-    silence_kafka_client()
     settings = checked_settings()
     spool = settings.spool.model_copy(update={"enabled": True, "dir": directory, "key_dir": key_dir})
     if is_locked(directory):

@@ -26,7 +26,6 @@ from bridge.registry.loader import bundled
 from bridge.registry.masker import JSON_MASK, PEOPLE_MASK, Masker
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.broker_option import bootstrap_option, with_brokers
-from bridge.runtime.logging import silence_kafka_client
 from bridge.settings import PREFIX, load_settings
 
 _ago = re.compile(r"([0-9]{1,4})([smhd])").fullmatch
@@ -148,9 +147,7 @@ def tail(
     decoded, or a corrupt batch, is reported and skipped.
     """
     settings = with_brokers(load_settings(), bootstrap_servers)
-    silence_kafka_client()
-    mask = JSON_MASK if as_json else PEOPLE_MASK
-    masker = None if show_phi else Masker(bundled().schemas(), mask=mask)
+    masker = masker_of(as_json=as_json, show_phi=show_phi)
     console = PipeConsole(soft_wrap=True)
     show = json_line if as_json else people_lines(console, show_bodies=show_phi)
     following = follow or not (until_end or last or since)
@@ -191,6 +188,11 @@ def tail(
         # The reader of our output has closed the pipe; at exit Python would flush into it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def masker_of(*, as_json: bool, show_phi: bool) -> Masker | None:
+    """Return what masks health information in an output; None to show it."""
+    return None if show_phi else Masker(bundled().schemas(), mask=JSON_MASK if as_json else PEOPLE_MASK)
 
 
 def passed_over(tp: TopicPartition, offset: int, after: int) -> None:

@@ -12,7 +12,6 @@ from bridge.kafka.admin import Admin, Deviation, TopicSpec, open_admin, topic_sp
 from bridge.kafka.routing import RoutingTable
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.broker_option import bootstrap_option, with_brokers
-from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import LazyGroup, combined, pairs
 from bridge.settings import Settings, load_settings
 
@@ -139,7 +138,6 @@ def check(
 
 
 def _settings(bootstrap_servers: str | None) -> Settings:
-    silence_kafka_client()
     return with_brokers(load_settings(), bootstrap_servers)
 
 

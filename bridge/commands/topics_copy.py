@@ -27,7 +27,6 @@ from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.broker_option import bootstrap_option, with_brokers
 from bridge.runtime.failpoints import hit
 from bridge.runtime.lifecycle import background
-from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.metrics import IngressMetrics
 from bridge.settings import KafkaSettings, load_settings
 
@@ -144,7 +143,6 @@ def copy(
     """
     if source == target:
         raise ConfigError("FROM and TO are the same topic")
-    silence_kafka_client()
     settings = with_brokers(load_settings(), bootstrap_servers)
     with audited("topics.copy", actor=actor, reason=reason, source=source, target=target) as ended:
         try:

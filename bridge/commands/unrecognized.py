@@ -16,7 +16,7 @@ import click
 import orjson
 
 from bridge.avro.event_decoder import open_decoder
-from bridge.commands.tail import PipeConsole, decoded, json_line, passed_over, people_lines
+from bridge.commands.tail import PipeConsole, decoded, json_line, masker_of, passed_over, people_lines
 from bridge.contract.events import plain_type
 from bridge.errors import DecodeError
 from bridge.kafka.consumed_record import ConsumedRecord
@@ -24,11 +24,8 @@ from bridge.kafka.reader import TopicReader, Unreadable, open_reader
 from bridge.kafka.record import PART_SHA256
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable
 from bridge.known.derived_ids import PREFIX
-from bridge.registry.loader import bundled
-from bridge.registry.masker import JSON_MASK, PEOPLE_MASK, Masker
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.broker_option import bootstrap_option, with_brokers
-from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import LazyGroup
 from bridge.runtime.screen import print_json, print_rows
 from bridge.settings import Settings, load_settings
@@ -142,7 +139,6 @@ async def _marks_of_events(settings: Settings, wanted: set[Mark], since_ms: int)
 @asynccontextmanager
 async def open_events(settings: Settings, *, since_ms: int = 0) -> AsyncIterator[TopicReader]:
     """Open a reader of all topics of events."""
-    silence_kafka_client()
     topics = [each for each in RoutingTable(settings.kafka.routes).topics if each != UNRECOGNIZED_TOPIC]
     connection = settings.kafka.connection
     opening = open_reader(connection, topics, from_beginning=True, since_ms=since_ms, unreadable=passed_over)
@@ -163,7 +159,7 @@ def show(
 
     The body is masked unless --show-phi is given, which writes an audit line.
     """
-    masker = None if show_phi else Masker(bundled().schemas(), mask=JSON_MASK if as_json else PEOPLE_MASK)
+    masker = masker_of(as_json=as_json, show_phi=show_phi)
     printed = json_line if as_json else people_lines(PipeConsole(soft_wrap=True), show_bodies=show_phi)
 
     async def find() -> int:
@@ -185,7 +181,6 @@ async def records(
     settings: Settings, wanted: Filter, *, unreadable: Unreadable = passed_over
 ) -> AsyncIterator[ConsumedRecord]:
     """Yield the records of parked deliveries, in the order in which they were parked."""
-    silence_kafka_client()
     connection = settings.kafka.connection
     async with open_reader(connection, [UNRECOGNIZED_TOPIC], from_beginning=True, unreadable=unreadable) as reader:
         async for record in reader.by_time():

@@ -10,7 +10,6 @@ import click
 
 from bridge.dev.jars import JarCache
 from bridge.dev.stack import Stack, open_stack
-from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import INTERRUPTED
 
 
@@ -62,7 +61,6 @@ def dev(
     All data is in the data directory and survives a restart; endpoints.json in it has the address of each part.
     """
     raise_on_signals()
-    silence_kafka_client()
     started = time.monotonic()
     try:
         if fetch_only:

@@ -15,7 +15,6 @@ import click
 
 from bridge.dev.cli import Signalled, raise_on_signals
 from bridge.dev.stack import Stack, open_stack
-from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import INTERRUPTED
 
 if TYPE_CHECKING:
@@ -45,7 +44,6 @@ def demo(*, data_dir: Path | None, keep: bool, short: bool) -> int:
     screen, code = Screen(), INTERRUPTED
     # A heartbeat during the outage would be spooled and counted with the events of the tour.
     os.environ["BRIDGE_HEARTBEAT__ENABLED"] = "false"
-    silence_kafka_client()
     screen.chapter(
         "drx-bridge: verified pharmacy webhooks into Kafka, and on to PostgreSQL and other systems",
         "Everything is real here - HTTP, signatures, Kafka, Avro, PostgreSQL - but the people are fictitious.\n"

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from http import HTTPStatus
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import orjson
 from aiohttp import web
@@ -30,17 +30,9 @@ _BODY_MAX_BYTES = 1024 * 1024
 _SCHEME = StandardWebhooks()
 
 
-class Received(NamedTuple):
-    """A delivery; the body is kept only if the signature is valid, since anybody may send any amount."""
-
-    refused: str
-    headers: dict[str, str]
-    body: str
-
-
 def receiver_app(secrets_dir: Path) -> web.Application:
     """Return the receiver; it reads its secrets for each delivery, so that they can be rotated."""
-    kept: deque[Received] = deque(maxlen=KEPT)
+    kept: deque[dict[str, Any]] = deque(maxlen=KEPT)
 
     async def take(request: web.Request) -> web.Response:
         body = await request.read()
@@ -51,11 +43,13 @@ def receiver_app(secrets_dir: Path) -> web.Application:
         except (ConfigError, DeliveryRefusedError) as exc:
             refused = exc.code
         headers = {name.lower(): text for name, text in request.headers.items()}
-        kept.append(Received(refused, headers, "" if refused else body.decode("utf-8", "replace")))
+        # A body with an invalid signature is not kept, since anybody may send any amount.
+        text = "" if refused else body.decode("utf-8", "replace")
+        kept.append({"refused": refused, "headers": headers, "body": text})
         return web.Response(status=HTTPStatus.UNAUTHORIZED if refused else HTTPStatus.NO_CONTENT)
 
     async def show(_: web.Request) -> web.Response:
-        return web.Response(body=orjson.dumps([each._asdict() for each in kept]), content_type="application/json")
+        return web.Response(body=orjson.dumps([*kept]), content_type="application/json")
 
     app = web.Application(client_max_size=_BODY_MAX_BYTES, middlewares=[loopback_only])
     app.router.add_get("/received", show)

@@ -8,6 +8,7 @@ import secrets
 import shlex
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,7 +46,6 @@ _ELSEWHERE = (
 CATCH_UP_TIMEOUT_S = 30.0
 _PROBE_TIMEOUT_S = 2.0
 _POLL_S = 0.1
-_SPOOLING, _RECALLED = "drxbridge_spooling_partitions", "drxbridge_dedupe_ready"
 
 
 class Service(Child):
@@ -183,12 +183,20 @@ def wait_caught_up(management_port: int) -> int:
     """
     deadline = time.monotonic() + CATCH_UP_TIMEOUT_S
     while True:
-        lines = (line.partition(" ") for line in get(management_port, "/metrics")[1].decode().splitlines())
-        gauges = {name: float(value) for name, _, value in lines if name in {_SPOOLING, _RECALLED}}
-        left = int(gauges.get(_SPOOLING, 0))
-        if (not left and gauges.get(_RECALLED)) or time.monotonic() > deadline:
+        gauges = metrics_in(get(management_port, "/metrics")[1])
+        left = int(gauges["spooling_partitions"])
+        if (not left and gauges["dedupe_ready"]) or time.monotonic() > deadline:
             return left
         time.sleep(_POLL_S)
+
+
+def metrics_in(page: bytes) -> Mapping[str, float]:
+    """Return the sum of each metric of ours over its labels, 0 if it is not on the page; names have no prefix."""
+    found: dict[str, float] = defaultdict(float)
+    for line in page.decode().splitlines():
+        name, _, value = line.rpartition(" ")
+        found[name.partition("{")[0].removeprefix("drxbridge_")] += 0 if line.startswith("#") else float(value)
+    return found
 
 
 def get(port: int, path: str) -> tuple[int, bytes]:

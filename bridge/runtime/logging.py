@@ -222,11 +222,12 @@ def configure_logging(*, level: str, id_key: bytes) -> None:
     output.open(file, render_for_people if console else render)  # after lines logged before have been rendered
     _id_key = id_key
     log.least, log.put = LEVELS[level], output.put
+    logging.getLogger("aiokafka").setLevel(logging.NOTSET)
     logging.basicConfig(level=max(LEVELS[level], logging.WARNING), handlers=[LibraryHandler()], force=True)
 
 
 def silence_kafka_client() -> None:
-    """Silence aiokafka's logger: a command reports unreachable brokers itself."""
+    """Silence aiokafka's logger until `configure_logging`: a command reports unreachable brokers itself."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 

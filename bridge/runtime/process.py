@@ -25,7 +25,7 @@ import click
 
 from bridge.errors import BridgeError, ConfigError
 from bridge.runtime.lifecycle import Worker, first_fault, run_workers, stop_on_signals, unless
-from bridge.runtime.logging import configure_logging, log, output, trail
+from bridge.runtime.logging import configure_logging, log, output, silence_kafka_client, trail
 
 FAILED = 1
 MISCONFIGURED = 2
@@ -118,6 +118,7 @@ def run_command_line(cli: LazyGroup, *, program: str) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # As for standard error: an encoding without ✓, or a file name that is not UTF-8, must not raise an error.
         sys.stdout.reconfigure(errors="backslashreplace")
+    silence_kafka_client()
     try:
         _import_command(cli)
         code = cli.main(standalone_mode=False, prog_name=program)

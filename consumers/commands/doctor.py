@@ -13,7 +13,6 @@ from bridge.errors import BridgeError, ConfigError, TransientError
 from bridge.kafka.consumed_record import TopicPartition
 from bridge.runtime.broker_option import bootstrap_option
 from bridge.runtime.findings import Finding, Report
-from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import MISCONFIGURED
 from bridge.runtime.screen import TIME
 from consumers.api import WINDOW_RECORDS, Consumer
@@ -58,7 +57,6 @@ def doctor(*, bootstrap_servers: str | None, name: str, schema: str | None, as_j
 
     Exit 0 if it can do its work, 1 if it cannot, 2 if its configuration cannot be used.
     """
-    silence_kafka_client()
     report = Report(as_json=as_json)
     try:
         chosen = choose(name, schema=schema, bootstrap_servers=bootstrap_servers)

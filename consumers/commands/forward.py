@@ -19,7 +19,6 @@ from bridge.kafka.routing import PRESCRIPTIONS_TOPIC
 from bridge.mapping import drx_standard
 from bridge.mapping.preview import map_body
 from bridge.runtime.audit import audited
-from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import Group
 from bridge.runtime.screen import print_json, printable
 from consumers.api import Context
@@ -71,7 +70,6 @@ def listen() -> int:
     `drx-bridge listen` runs it on the stack of `drx-bridge dev`.
     """
     chosen = choose(NAME)
-    silence_kafka_client()
     asyncio.run(_listen(chosen))
     return 0
 

@@ -7,7 +7,6 @@ from typing import Any
 import click
 
 from bridge.runtime.audit import audit_options
-from bridge.runtime.logging import silence_kafka_client
 from consumers.commands.installed import choose
 from consumers.runtime.operator import By
 
@@ -21,7 +20,6 @@ def of_consumer(command: _Command) -> _Command:
     @click.option("--schema", help="Schema of a second group that is built while the live one runs.")
     @wraps(command)
     def chosen(*, name: str, schema: str | None, bootstrap_servers: str | None = None, **others: Any) -> int:
-        silence_kafka_client()
         return command(chosen=choose(name, schema=schema, bootstrap_servers=bootstrap_servers), **others)
 
     return chosen

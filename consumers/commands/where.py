@@ -21,7 +21,6 @@ from bridge.known.derived_ids import HASH_CHARS, PREFIX
 from bridge.runtime.audit import audited
 from bridge.runtime.broker_option import bootstrap_option
 from bridge.runtime.findings import counted
-from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.screen import print_json, print_rows
 from bridge.settings import load_settings
 from bridge.spool.inspect import survey
@@ -130,7 +129,6 @@ def where(
     if not wanted:
         raise click.UsageError("ID is empty")
     chosen = choose(NAME, schema=schema, bootstrap_servers=bootstrap_servers)
-    silence_kafka_client()
     with audited("where", show_phi=True, **by._asdict()) as ended:
         found = asyncio.run(_where(chosen, wanted, from_beginning=from_beginning, show_phi=show_phi))
         ended["records"] = len(found)

@@ -41,22 +41,15 @@ def newest(holder: Document, name: str, stamp: Stamp, *values: object) -> None:
 
 def later(holder: Document, name: str, stamp: Stamp) -> None:
     """Keep the greatest stamp."""
-    known = holder.get(name)
-    if known is None or stamp > known:
-        holder[name] = stamp
+    holder[name] = max(holder.get(name, stamp), stamp)
 
 
 def earlier(holder: Document, name: str, stamp: Stamp) -> None:
     """Keep the least stamp."""
-    known = holder.get(name)
-    if known is None or stamp < known:
-        holder[name] = stamp
+    holder[name] = min(holder.get(name, stamp), stamp)
 
 
 def part(document: Document, name: str, identity: str) -> Document:
     """Return the facts of one message or request, created if missing."""
     parts: dict[str, Document] = document[name]
-    known = parts.get(identity)
-    if known is None:
-        known = parts[identity] = {}
-    return known
+    return parts.setdefault(identity, {})

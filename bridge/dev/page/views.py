@@ -7,7 +7,6 @@ A section has a title, table headings, rows of cells, and optionally a note and 
 import asyncio
 import shlex
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -21,7 +20,7 @@ from bridge.avro.event_decoder import EventDecoder
 from bridge.commands.tail_format import plain, text
 from bridge.dev.files import DataDirectory, read_json
 from bridge.dev.page.feed import Feed, Json, key_cell
-from bridge.dev.services import get, run_program
+from bridge.dev.services import get, metrics_in, run_program
 from bridge.errors import DecodeError
 from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.registry.loader import bundled
@@ -90,7 +89,7 @@ class Views:
         asked = [(management, "/readyz"), *((url, "/metrics") for url in (management, *consumers.values()))]
         answers = (asyncio.to_thread(get, int(url.rpartition(":")[2] or 0), path) for url, path in asked)
         (_, ready), *pages = await asyncio.gather(*answers)
-        ingress, *others = (_metrics(page) for _, page in pages)
+        ingress, *others = (metrics_in(page) for _, page in pages)
         kafka = orjson.loads(ready or b"{}").get("checks", {}).get("kafka", "unknown")
         spooled, waits = int(ingress["spool_events"]), list[tuple[object, ...]]()
         held, since = counted(spooled, "event"), _at(ingress["spool_oldest_event_timestamp_seconds"])
@@ -225,15 +224,6 @@ def _fields(kind: Any, value: Any, at: str = "", phi: str = "") -> Iterator[tupl
             yield from _fields(items, inner, f"{at}[{number}]", phi)
     elif value not in (None, ""):
         yield at, _CLASSES.get(phi, ""), str(value)
-
-
-def _metrics(page: bytes) -> Mapping[str, float]:
-    """Return the sum of each metric of ours over its labels."""
-    found: dict[str, float] = defaultdict(float)
-    for line in page.decode().splitlines():
-        name, _, value = line.rpartition(" ")
-        found[name.partition("{")[0].removeprefix("drxbridge_")] += 0 if line.startswith("#") else float(value)
-    return found
 
 
 def _at(unix_s: float) -> str:
