@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Any
 
 from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
-from consumers.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate
+from consumers.postgres.migrate import LEDGER, migrate
 from consumers.postgres.pool import Database, open_database
 from consumers.runtime.ledger import Inbox, Ledger, Settlement
 from consumers.runtime.parking import Why, append, park
@@ -24,7 +24,7 @@ select count(*) from pg_stat_activity where datname = current_database() and wai
 @asynccontextmanager
 async def ledger_database(dsn: str, *, size: int = 4, **bounds: Any) -> AsyncIterator[Database]:
     async with open_database(dsn, size=size, application_name="tests", **bounds) as database:
-        await migrate(database, directory=LEDGER_MIGRATIONS, schema=LEDGER_SCHEMA)
+        await migrate(database, LEDGER)
         yield database
 
 

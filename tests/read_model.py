@@ -9,7 +9,7 @@ from typing import Any, cast
 from prometheus_client import CollectorRegistry
 
 from bridge.event import Event
-from consumers.api import BatchHandler, Consumer, Context, Placed, Setup
+from consumers.api import BatchHandler, Consumer, Context, Placed, Setup, Tables
 from consumers.postgres.migrate import migrate
 from consumers.postgres.pool import Connection, Database, open_database
 from consumers.read_model.consumer import MIGRATIONS, open_read_model
@@ -80,5 +80,5 @@ async def open_model(dsn: str, *, migrations: Any = MIGRATIONS, **options: str) 
     consumer = open_read_model(Setup(options, registry))
     assert consumer.tables is not None
     async with open_database(dsn, size=4, application_name="test") as database:
-        await migrate(database, directory=migrations, schema=consumer.tables.schema)
+        await migrate(database, Tables(migrations, consumer.tables.schema))
         yield ReadModel(consumer, database, consumer.tables.schema, registry)

@@ -15,8 +15,7 @@ from bridge.errors import ConfigError
 from consumers.api import Consumer, Tables
 from consumers.postgres.pool import Connection, Database
 
-LEDGER_SCHEMA = "drx_consumer"
-LEDGER_MIGRATIONS: Traversable = files("consumers.postgres") / "migrations"
+LEDGER = Tables(files("consumers.postgres") / "migrations", "drx_consumer")
 
 # Placeholder for the name of the schema in a file.
 PLACEHOLDER = "{schema}"
@@ -50,44 +49,37 @@ async def migrate_tables(
     return [
         f"{tables.schema} {number}"
         for tables in _tables(consumer)
-        for number in await migrate(database, directory=tables.migrations, schema=tables.schema, notice=notice)
+        for number in await migrate(database, tables, notice=notice)
     ]
 
 
 async def pending_tables(database: Database, consumer: Consumer) -> list[str]:
     """Return the migrations that `migrate_tables` would apply; needs only read permission."""
-    return [
-        f"{tables.schema} {number}"
-        for tables in _tables(consumer)
-        for number in await pending(database, directory=tables.migrations, schema=tables.schema)
-    ]
+    return [f"{tables.schema} {n}" for tables in _tables(consumer) for n in await pending(database, tables)]
 
 
 async def lacks_own_tables(database: Database, consumer: Consumer) -> bool:
     """Return whether the consumer's own tables are missing: not created yet, or all dropped."""
-    own = consumer.tables
-    return own is not None and 1 in await pending(database, directory=own.migrations, schema=own.schema)
+    return consumer.tables is not None and 1 in await pending(database, consumer.tables)
 
 
 def _tables(consumer: Consumer) -> Iterator[Tables]:
-    yield Tables(LEDGER_MIGRATIONS, LEDGER_SCHEMA)
+    yield LEDGER
     if consumer.tables is not None:
         yield consumer.tables
 
 
-async def migrate(
-    database: Database, *, directory: Traversable | Path, schema: str, notice: Callable[[str], None] = lambda _: None
-) -> list[int]:
-    """Apply the migrations that `schema` lacks, each in its own transaction; return the numbers applied.
+async def migrate(database: Database, tables: Tables, *, notice: Callable[[str], None] = lambda _: None) -> list[int]:
+    """Apply the migrations that a schema lacks, each in its own transaction; return the numbers applied.
 
     Concurrent processes wait for each other. Files are named `0001_words.sql`, and `{schema}` in them is replaced by
     the schema's name. The schema is created if it does not exist. `notice` gets the messages of `RAISE NOTICE`.
     Migrations of a newer release are ignored. If nothing is missing, read permission suffices. Raises `ConfigError` if
     an applied file has changed since.
     """
-    if not await pending(database, directory=directory, schema=schema):
+    if not await pending(database, tables):
         return []
-    known = read_migrations(directory)
+    known, schema = read_migrations(tables.migrations), tables.schema
     applied: list[int] = []
     while True:
         async with database.transaction() as connection:
@@ -100,9 +92,9 @@ async def migrate(
         applied.append(missing[0].number)
 
 
-async def pending(database: Database, *, directory: Traversable | Path, schema: str) -> list[int]:
+async def pending(database: Database, tables: Tables) -> list[int]:
     """Return the numbers that `migrate` would apply; needs only read permission. Raises like `migrate`."""
-    known = read_migrations(directory)
+    known, schema = read_migrations(tables.migrations), tables.schema
     check_schema(schema)
     exists = await database.fetchval("select to_regclass($1) is not null", f'"{schema}".schema_migration')
     applied = await _applied(database, schema) if exists else {}

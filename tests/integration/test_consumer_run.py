@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bridge.dev.ports import free_port
-from consumers.postgres.migrate import LEDGER_MIGRATIONS, read_migrations
+from consumers.postgres.migrate import LEDGER, read_migrations
 from tests.cluster import Cluster, Topics
 from tests.integration.consumer_process import ConsumerProcess, install_code
 from tests.integration.service_process import until
@@ -19,7 +19,7 @@ from tests.topic_filler import Lives, fill
 
 pytestmark = pytest.mark.kafka
 
-LACKING = ", ".join(f"drx_consumer {each.number}" for each in read_migrations(LEDGER_MIGRATIONS))
+LACKING = ", ".join(f"drx_consumer {each.number}" for each in read_migrations(LEDGER.migrations))
 LIVES = Lives(10)
 # Holds a thread for longer than any test lasts.
 HANGING = """

@@ -6,7 +6,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from bridge.errors import ConfigError, PermanentError, TransientError
-from consumers.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, check_schema, migrate, pending, read_migrations
+from consumers.api import Tables
+from consumers.postgres.migrate import LEDGER, check_schema, migrate, pending, read_migrations
 from consumers.postgres.pool import Database, open_database
 from consumers.runtime import parking
 from consumers.runtime.ledger import Ledger
@@ -14,7 +15,7 @@ from consumers.runtime.operator import By, discard, forget_group, lock_progress,
 from tests.ledger import GROUP, KEY, PLACE, a_consumed_record, an_entry, rows, until_waiting
 from tests.postgres import EmbeddedPostgres, execute
 
-ALL = [migration.number for migration in read_migrations(LEDGER_MIGRATIONS)]
+ALL = [migration.number for migration in read_migrations(LEDGER.migrations)]
 # What a process of the first release has written.
 _BEFORE = (
     """
@@ -48,23 +49,23 @@ def files(directory: Path, *contents: str) -> Path:
 
 
 async def test_an_empty_database_gets_every_migration_once(database: Database) -> None:
-    before = await pending(database, directory=LEDGER_MIGRATIONS, schema=LEDGER_SCHEMA)
-    first = await migrate(database, directory=LEDGER_MIGRATIONS, schema=LEDGER_SCHEMA)
-    second = await migrate(database, directory=LEDGER_MIGRATIONS, schema=LEDGER_SCHEMA)
-    after = await pending(database, directory=LEDGER_MIGRATIONS, schema=LEDGER_SCHEMA)
+    before = await pending(database, LEDGER)
+    first = await migrate(database, LEDGER)
+    second = await migrate(database, LEDGER)
+    after = await pending(database, LEDGER)
 
     assert (before, first, second, after) == (ALL, ALL, [], [])
 
 
 async def test_an_upgrade_in_place_keeps_what_was_there(database: Database, tmp_path: Path) -> None:
-    first, *_ = read_migrations(LEDGER_MIGRATIONS)
+    first, *_ = read_migrations(LEDGER.migrations)
     (tmp_path / first.name).write_text(first.sql)
-    await migrate(database, directory=tmp_path, schema=LEDGER_SCHEMA)
+    await migrate(database, Tables(tmp_path, LEDGER.schema))
     async with database.transaction() as connection:
         for statement in _BEFORE:
             await connection.execute(statement, GROUP, *PLACE)
 
-    applied = await migrate(database, directory=LEDGER_MIGRATIONS, schema=LEDGER_SCHEMA)
+    applied = await migrate(database, LEDGER)
 
     claim = await Ledger(database, group=GROUP, cluster_id="cluster-a").claim(PLACE)
     assert applied == ALL[1:]
@@ -76,7 +77,7 @@ async def test_two_processes_at_once_apply_each_migration_once(database: Databas
     directory = files(tmp_path / "steps", "select pg_advisory_xact_lock(7); create table {schema}.note (id int)")
     async with database.transaction() as connection:
         await connection.execute("select pg_advisory_xact_lock(7)")
-        both = [asyncio.create_task(migrate(database, directory=directory, schema="own")) for _ in range(2)]
+        both = [asyncio.create_task(migrate(database, Tables(directory, "own"))) for _ in range(2)]
         await until_waiting(database, 2)
     applied = await asyncio.gather(*both)
 
@@ -90,7 +91,7 @@ async def test_a_migration_that_fails_leaves_nothing_and_keeps_the_ones_before(
         tmp_path / "steps", "create table {schema}.one ()", "create table {schema}.two (); create table {schema}.one ()"
     )
     with pytest.raises(PermanentError) as caught:
-        await migrate(database, directory=directory, schema="own")
+        await migrate(database, Tables(directory, "own"))
 
     assert caught.value.code == "42P07"
     assert await rows(database, "select number from own.schema_migration") == [(1,)]
@@ -98,23 +99,23 @@ async def test_a_migration_that_fails_leaves_nothing_and_keeps_the_ones_before(
 
 
 async def test_a_file_that_was_changed_is_refused(database: Database, tmp_path: Path) -> None:
-    await migrate(database, directory=files(tmp_path / "steps", "create table {schema}.one ()"), schema="own")
+    await migrate(database, Tables(files(tmp_path / "steps", "create table {schema}.one ()"), "own"))
     changed = files(tmp_path / "steps", "create table {schema}.uno ()", "create table {schema}.two ()")
 
     with pytest.raises(ConfigError, match="0001_step"):
-        await migrate(database, directory=changed, schema="own")
+        await migrate(database, Tables(changed, "own"))
     with pytest.raises(ConfigError, match="0001_step"):
-        await pending(database, directory=changed, schema="own")
+        await pending(database, Tables(changed, "own"))
     assert await rows(database, "select from pg_tables where tablename = 'two'") == []
 
 
 async def test_an_older_release_takes_the_schema_of_a_newer_one_as_it_is(database: Database, tmp_path: Path) -> None:
     steps = "create table {schema}.one ()", "create table {schema}.two ()"
-    await migrate(database, directory=files(tmp_path / "new", *steps), schema="own")
+    await migrate(database, Tables(files(tmp_path / "new", *steps), "own"))
     old = files(tmp_path / "old", steps[0])
 
-    assert await pending(database, directory=old, schema="own") == []
-    assert await migrate(database, directory=old, schema="own") == []
+    assert await pending(database, Tables(old, "own")) == []
+    assert await migrate(database, Tables(old, "own")) == []
     assert await rows(database, "select number from own.schema_migration order by 1") == [(1,), (2,)]
 
 
@@ -183,7 +184,7 @@ async def test_a_consumer_and_an_operator_need_no_more_than_their_roles(ledger_d
         open_database(f"{ledger_dsn}?role=drx_consumer", size=1, application_name="consumer") as consumer,
         open_database(f"{ledger_dsn}?role=drx_operator", size=1, application_name="operator") as operator,
     ):
-        assert await pending(consumer, directory=LEDGER_MIGRATIONS, schema=LEDGER_SCHEMA) == []
+        assert await pending(consumer, LEDGER) == []
         async with operator.transaction() as connection:
             await lock_progress(connection, GROUP, [topic])
             await set_offsets(connection, GROUP, {PLACE: 0}, cluster_id="cluster-a", move=True, by=By("ann", "r"))
@@ -225,7 +226,7 @@ async def test_a_user_who_may_not_make_roles_still_makes_the_tables_and_is_told(
     dsn = address._replace(netloc=f"plain:plain@{address.netloc.rpartition('@')[2]}", path="/plain").geturl()
     notices: list[str] = []
     async with open_database(dsn, size=1, application_name="test") as database:
-        applied = await migrate(database, directory=LEDGER_MIGRATIONS, schema=LEDGER_SCHEMA, notice=notices.append)
+        applied = await migrate(database, LEDGER, notice=notices.append)
         readable = await rows(database, "select has_table_privilege('drx_reader', 'drx_consumer.progress', 'select')")
 
     assert applied == ALL

@@ -6,7 +6,7 @@ import orjson
 
 from bridge.contract.events import EVENT_MODELS
 from bridge.event import Event
-from consumers.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate
+from consumers.postgres.migrate import LEDGER, migrate
 from tests.integration.phi_documents import Marker
 from tests.monitoring.queries import SQL_BOARDS
 from tests.monitoring.test_runbooks import understood
@@ -70,7 +70,7 @@ async def test_each_panel_finds_something_that_identifies_nobody(postgres: str) 
     marker = Marker()
     marked = [marker.document(each, event_id=f"evt_{number}") for number, each in enumerate(EVENT_MODELS)]
     async with open_model(postgres) as model:
-        await migrate(model.database, directory=LEDGER_MIGRATIONS, schema=LEDGER_SCHEMA)
+        await migrate(model.database, LEDGER)
         await model.apply(*(native(orjson.dumps(each.document)) for each in marked), *life())
         await model.rows(_PARKED, KEY)
         await model.rows(_EVENT, KEY, KEY.encode())

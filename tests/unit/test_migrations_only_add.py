@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from consumers.postgres.migrate import LEDGER_MIGRATIONS, Migration, read_migrations
+from consumers.postgres.migrate import LEDGER, Migration, read_migrations
 from consumers.read_model.consumer import MIGRATIONS
 
-ALL = [migration for directory in (LEDGER_MIGRATIONS, MIGRATIONS) for migration in read_migrations(directory)]
+ALL = [migration for directory in (LEDGER.migrations, MIGRATIONS) for migration in read_migrations(directory)]
 # What another release's statements may name. An index is no one's.
 _TAKES_AWAY = re.compile(
     r"\b(drop\s+(table|view|column|type|schema|function)|rename|alter\s+column|set\s+not\s+null|delete\s+from|truncate"
