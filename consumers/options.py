@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from bridge.errors import ConfigError, TransientError
 from bridge.event import Event
@@ -165,12 +166,8 @@ def read_options(model: type[AnyOptions], name: str, given: Mapping[str, str]) -
     try:
         return model.model_validate(dict(given))
     except ValidationError as exc:
-        raise ConfigError(
-            "; ".join(
-                _complaint(model, name, error["type"], error["loc"], error["msg"])
-                for error in exc.errors(include_input=False, include_url=False)
-            )
-        ) from None
+        errors = exc.errors(include_input=False, include_url=False)
+        raise ConfigError("; ".join(_complaint(model, name, each) for each in errors)) from None
 
 
 def variable(consumer: str, option: str) -> str:
@@ -213,13 +210,13 @@ def database_of(dsn: str) -> str:
     return f"{hosts or 'the local socket'}{parts.path}"
 
 
-def _complaint(model: type[Options], name: str, kind: str, place: tuple[int | str, ...], text: str) -> str:
-    field = str(place[0]) if place else ""
-    if kind == "extra_forbidden":
+def _complaint(model: type[Options], name: str, error: ErrorDetails) -> str:
+    field = str(error["loc"][0]) if error["loc"] else ""
+    if error["type"] == "extra_forbidden":
         known = ", ".join(info.alias or each for each, info in model.model_fields.items())
         return f"{name} has no setting {field!r}; it has {known}"
-    if kind == "missing":
+    if error["type"] == "missing":
         return f"{name}.{field} is missing: set {variable(name, field)}"
     # A rule about several settings names them itself.
     setting = f"{name}.{field}" if field else name
-    return f"{setting}: {text.removeprefix('Value error, ')}"
+    return f"{setting}: {error['msg'].removeprefix('Value error, ')}"

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 
 import click
@@ -13,7 +13,7 @@ from bridge.errors import ConfigError
 from bridge.event import ParkReason
 from bridge.mapping.json_body import parse
 from bridge.mapping.mapped import moment_of
-from bridge.mapping.mapped_functions import ExhaustedError, ExpressionError, Scope, compile_expression
+from bridge.mapping.mapped_functions import ExhaustedError, Expression, ExpressionError, Scope, compile_expression
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.body_files import Body, bodies_of
 from bridge.runtime.process import FloatRange
@@ -61,13 +61,16 @@ def push(
     end = until or asyncio.run(_first_live(settings, source))
     if end and not until:
         click.echo(f"history ends at the first live event of {source}, {end:%Y-%m-%dT%H:%M:%SZ}", err=True)
-    history = _History(poster, time_of, end)
+    try:
+        expression = None if time_of is None else compile_expression(time_of)
+    except ExpressionError as exc:
+        raise ConfigError(f"--time: {exc}") from None
 
     async def posts() -> AsyncIterator[Post]:
         for line in bodies_of(file, body_max_bytes=settings.http.body_max_bytes):
             if line.number < from_line:
                 continue
-            made = history.post(line)
+            made = _post_of(line, poster, expression, end)
             if isinstance(made, Post):
                 yield made
             else:
@@ -79,44 +82,32 @@ def push(
     return code
 
 
-class _History:
-    """Turns lines into deliveries."""
+def _post_of(line: Body, poster: Poster, time_of: Expression | None, end: datetime | None) -> Post | tuple[str, str]:
+    """Return the delivery of a line, or the reason and field why it is skipped; see `push` for the arguments."""
+    if line.unfit:
+        return line.unfit, ""
+    now = datetime.now(UTC)
+    delivery_id, found = poster.mapped(line.body, now)
+    if isinstance(found, ParkReason):
+        return found.reason, found.field
+    times = {event.occurred_at for event in found.events}
+    happened = None if time_of is None or now not in times else _happened(line.body, poster.zone, time_of)
+    if now in times and happened is None:
+        return "no_time", ""
+    if end is not None and any((happened or each) >= end for each in times):
+        return "not_history", ""
+    received_us = None if happened is None else round(happened.timestamp() * 1e6)
+    return Post(delivery_id, line.body, {each.key for each in found.events}, {"line": line.number}, received_us)
 
-    def __init__(self, poster: Poster, time_of: str | None, end: datetime | None) -> None:
-        """`time_of` is the expression for the time of a line that has none; lines at or after `end` are skipped."""
-        self._poster, self._end = poster, end
-        try:
-            self._time_of = None if time_of is None else compile_expression(time_of)
-        except ExpressionError as exc:
-            raise ConfigError(f"--time: {exc}") from None
 
-    def post(self, line: Body) -> Post | tuple[str, str]:
-        """Return the delivery of a line, or the reason and field why it is skipped."""
-        if line.unfit:
-            return line.unfit, ""
-        now = datetime.now(UTC)
-        delivery_id, found = self._poster.mapped(line.body, now)
-        if isinstance(found, ParkReason):
-            return found.reason, found.field
-        times = {event.occurred_at for event in found.events}
-        happened = self._happened(line.body) if now in times else None
-        if now in times and happened is None:
-            return "no_time", ""
-        if self._end is not None and any((happened or each) >= self._end for each in times):
-            return "not_history", ""
-        received_us = None if happened is None else round(happened.timestamp() * 1e6)
-        return Post(delivery_id, line.body, {each.key for each in found.events}, {"line": line.number}, received_us)
-
-    def _happened(self, body: bytes) -> datetime | None:
-        if self._time_of is None:
-            return None
-        document = parse(body, arrays=True)
-        scope = Scope(document, self._poster.zone)
-        try:
-            moment = moment_of(scope.evaluate(self._time_of, document), scope)
-        except (ValueError, OverflowError, ExhaustedError):
-            return None
-        return moment if moment is not None and moment.timestamp() >= 0 else None
+def _happened(body: bytes, zone: tzinfo | None, time_of: Expression) -> datetime | None:
+    document = parse(body, arrays=True)
+    scope = Scope(document, zone)
+    try:
+        moment = moment_of(scope.evaluate(time_of, document), scope)
+    except (ValueError, OverflowError, ExhaustedError):
+        return None
+    return moment if moment is not None and moment.timestamp() >= 0 else None
 
 
 async def _first_live(settings: Settings, source: str) -> datetime | None:

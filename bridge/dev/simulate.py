@@ -282,7 +282,7 @@ class Totals:
             "retried": dict(sorted(self.retries.items())),
             "answers": [
                 {"status": status or None, "outcome": outcome or None, "reason": reason or None, "count": count}
-                for (status, outcome, reason), count in self._ordered()
+                for (status, outcome, reason), count in sorted(self.answers.items())
             ],
             "latency_ms": self.latency_ms(),
         }
@@ -291,12 +291,9 @@ class Totals:
         """Return all counts, as lines for people."""
         answers = [
             f"{count:>9,}  {Reply(status, outcome, 0.0, reason)}"
-            for (status, outcome, reason), count in self._ordered()
+            for (status, outcome, reason), count in sorted(self.answers.items())
         ]
         times = [f"{name} {value:,.1f}" for name, value in self.latency_ms().items() if value is not None]
         causes = ", ".join(f"{count:,} x {cause}" for cause, count in sorted(self.retries.items()))
         retried = [f"Tried again {self.retries.total():,} times: {causes}"] if causes else []
         return [*answers, f"Latency, ms: {', '.join(times) or 'none'}", *retried]
-
-    def _ordered(self) -> list[tuple[tuple[int, str, str], int]]:
-        return sorted(self.answers.items())

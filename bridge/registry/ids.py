@@ -8,6 +8,7 @@ import asyncio
 import json
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,7 +67,8 @@ async def resolve_ids(schemas: Sequence[Wanted], *, registry: RegistryClient, pa
             raise IdsMissingError(f"{registry.url} does not hold {each.subject}; run `drx-bridge schemas push`")
         known[each.digest] = schema_id
     if missing and path is not None:
-        await asyncio.to_thread(_keep, path, registry.url, known)
+        with suppress(OSError):  # the next start looks the ids up again
+            await asyncio.to_thread(write_ids, path, registry.url, known)
     return {each.record: known[each.digest] for each in schemas}
 
 
@@ -96,11 +98,3 @@ def write_ids(path: Path, url: str, ids: Mapping[str, int]) -> None:
 
 def _checksum(ids: Mapping[str, int]) -> int:
     return zlib.crc32(json.dumps(ids, sort_keys=True).encode())
-
-
-def _keep(path: Path, url: str, ids: Mapping[str, int]) -> None:
-    """Write the file if possible; without it, the next start looks the ids up again."""
-    try:
-        write_ids(path, url, ids)
-    except OSError:
-        return

@@ -32,8 +32,11 @@ def open_archive(setup: Setup) -> Consumer:
     """Build the consumer from its settings."""
     options = read_options(ArchiveOptions, NAME, setup.options)
     written = [_WHAT[options.columns], *([_RAW] if options.raw else [])]
+    store: Store = LakeDirectory(Path(options.root))
+    if options.in_bucket:
+        store = Bucket(options.root.removeprefix(S3), endpoint=options.endpoint)
     writer = Archiver(
-        Lake(_store(options), root=options.root),
+        Lake(store, root=options.root),
         options,
         metrics=ArchiveMetrics(setup.registry, service=options.group),
         digest=read_digest(options.hash_key_file),
@@ -59,12 +62,6 @@ def open_archive(setup: Setup) -> Consumer:
     consumer.job(every_s=PUBLISH_S)(writer.publish)
     consumer.job(every_s=TIDY_S)(writer.tidy)
     return consumer
-
-
-def _store(options: ArchiveOptions) -> Store:
-    if not options.in_bucket:
-        return LakeDirectory(Path(options.root))
-    return Bucket(options.root.removeprefix(S3), endpoint=options.endpoint)
 
 
 def read_digest(file: Path | None) -> IdDigest | None:

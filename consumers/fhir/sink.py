@@ -208,7 +208,11 @@ class FhirServer:
                 return _Current(None, place, bundle.version_in(response.headers.get("location")), deleted)
         named = self._named(resource)
         if resource.type == PROVENANCE:  # it has no identifier
-            matches = [each for each in await self._search(PROVENANCE, "_tag", named) if _tag(named) in _tags(each)]
+            matches = [
+                each
+                for each in await self._search(PROVENANCE, "_tag", named)
+                if _tag(named) in each.get("meta", {}).get("tag", ())
+            ]
         else:
             matches = [each for each in await self._search(resource.type, "identifier", named) if _has(each, named)]
             if len(matches) > 1:
@@ -418,11 +422,6 @@ def _has(resource: Mapping[str, Any], identifier: Mapping[str, str]) -> bool:
 
 def _tag(identifier: Mapping[str, str]) -> dict[str, str]:
     return {"system": identifier["system"], "code": identifier["value"]}
-
-
-def _tags(resource: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    tags: Sequence[Mapping[str, Any]] = resource.get("meta", {}).get("tag", ())
-    return tags
 
 
 def _stands(patient: Mapping[str, Any]) -> bool:

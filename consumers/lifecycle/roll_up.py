@@ -3,7 +3,6 @@
 Source: docs/contract.md §6, "Roll-up" and "Display status".
 """
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from consumers.lifecycle.facts import Document, Fact, Stamp
@@ -11,6 +10,7 @@ from consumers.lifecycle.machines import DELIVERED, REJECTED
 from consumers.lifecycle.safety import HANDED_OUT, anomalies, safety_signals
 
 NONE = "none"
+_NO_STAMP: Stamp = [None]
 # In order of precedence, over all fills.
 _DISPENSE = ("dispensed", "partially_dispensed", "transferred", "not_dispensed")
 # Statuses that outrank all others for display, in this order of state machines.
@@ -62,10 +62,10 @@ def roll_up(document: Document) -> State:
         stub=not document["known"],
         replaced_by=replaced_by,
         transmission_at=transmission_at,
-        cancel_pending_since=_least(_unanswered(document["cancels"]).values()),
-        open_since=_least(opened.values()),
+        cancel_pending_since=min(_unanswered(document["cancels"]).values(), default=_NO_STAMP)[0],
+        open_since=min(opened.values(), default=_NO_STAMP)[0],
         cancelled_at=None if approval is None else approval[0],
-        dispensed_at=_greatest(stamp for stamp, word in fills.values() if word in HANDED_OUT),
+        dispensed_at=max((stamp for stamp, word in fills.values() if word in HANDED_OUT), default=_NO_STAMP)[0],
     )
 
 
@@ -139,13 +139,3 @@ def _display(transmission: str, order: str, *, dispense: str, fulfillment: str, 
     if dispense != NONE:
         return dispense
     return order if order == "cancel_pending" else transmission
-
-
-def _least(stamps: Iterable[Stamp]) -> str | None:
-    least = min(stamps, default=None)
-    return None if least is None else least[0]
-
-
-def _greatest(stamps: Iterable[Stamp]) -> str | None:
-    greatest = max(stamps, default=None)
-    return None if greatest is None else greatest[0]

@@ -99,8 +99,9 @@ class Rule(BaseModel):
             if getattr(self, name) is not None:
                 raise ValueError(f"{self.do} takes no {name}")
         for event_type in sorted({each for pattern in self.types for each in _matching(pattern)} - self._pings()):
+            names = {*_OF_EVERY_EVENT, *EVENT_MODELS[event_type].model_fields}
             for slot in _slots.findall(self.id):
-                if not any(each in _OF_EVERY_EVENT or each in _fields(event_type) for each in slot.split("|")):
+                if names.isdisjoint(slot.split("|")):
                     raise ValueError(f"{event_type} has no {slot}")
         return self
 
@@ -187,7 +188,3 @@ def _id(template: str, event: Event) -> str:
 
 def _matching(pattern: str) -> set[str]:
     return {each for each in EVENT_MODELS if fnmatchcase(each, pattern)}
-
-
-def _fields(event_type: str) -> Mapping[str, object]:
-    return EVENT_MODELS[event_type].model_fields
