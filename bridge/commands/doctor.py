@@ -21,9 +21,8 @@ from bridge.proof.key_sets import KeySetError, fetch
 from bridge.registry.client import RegistryUnavailableError, open_client
 from bridge.registry.ids import IdsMissingError, newest, resolve_ids, wanted, wrong_ids
 from bridge.registry.loader import bundled
-from bridge.runtime.broker_option import bootstrap_option, with_brokers
 from bridge.runtime.findings import Finding, Report, counted
-from bridge.runtime.process import MISCONFIGURED
+from bridge.runtime.process import MISCONFIGURED, bootstrap_option, with_brokers
 from bridge.settings import KafkaSettings, Management, Registry, Settings, load_settings
 from bridge.sources import scheme_of
 from bridge.start_checks import check_start

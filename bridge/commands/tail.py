@@ -25,7 +25,7 @@ from bridge.kafka.routing import PRESCRIPTIONS_TOPIC
 from bridge.registry.loader import bundled
 from bridge.registry.masker import JSON_MASK, PEOPLE_MASK, Masker
 from bridge.runtime.audit import audit_options, audited
-from bridge.runtime.broker_option import bootstrap_option, with_brokers
+from bridge.runtime.process import bootstrap_option, with_brokers
 from bridge.settings import PREFIX, load_settings
 
 _ago = re.compile(r"([0-9]{1,4})([smhd])").fullmatch

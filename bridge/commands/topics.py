@@ -11,8 +11,7 @@ from bridge.errors import ConfigError
 from bridge.kafka.admin import Admin, Deviation, TopicSpec, open_admin, topic_specs
 from bridge.kafka.routing import RoutingTable
 from bridge.runtime.audit import audit_options, audited
-from bridge.runtime.broker_option import bootstrap_option, with_brokers
-from bridge.runtime.process import LazyGroup, combined, pairs
+from bridge.runtime.process import LazyGroup, bootstrap_option, combined, pairs, with_brokers
 from bridge.settings import Settings, load_settings
 
 ADVICE = {

@@ -24,10 +24,10 @@ from bridge.kafka.reader import TopicReader, open_reader
 from bridge.kafka.record import Record, message_bytes
 from bridge.kafka.routing import partition
 from bridge.runtime.audit import audit_options, audited
-from bridge.runtime.broker_option import bootstrap_option, with_brokers
 from bridge.runtime.failpoints import hit
 from bridge.runtime.lifecycle import background
 from bridge.runtime.metrics import IngressMetrics
+from bridge.runtime.process import bootstrap_option, with_brokers
 from bridge.settings import KafkaSettings, load_settings
 
 # Records and bytes in memory: about one producer batch for each of twelve partitions.

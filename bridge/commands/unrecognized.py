@@ -25,8 +25,7 @@ from bridge.kafka.record import PART_SHA256
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable
 from bridge.known.derived_ids import PREFIX
 from bridge.runtime.audit import audit_options, audited
-from bridge.runtime.broker_option import bootstrap_option, with_brokers
-from bridge.runtime.process import LazyGroup
+from bridge.runtime.process import LazyGroup, bootstrap_option, with_brokers
 from bridge.runtime.screen import print_json, print_rows
 from bridge.settings import Settings, load_settings
 

@@ -13,8 +13,7 @@ from bridge.commands.unrecognized import parked
 from bridge.event import ParkReason
 from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.runtime.audit import audit_options, audited
-from bridge.runtime.broker_option import bootstrap_option, with_brokers
-from bridge.runtime.process import FloatRange
+from bridge.runtime.process import FloatRange, bootstrap_option, with_brokers
 from bridge.sender.posting import Poster
 from bridge.sender.sender import AHEAD_BYTES, TASK_BYTES, Post
 from bridge.settings import load_settings

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import click
 
 from bridge.errors import BridgeError, ConfigError
+from bridge.runtime.configuration import FileSettings
 from bridge.runtime.lifecycle import Worker, first_fault, run_workers, stop_on_signals, unless
 from bridge.runtime.logging import configure_logging, log, output, silence_kafka_client, trail
 
@@ -32,6 +33,7 @@ MISCONFIGURED = 2
 # Characters; longer than the first sentence of any command.
 _HELP_MAX = 400
 INTERRUPTED = 130  # 128 + the number of SIGINT, as in a shell
+_Settings = TypeVar("_Settings", bound=FileSettings)
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -64,6 +66,17 @@ def combined(*options: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
         return command
 
     return add
+
+
+bootstrap_option = click.option("--bootstrap-servers", help="host:port,…; default: …_KAFKA__BOOTSTRAP_SERVERS.")
+
+
+def with_brokers(settings: _Settings, bootstrap_servers: str | None) -> _Settings:
+    """Return the settings with `bootstrap_servers`, or unchanged if the option is not given."""
+    if bootstrap_servers is None:
+        return settings
+    kafka = settings.kafka.model_copy(update={"bootstrap_servers": bootstrap_servers})  # type: ignore[attr-defined]  # both configurations have it
+    return settings.model_copy(update={"kafka": kafka})
 
 
 class Group(click.Group):

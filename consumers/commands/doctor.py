@@ -11,9 +11,8 @@ import click
 
 from bridge.errors import BridgeError, ConfigError, TransientError
 from bridge.kafka.consumed_record import TopicPartition
-from bridge.runtime.broker_option import bootstrap_option
 from bridge.runtime.findings import Finding, Report
-from bridge.runtime.process import MISCONFIGURED
+from bridge.runtime.process import MISCONFIGURED, bootstrap_option
 from bridge.runtime.screen import TIME
 from consumers.api import WINDOW_RECORDS, Consumer
 from consumers.commands.installed import Chosen, choose

@@ -5,7 +5,7 @@ import asyncio
 import click
 
 from bridge.runtime.audit import audited
-from bridge.runtime.broker_option import bootstrap_option
+from bridge.runtime.process import bootstrap_option
 from bridge.runtime.screen import print_json
 from consumers.commands.installed import Chosen
 from consumers.commands.options import decision_options, json_option, of_consumer

@@ -11,7 +11,7 @@ from bridge.errors import ConfigError, TransientError
 from bridge.kafka.consumed_record import TopicPartition
 from bridge.kafka.reader import ReadError
 from bridge.runtime.audit import audited
-from bridge.runtime.broker_option import bootstrap_option
+from bridge.runtime.process import bootstrap_option
 from bridge.runtime.screen import print_json
 from consumers.commands.installed import Chosen
 from consumers.commands.options import decision_options, json_option, of_consumer

@@ -8,8 +8,8 @@ from importlib.metadata import EntryPoint, entry_points
 from prometheus_client import CollectorRegistry
 
 from bridge.errors import BridgeError, ConfigError, PermanentError, TransientError
-from bridge.runtime.broker_option import with_brokers
 from bridge.runtime.configuration import place_of
+from bridge.runtime.process import with_brokers
 from consumers.api import Consumer, Setup, build, takes_setup
 from consumers.postgres.pool import COMMAND_TIMEOUT_S, Database, open_database
 from consumers.settings import ConsumerSettings, load_settings, section

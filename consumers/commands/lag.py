@@ -9,8 +9,8 @@ from typing import NamedTuple
 import click
 
 from bridge.kafka.consumed_record import TopicPartition
-from bridge.runtime.broker_option import bootstrap_option
 from bridge.runtime.findings import counted
+from bridge.runtime.process import bootstrap_option
 from bridge.runtime.screen import print_json, print_rows
 from consumers.commands.installed import Chosen
 from consumers.commands.options import of_consumer

@@ -19,8 +19,8 @@ from bridge.kafka.reader import ReadError, open_reader
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 from bridge.known.derived_ids import HASH_CHARS, PREFIX
 from bridge.runtime.audit import audited
-from bridge.runtime.broker_option import bootstrap_option
 from bridge.runtime.findings import counted
+from bridge.runtime.process import bootstrap_option
 from bridge.runtime.screen import print_json, print_rows
 from bridge.settings import load_settings
 from bridge.spool.inspect import survey
