@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 
-from bridge.commands.scheme_options import AskedScheme
-from bridge.errors import ConfigError, DeliveryRefusedError
+from bridge.commands.scheme_options import AskedScheme, refusal_of
+from bridge.errors import ConfigError
 from bridge.proof.scheme import HmacKey, KeySlot, ProofKey, Raw, Scheme
 from bridge.proof.schemes.body_hmac import DIGEST_BYTES, BodyHmac
 from bridge.proof.schemes.presets import configure
@@ -40,7 +40,7 @@ _NO_VERSION = re.compile(rb"^(?:v1=)?([A-Za-z0-9+/]{43}=)$")
 
 def hint(scheme: Scheme, raw: Raw, keys: Sequence[KeySlot], now: float) -> str:
     """Return the mistake that explains a refusal; empty if the delivery verifies or no mistake explains it."""
-    code = _refusal(scheme, raw, keys, now)
+    code = refusal_of(scheme, raw, keys, now)
     if code == "timestamp_malformed" and any(map(_milliseconds, raw.headers.values())):
         return "the timestamp is in milliseconds: send and sign whole seconds, or set SCHEME_TIME_UNIT=ms"
     if code == "signature_mismatch" and (claims := getattr(scheme, "wrong_claims", None)):
@@ -48,7 +48,7 @@ def hint(scheme: Scheme, raw: Raw, keys: Sequence[KeySlot], now: float) -> str:
         return f"the signature is right, but the token has other values than configured in: {wrong}" if wrong else ""
     if code:
         for text, changed, slots, at in _changes(raw, keys, now):
-            if not _refusal(scheme, changed, slots, at):
+            if not refusal_of(scheme, changed, slots, at):
                 return text
     return ""
 
@@ -69,7 +69,7 @@ def nearest(asked: AskedScheme, raw: Raw, keys_of: Callable[[AskedScheme], Seque
             return f"the signature is right with {words}"
         if words and code == "signature_mismatch" and not read:
             read = f"its headers have the form of {words}, but no secret and no text that was tried fits the signature"
-    return "" if _refusal(asked.scheme, raw, keys_of(asked), now) == "signature_mismatch" else read
+    return "" if refusal_of(asked.scheme, raw, keys_of(asked), now) == "signature_mismatch" else read
 
 
 def _code_with(
@@ -81,7 +81,7 @@ def _code_with(
 ) -> str:
     try:
         scheme = configure(asked.text, {**asked.parameters, **changed}, tolerance_s=asked.tolerance_s)
-        return _refusal(scheme, raw, keys_of(asked._replace(scheme=scheme)), now)
+        return refusal_of(scheme, raw, keys_of(asked._replace(scheme=scheme)), now)
     except ConfigError:
         return "parameters"
 
@@ -154,14 +154,6 @@ def _changes(raw: Raw, keys: Sequence[KeySlot], now: float) -> Iterator[tuple[st
     for age, at in times:
         beside = f"; and the timestamp is {age}: `--now TIMESTAMP` checks it as of then"
         yield from ((text + beside, changed, slots, at) for text, changed, slots in mistakes)
-
-
-def _refusal(scheme: Scheme, raw: Raw, keys: Sequence[KeySlot], now: float) -> str:
-    try:
-        scheme.verify(raw, keys, now)
-    except DeliveryRefusedError as exc:
-        return exc.code
-    return ""
 
 
 def _times(raw: Raw, now: float) -> Iterator[tuple[str, float]]:

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import click
 
-from bridge.errors import ConfigError
-from bridge.proof.scheme import ID, Scheme
+from bridge.errors import ConfigError, DeliveryRefusedError
+from bridge.proof.scheme import ID, KeySlot, Raw, Scheme
 from bridge.proof.schemes.parameters import ParameterError
 from bridge.proof.schemes.presets import configure
 from bridge.runtime.process import combined, pairs
@@ -51,6 +51,15 @@ def asked_scheme(source_name: str | None, scheme_text: str | None, parameters: S
     except ParameterError as exc:
         raise ConfigError(f"{exc.parameter}: {exc.problem}") from None
     return AskedScheme(scheme, text, given, TOLERANCE_S, None)
+
+
+def refusal_of(scheme: Scheme, raw: Raw, keys: Sequence[KeySlot], now: float) -> str:
+    """Return the code with which a scheme refuses a delivery; empty if it does not."""
+    try:
+        scheme.verify(raw, keys, now)
+    except DeliveryRefusedError as exc:
+        return exc.code
+    return ""
 
 
 def is_id(text: str) -> bool:

@@ -152,20 +152,18 @@ def check_windows(settings: Settings, *, now: datetime) -> Iterator[Finding]:
 
 
 def _slot_words(slot: KeySlot, *, now: float) -> str:
-    kind = _kind(slot)
+    since, until = _instant(slot.not_before), _instant(slot.accept_until)
     if slot.not_before > now:
-        return f"{slot.name} ({kind}, from {_day(slot.not_before)})"
-    if slot.accept_until < now:
-        return f"{slot.name} ({kind}, ended {_day(slot.accept_until)})"
-    return f"{slot.name} ({kind}, {'no end' if math.isinf(slot.accept_until) else f'until {_day(slot.accept_until)}'})"
+        window = f"from {since}"
+    elif slot.accept_until < now:
+        window = f"ended {until}"
+    else:
+        window = f"until {until}" if until else "no end"
+    return f"{slot.name} ({_kind(slot)}, {window})"
 
 
 def _kind(slot: KeySlot) -> str:
     return _KINDS.get(type(slot.key), "combined")
-
-
-def _day(unix_s: float) -> str:
-    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%MZ")
 
 
 def _configured(settings: Settings, name: str, slot: str = "") -> tuple[Scheme, Path]:

@@ -11,8 +11,8 @@ from typing import BinaryIO
 import click
 import orjson
 
-from bridge.commands.scheme_options import asked_scheme, check_id, is_id, scheme_options
-from bridge.errors import ConfigError, DeliveryRefusedError
+from bridge.commands.scheme_options import asked_scheme, check_id, is_id, refusal_of, scheme_options
+from bridge.errors import ConfigError
 from bridge.proof.scheme import Raw, Scheme
 from bridge.proof.secrets import parse_slot
 from bridge.sender.sender import content_type_of
@@ -69,14 +69,11 @@ def sign(
 
 def _refusal(scheme: Scheme, file: Path, headers: Mapping[str, str], *, body: bytes, at: int) -> str:
     """Return the code with which the bridge would refuse the signed delivery now; empty if it would not."""
-    raw_headers = {name.encode(): value.encode() for name, value in headers.items()}
+    raw = Raw({name.encode(): value.encode() for name, value in headers.items()}, body)
     try:
-        scheme.verify(Raw(raw_headers, body), [parse_slot(file, file.read_bytes(), scheme)], at)
-    except DeliveryRefusedError as exc:
-        return exc.code
+        return refusal_of(scheme, raw, [parse_slot(file, file.read_bytes(), scheme)], at)
     except (ConfigError, OSError):  # the sender's secret is not necessarily a valid slot file
-        pass
-    return ""
+        return ""
 
 
 def id_of(body: bytes) -> str:

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bridge.errors import ConfigError
+from bridge.event import instant
 from bridge.kafka.accepted import from_entry
 from bridge.runtime.findings import counted
 from bridge.runtime.process import LazyGroup, combined
@@ -127,7 +128,7 @@ def _document(directory: Path, states: list[SegmentState], keys: KeyRing) -> dic
         "unread": sum(not state.is_read for state in states),
         "damaged": damaged_count(directory),
         "set_aside": set_aside,
-        "oldest": instant(oldest) if oldest else None,
+        "oldest": _instant(oldest) if oldest else None,
         "lanes": [
             {"topic": topic, "partition": number, "events": events}
             for (topic, number), events in sorted(partitions.items())
@@ -158,16 +159,15 @@ def described(disk: Disk, directory: Path, keys: Mapping[bytes, Key]) -> list[di
                     "key": kept.key_id.hex(),
                     "topic": entry and entry.partition[0],
                     "partition": entry and entry.partition[1],
-                    "accepted_at": entry and instant(entry.at_ms),
+                    "accepted_at": entry and _instant(entry.at_ms),
                     "bytes": entry and len(entry.payload),
                 }
             )
     return documents
 
 
-def instant(at_ms: int) -> str:
-    """Format Unix milliseconds as in the JSON documents of the commands."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat().replace("+00:00", "Z")
+def _instant(at_ms: int) -> str:
+    return instant(datetime.fromtimestamp(at_ms / 1000, UTC))
 
 
 def _sentence(state: SegmentState) -> str:

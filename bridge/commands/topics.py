@@ -83,7 +83,7 @@ def create(
     reason: str,
 ) -> int:
     """Create the missing topics; existing topics are not changed."""
-    settings = _settings(bootstrap_servers)
+    settings = with_brokers(load_settings(), bootstrap_servers)
     if (topic is None) != (like is None):
         raise click.UsageError("--topic and --like must be given together")
 
@@ -120,7 +120,7 @@ def check(
     as_json: bool,
 ) -> int:
     """Compare the topics with the contract; exit 1 on a deviation."""
-    settings = _settings(bootstrap_servers)
+    settings = with_brokers(load_settings(), bootstrap_servers)
 
     async def ask() -> int:
         async with open_admin(settings.kafka.connection) as admin:
@@ -134,10 +134,6 @@ def check(
         return int(bool(deviations))
 
     return asyncio.run(ask())
-
-
-def _settings(bootstrap_servers: str | None) -> Settings:
-    return with_brokers(load_settings(), bootstrap_servers)
 
 
 async def _specs(

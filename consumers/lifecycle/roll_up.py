@@ -108,12 +108,9 @@ def _dispense(fills: dict[str, Fact]) -> str:
 
 
 def _shipment(shipments: dict[str, Fact]) -> str:
-    if not shipments:
-        return NONE
-    if any(fact[1] == DELIVERED for fact in shipments.values()):
-        return DELIVERED
-    word: str = max(shipments.values())[1]
-    return word
+    """Return the newest status, or `delivered` if any is: it is final."""
+    words = ((word == DELIVERED, stamp, word) for stamp, word in shipments.values())
+    return max(words, default=(False, [], NONE))[2]
 
 
 def _unanswered(requests: Document) -> dict[str, Stamp]:
