@@ -1,12 +1,9 @@
-"""Rules for our schemas and for their evolution.
+"""Rules for the evolution of our schemas, checked by `drx-bridge schemas check` before a merge.
 
-Two sets of rules, both checked by `drx-bridge schemas check` before a merge:
-
-- `compatibility`: FULL_TRANSITIVE, plus changes that Avro's own check misses (logical type, unit, default, reused
-  names). Four changes are allowed: add a field with a default, remove one that had a default (its name stays reserved),
-  add an enum symbol, change a doc. Everything else is refused, because readers of any two versions must get the same
-  meaning.
-- `house_findings`: fields are documented and nullable in one way, enums can grow; independent of history.
+FULL_TRANSITIVE, plus changes that Avro's own check misses (logical type, unit, default, reused names). Four changes are
+allowed: add a field with a default, remove one that had a default (its name stays reserved), add an enum symbol, change
+a doc. Everything else is refused, because readers of any two versions must get the same meaning. The form of a schema,
+such as a doc for each field, is checked by tests.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,27 +18,7 @@ from bridge.registry.schemas import NotAvroError, Schema, expand
 _PARTS: Final = frozenset({"fields", "symbols", "items", "values"})
 _FIELD_PARTS: Final = frozenset({"type", "phi"})
 _FREE: Final = frozenset({"doc"})
-_PHI_RANKS: Final = {None: 0, "L": 1, "D": 2}  # a class may become stricter
-
-# Types of the contract with their logical type; a tuple, since a schema may have an unhashable list instead.
-_TYPES: Final = (
-    ("string", None),
-    ("bytes", None),
-    ("boolean", None),
-    ("int", None),
-    ("long", None),
-    ("long", "timestamp-micros"),
-    ("int", "date"),
-    ("bytes", "decimal"),
-    ("record", None),
-    ("enum", None),
-    ("array", None),
-    ("map", None),
-)
-_UNKNOWN: Final = "UNKNOWN"
-# Enums without `raw_` field: an event of another environment is parked before it becomes a record.
-_CLOSED_ENUMS: Final = frozenset({"drx.v1.Environment"})
-_NULLABLE_STRING: Final = {"type": ["null", "string"], "default": None}
+_PHI_RANKS: Final = {"L": 1, "D": 2}  # a class may become stricter
 
 _Fault = tuple[str, str, str]
 """Path, rule and reason of a finding."""
@@ -65,10 +42,7 @@ def findings(schemas: Mapping[str, Schema], lock: Lock) -> list[Violation]:
     """Return every reason to refuse `schemas`, by full name, as the successor of `lock`."""
     found: list[Violation] = []
     for record, schema in schemas.items():
-        broken = compatibility(schema, [entry.schema for entry in lock.history(record)])
-        found += broken
-        if not any(finding.rule == "not_avro" for finding in broken):
-            found += house_findings(schema)
+        found += compatibility(schema, [entry.schema for entry in lock.history(record)])
     gone = lock.latest().keys() - schemas.keys()
     reason = "The record is in the lock and has no file; a published record must stay."
     return found + [Violation(record, "", "record_removed", reason) for record in sorted(gone)]
@@ -135,7 +109,7 @@ def _fields(new: Schema, old: Schema, path: str) -> Iterator[_Fault]:
         if name in new_fields:
             yield from _type(new_fields[name]["type"], field["type"], below)
             yield from _attributes(new_fields[name], field, below, walked=_FIELD_PARTS)
-            if _phi_rank(new_fields[name], unknown=0) < _phi_rank(field, unknown=0):
+            if _phi_rank(new_fields[name]) < _phi_rank(field):
                 yield below, "phi_lowered", "The field lost its PHI class; tools that mask it now would show it."
         elif "default" not in field:
             reason = "The removed field had no default, so readers of the earlier version cannot do without it."
@@ -144,10 +118,10 @@ def _fields(new: Schema, old: Schema, path: str) -> Iterator[_Fault]:
         yield path, "changed", "Fields were reordered, which gains nothing and changes the encoding of every record."
 
 
-def _phi_rank(field: Schema, *, unknown: int) -> int:
-    """Return the rank of a field's PHI class, which may be any JSON value; `unknown` if it is not a class."""
+def _phi_rank(field: Schema) -> int:
+    """Return the rank of a field's PHI class; 0 for any JSON value that is not a class."""
     phi = field.get("phi")
-    return _PHI_RANKS.get(phi, unknown) if phi is None or isinstance(phi, str) else unknown
+    return _PHI_RANKS.get(phi, 0) if isinstance(phi, str) else 0
 
 
 def _reserved(new: Any, olds: Sequence[Any]) -> Iterator[_Fault]:
@@ -180,68 +154,3 @@ def records(schema: Any, path: str = "") -> Iterator[tuple[str, Schema]]:
         for part in ("items", "values"):
             if part in schema:
                 yield from records(schema[part], _below(path, "*"))
-
-
-def house_findings(schema: Schema) -> list[Violation]:
-    """Return where a self-contained record violates our rules."""
-    expanded = expand(schema)
-    return [Violation(expanded["name"], *fault) for fault in _house_type(expanded, "", 0)]
-
-
-def _house_type(schema: Any, path: str, rank: int) -> Iterator[_Fault]:
-    schema = _spelled_out(schema)
-    kind, logical = schema["type"], schema.get("logicalType")
-    if (kind, logical) not in _TYPES:
-        yield path, "type_not_used", f"{kind} {logical or ''} is not among the types of the contract."
-    if logical == "decimal" and not ("precision" in schema and "scale" in schema):
-        yield path, "decimal_size", "A decimal states precision and scale."
-    if "name" in schema and not schema.get("doc"):
-        yield path, "doc_missing", f"The type {schema['name']} has no doc."
-    if kind == "enum" and [*schema["symbols"][:1], schema.get("default")] != [_UNKNOWN, _UNKNOWN]:
-        yield path, "enum_unknown", "An enum starts with UNKNOWN and has it as default, or it can never grow."
-    if kind == "record":
-        yield from _house_fields(schema, path, rank)
-    for part in ("items", "values"):
-        if part in schema:
-            yield from _house_type(schema[part], _below(path, "*"), rank)
-
-
-def _house_fields(schema: Schema, path: str, rank: int) -> Iterator[_Fault]:
-    fields = schema["fields"]
-    for index, field in enumerate(fields):
-        where = _below(path, field["name"])
-        following = fields[index + 1] if index + 1 < len(fields) else {}
-        own = _phi_rank(field, unknown=-1)
-        if own < rank:
-            yield where, "phi_class", "The class is D or L, and inside a field that has one at least as strict."
-        if not field.get("doc"):
-            yield where, "doc_missing", "The field has no doc."
-        yield from _nullable(field, where)
-        yield from _raw(field, following, where)
-        yield from _house_type(_bare(field["type"]), where, max(own, rank))
-
-
-def _nullable(field: Schema, where: str) -> Iterator[_Fault]:
-    declared = field["type"]
-    if not isinstance(declared, list):
-        return
-    if len(declared) != 2 or declared[0] != "null" or "default" not in field or field["default"] is not None:  # noqa: PLR2004 -- null and one type
-        yield where, "nullable", "A nullable field is null or one type, in this order, and defaults to null."
-
-
-def _raw(field: Schema, following: Schema, where: str) -> Iterator[_Fault]:
-    """Require, right after an enum, the field that keeps unknown values."""
-    bare = _bare(field["type"])
-    listed = isinstance(bare, Mapping) and bare["type"] == "array"
-    enum = bare["items"] if listed else bare
-    if not isinstance(enum, Mapping) or enum["type"] != "enum" or enum["name"] in _CLOSED_ENUMS:
-        return
-    kept: dict[str, Any] = {"name": f"raw_{field['name']}", "phi": field.get("phi")}
-    kept |= {"type": {"type": "array", "items": "string"}, "default": []} if listed else _NULLABLE_STRING
-    if any(following.get(name, "absent" if name == "default" else None) != wanted for name, wanted in kept.items()):
-        reason = f"The enum is not followed by {kept['name']} with its PHI class, which keeps other values."
-        yield where, "raw_missing", reason
-
-
-def _bare(declared: Any) -> Any:
-    return declared[-1] if isinstance(declared, list) else declared
