@@ -1,13 +1,16 @@
 """The settings of hl7v2."""
 
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
+import pytest
 from prometheus_client import CollectorRegistry
 
-from consumers.api import Consumer, Context, Setup
+from bridge.errors import PermanentError, TransientError
+from consumers.api import Consumer, Context, Lanes, Setup
 from consumers.hl7v2.consumer import open_hl7v2
 from consumers.hl7v2.mapping import EVENT_PART, event_part
+from consumers.hl7v2.mllp import _CONDITIONS, _acknowledgement, _judge
 from consumers.testing import an_event
 
 PATIENT = {"first_name": "Marisol", "last_name": "Quintero", "date_of_birth": date(1979, 2, 28), "sex": "F"}
@@ -42,9 +45,11 @@ class Rows:
 class Receiver:
     def __init__(self) -> None:
         self.taken: list[str] = []
+        self.texts: list[str] = []
 
-    async def send(self, _: str, *, control_id: str) -> None:
+    async def send(self, text: str, *, control_id: str) -> None:
         self.taken.append(control_id)
+        self.texts.append(text)
 
 
 def a_context(rows: Rows, receiver: Receiver | None = None, *, origin: str = "import") -> Context:
@@ -67,7 +72,8 @@ async def test_what_is_imported_is_known_and_not_told() -> None:
 async def test_what_waits_is_told_once_an_import_makes_its_patient_known() -> None:
     rows, receiver = Rows(), Receiver()
     handle: Any = opened().handle
-    waiting = an_event("prescription.processed", key="rx_1")
+    before: dict[str, Any] = {"source": "other", "at": datetime(2026, 1, 2, tzinfo=UTC), "extensions": {"x": "left"}}
+    waiting = an_event("prescription.processed", key="rx_1", **before)
     await handle(waiting, a_context(rows, receiver, origin=""))
     assert receiver.taken == []
     ((_, held), (_, document, ordered, *_)) = rows.stored
@@ -75,11 +81,61 @@ async def test_what_waits_is_told_once_an_import_makes_its_patient_known() -> No
     await handle(an_event("prescription.sent", key="rx_1", patient=PATIENT), a_context(rows, receiver))
 
     assert [each[:EVENT_PART] for each in receiver.taken] == [event_part(waiting)]
+    assert "left" not in str(held)
+    assert "|20260102000000+0000||OMP^O09^" in receiver.texts[0]
+    assert "\rORC|SC|rx_1^DRX|||SC||||20260102000000+0000\r" in receiver.texts[0]
 
 
-async def test_an_import_that_nobody_is_known_for_does_not_wait() -> None:
-    rows = Rows()
-    handle: Any = opened().handle
-    await handle(an_event("prescription.processed", key="rx_1"), a_context(rows))
+@pytest.mark.parametrize(
+    ("event_type", "origin"), [("prescription.processed", "import"), ("epcs.signed", ""), ("system.ping", "")]
+)
+async def test_what_is_not_sent_does_not_wait_for_a_patient(event_type: str, origin: str) -> None:
+    rows, receiver = Rows(), Receiver()
+    for no_patient in ("hold", "send"):
+        handle: Any = opened(no_patient=no_patient).handle
+        await handle(an_event(event_type, key="rx_1"), a_context(rows, receiver, origin=origin))
 
-    assert len(rows.stored) == 1
+    assert (len(rows.stored), receiver.taken) == (2, [])
+
+
+async def test_imports_are_sent_and_other_accounts_and_keys_are_not() -> None:
+    rows, receiver = Rows(), Receiver()
+    handle: Any = opened(imports="send", accounts="acct_1").handle
+    await handle(an_event("prescription.sent", account_id="acct_2"), a_context(rows, receiver))
+    assert rows.stored == []
+    await handle(an_event("prescription.sent", patient=PATIENT), a_context(rows, receiver))
+    assert len(receiver.taken) == 1
+    with pytest.raises(PermanentError, match="bad_key"):
+        await handle(an_event("prescription.sent", key="rx\0"), a_context(rows, receiver))
+
+
+def test_a_handler_has_the_time_of_all_messages_that_waited() -> None:
+    made = opened(instance="ehr", connections="3", ack_timeout_s="2")
+
+    assert made.mode == Lanes(9, transactional=True, window_bytes=8 * 1024 * 1024)
+    assert (made.handler_timeout_s, made.group) == (21 * 2 + 10 + 5, "hl7v2.ehr")
+
+
+@pytest.mark.parametrize(
+    ("more", "condition"),
+    [
+        ("\rERR||PID^1|207^Internal|E\rERR|||101", "207"),
+        ("\rERR|PID^1^3^101&Missing", "101"),
+        ("\rERR|PID^1^3", ""),
+        ("\rERR|||999", ""),
+        ("|text|||206^Locked", "206"),
+        ("\nERR|||101", "101"),
+    ],
+)
+def test_the_condition_of_an_error_is_found_where_any_version_has_it(more: str, condition: str) -> None:
+    text = f"MSH|^~\\&|EHR\rMSA|AE|id{more}"
+
+    assert _acknowledgement(text, "id") == ("AE", condition)
+    assert _acknowledgement(text.replace("|", "#").replace("^", "*"), "id") == ("AE", condition)
+
+
+def test_a_rejection_that_every_message_would_get_waits() -> None:
+    waits = {"", "200", "201", "202", "203", "206", "207"}
+    for condition in sorted(_CONDITIONS | {""}):
+        with pytest.raises(TransientError if condition in waits else PermanentError):
+            _judge("CR", condition)

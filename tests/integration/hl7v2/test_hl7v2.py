@@ -161,13 +161,13 @@ async def test_each_event_is_one_message_in_order_on_one_connection() -> None:
         await consumer.feed(*events)
 
         assert await consumer.parked() == []
-        rows = await consumer.fetch("select control_id, event_id, key from hl7v2.sent")
+        rows = await consumer.fetch("select control_id, event_id, key, source, kind from hl7v2.sent")
     assert receiver.connections == 1
     for key in {event.key for event in events}:
         of_key = [event_part(event) for event in events if event.key == key]
         assert [each for each in receiver.ids() if each in of_key] == of_key
     assert {(row[0][:EVENT_PART], *row[1:]) for row in map(tuple, rows)} == {
-        (event_part(event), event.id, event.key) for event in events
+        (event_part(event), event.id, event.key, event.source, "OMP") for event in events
     }
     assert [str(each.segment("ORC")[1]) for each in receiver.taken].count("NW") == 5
 
@@ -267,6 +267,10 @@ async def test_what_waits_for_its_patient_is_sent_in_order_once_the_patient_is_k
     assert {str(each.segment("PID")[5]) for each in receiver.taken} == {"Quintero^Marisol^^^^^L"}
 
 
+def held(consumer: Running, outcome: str) -> float | None:
+    return consumer.registry.get_sample_value("drxbridge_hl7v2_held_total", {"service": "hl7v2", "outcome": outcome})
+
+
 async def test_one_that_waited_and_is_refused_holds_nothing_back_and_is_kept() -> None:
     thin = [an_event("prescription.processed", key="rx_1", id=f"evt_{number}") for number in range(3)]
     whole = sent("rx_1", id="evt_9", patient=PATIENT)
@@ -276,10 +280,7 @@ async def test_one_that_waited_and_is_refused_holds_nothing_back_and_is_kept() -
 
         assert await consumer.parked() == []
         assert await consumer.fetch("select code from hl7v2.held") == [("ae_101",)]
-        assert (
-            consumer.registry.get_sample_value("drxbridge_hl7v2_held_total", {"service": "hl7v2", "outcome": "refused"})
-            == 1
-        )
+        assert (held(consumer, "waiting"), held(consumer, "refused")) == (3, 1)
     assert receiver.ids() == [event_part(event) for event in (*thin[1:], whole, sent("", id="evt_10"))]
 
 
