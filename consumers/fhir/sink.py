@@ -315,8 +315,6 @@ class FhirServer:
 
     def _places(self, resources: Sequence[Resource], ids: Mapping[str, str]) -> dict[str, str]:
         """Return our references -> those on the server, or temporary ones for resources to be created."""
-        if not self._chooses_ids:
-            return {}
         return {
             f"{each.type}/{each.id}": f"{each.type}/{ids[each.id]}" if each.id in ids else bundle.urn(each)
             for each in resources

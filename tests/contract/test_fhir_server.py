@@ -8,10 +8,11 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from aiohttp import web
 
 from bridge.errors import PermanentError, TransientError
 from consumers.fhir.mapping import Resource
-from consumers.fhir.sink import EventOrigin, FhirServer
+from consumers.fhir.sink import NOT_FHIR, EventOrigin, FhirServer
 from tests.fhir.fake import a_fake
 from tests.fhir.hapi import HapiServer, is_built
 from tests.fhir.peers import TOKEN, Peer, a_late, a_writer
@@ -190,6 +191,7 @@ async def test_a_server_that_follows_http_takes_what_is_not_there_yet_once(token
 
         assert (before, fake.writes) == (2, 3)
         await desk.forgetful().write(other)
+        await desk.write(other, origin=an_origin())
         assert fake.writes == 3
         assert len(fake.all()) == 4
 
@@ -447,6 +449,32 @@ async def test_a_token_that_is_refused_is_waited_for_and_read_again(peer: Peer, 
         token_file.write_text(TOKEN)  # noqa: ASYNC240 - as above
 
         await writer.ping()
+
+
+async def test_a_server_of_another_kind_is_waited_for(token_file: Path) -> None:
+    async with a_fake() as fake, a_writer(fake.url, token_file) as writer:
+        assert await writer.lacks() == []
+        for status in (400, 404, 410):
+            fake.before = lambda _, status=status: web.Response(status=status)  # type: ignore[misc]
+            with pytest.raises(TransientError, match=NOT_FHIR) as caught:
+                await writer.ping()
+            assert caught.value.systemic
+        (line,) = await writer.lacks()
+        assert line.startswith("/metadata, its CapabilityStatement: ")
+        fake.before = lambda _: web.json_response({"resourceType": "Task", "id": "another"})
+        with pytest.raises(PermanentError, match="answer_unreadable"):
+            await writer.write([an_order()], {}, source=SOURCE)
+
+
+async def test_more_patients_than_a_search_may_return_are_too_many(token_file: Path) -> None:
+    identifier = {"system": "https://ehr.example/mrn", "value": "1"}
+    async with a_fake() as fake, a_writer(fake.url, token_file) as writer:
+        for number in range(20):
+            fake.put({"resourceType": "Patient", "id": str(number), "identifier": [identifier], "active": False})
+        assert await writer.patient(identifier, born=None) is None
+        fake.put({"resourceType": "Patient", "id": "20", "identifier": [identifier], "active": False})
+        with pytest.raises(PermanentError, match="multiple_matches"):
+            await writer.patient(identifier, born=None)
 
 
 @pytest.mark.parametrize("name", EVENTS)

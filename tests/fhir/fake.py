@@ -128,7 +128,11 @@ class FakeFhir:
         if path == "metadata":
             return _json(200, STATEMENT)
         if "/" not in path:
-            matches = [{"resource": each} for each in self._matches(path, query)]
+            only = {"resourceType", *query["_elements"].split(",")} if "_elements" in query else None
+            matches = [
+                {"resource": {name: each[name] for name in each if only is None or name in only}}
+                for each in self._matches(path, query)
+            ]
             return _json(200, {"resourceType": "Bundle", "type": "searchset", "entry": matches})
         kept = self.kept.get(path)
         if kept is None:

@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from bridge.errors import PermanentError
+from bridge.errors import PermanentError, TransientError
 from consumers.fhir.bundle import (
     BundleEntry,
     another_person,
@@ -23,6 +23,7 @@ from consumers.fhir.bundle import (
 )
 from consumers.fhir.elements import OUR_ITEM, Naming
 from consumers.fhir.mapping import Resource
+from consumers.fhir.sink import _Conflict, _judge
 from tests.fhir.told import NAMING
 
 BASE = "https://ehr.example/fhir"
@@ -161,3 +162,21 @@ def test_an_answer_that_is_none_is_said_so(answer: bytes) -> None:
 )
 def test_a_refusal_is_a_constant(answer: bytes, code: str) -> None:
     assert refusal(answer) == code
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "raised"),
+    [
+        (412, "multiple-matches", PermanentError),
+        (412, "processing", _Conflict),
+        (409, "conflict", _Conflict),
+        (0, "", _Conflict),
+        (400, "invalid", PermanentError),
+        (422, "business-rule", PermanentError),
+        (401, "login", TransientError),
+        (503, "exception", TransientError),
+    ],
+)
+def test_the_status_of_a_write_decides_who_is_at_fault(status: int, code: str, raised: type[Exception]) -> None:
+    with pytest.raises(raised):
+        _judge(status, outcome({"severity": "error", "code": code}))
