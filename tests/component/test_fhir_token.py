@@ -46,6 +46,7 @@ class Issuer:
             return self.answer
         claims = self._verified(str(form["client_assertion"]))
         assert (claims["iss"], claims["sub"], claims["aud"]) == ("drx", "drx", self.url)
+        assert form["client_assertion_type"] == "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
         assert claims["exp"] - self.now() <= 300
         self.given.append({name: str(value) for name, value in form.items()} | {"jti": claims["jti"]})
         body = {"access_token": f"t{len(self.given)}", "token_type": "bearer", "expires_in": self.expires_in}
@@ -135,6 +136,7 @@ async def test_a_token_is_renewed_after_four_fifths_of_its_life_and_no_assertion
         (200, ["t"]),
         (200, {"access_token": 7}),
         (200, {"access_token": "t", "expires_in": "soon"}),
+        (200, {"access_token": "two words", "expires_in": 300}),
     ],
 )
 async def test_no_record_is_at_fault_for_a_token_that_is_not_given(status: int, body: Any) -> None:
@@ -143,7 +145,7 @@ async def test_no_record_is_at_fault_for_a_token_that_is_not_given(status: int, 
         with pytest.raises(TransientError) as caught:
             await token.headers()
 
-    assert (caught.value.code, caught.value.systemic) == ("token_refused", True)
+    assert (caught.value.code, caught.value.systemic) == ("no_token" if "two" in str(body) else "token_refused", True)
 
 
 async def test_a_token_that_is_taken_no_more_is_renewed_once(tmp_path: Path) -> None:

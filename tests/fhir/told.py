@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from consumers.fhir.mapping import Resource, provenance, resources, targets
 from consumers.lifecycle.facts import Document, blank
 from consumers.lifecycle.machines import apply
 from consumers.lifecycle.whole import note_whole
+from consumers.testing import WHEN, an_event
+from tests.incomplete import whole_events
 from tests.prescriptions import SCENARIOS, scenario
 from tests.unit.profile_documents import SAMPLES, map_body
 
@@ -63,6 +66,16 @@ def samples() -> Iterator[tuple[str, list[Event]]]:
             yield f"{path.parent.name}-{path.stem}", list(outcome.events)
     for name in SCENARIOS:
         yield f"scenario-{name}", scenario(name)[0]
+    fields: dict[str, Any] = {
+        "fill_status": "partially_dispensed",
+        "medication_dispensed": {"days_supply": 7},
+        "fill_date": WHEN.date(),
+        "note": " ",
+    }
+    yield (
+        "whole",
+        [*whole_events(), an_event("fill.status_changed", id="evt_late", at=WHEN + timedelta(hours=1), **fields)],
+    )
 
 
 def golden_of(events: Iterable[Event]) -> str:

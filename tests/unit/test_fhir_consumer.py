@@ -1,18 +1,21 @@
 """The settings of fhir, and missing capabilities by a server's metadata."""
 
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from bridge.errors import ConfigError
-from consumers.api import Setup
+from bridge.errors import ConfigError, PermanentError
+from bridge.event import Event
+from consumers.api import Lanes, Setup
 from consumers.fhir.capability import lacking
 from consumers.fhir.consumer import open_fhir
 from consumers.fhir.options import NAME, FhirOptions
 from consumers.options import read_options
+from consumers.testing import a_context, an_event
 from tests.fhir.fake import STATEMENT
 
 LEAST = {"base_url": "https://ehr.example/fhir"}
@@ -61,6 +64,25 @@ async def test_a_token_that_cannot_be_read_is_said_at_the_start_and_not_shown(tm
         async with consumer.around():
             pass
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("event", "origin"),
+    [
+        (an_event("prescription.created", account_id="acct_2"), ""),
+        (an_event("prescription.created"), "import"),
+        (an_event("system.ping"), ""),
+        (an_event("other.reported"), ""),
+    ],
+)
+async def test_an_event_of_no_interest_is_not_looked_at(event: Event, origin: str) -> None:
+    consumer = open_fhir(setup(accounts="acct_1", imports="skip"))
+    handle: Any = consumer.handle
+    await handle(event, replace(a_context(), origin=origin))
+    with pytest.raises(PermanentError, match="bad_key"):
+        await handle(an_event("prescription.created", key="rx\0"), a_context())
+
+    assert (consumer.mode, consumer.handler_timeout_s) == (Lanes(8, transactional=True), 80)
 
 
 def lacks(*, chooses_ids: bool = False, transactions: bool = True, **changes: Any) -> list[str]:

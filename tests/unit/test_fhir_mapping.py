@@ -115,6 +115,10 @@ def test_no_order_and_no_repetition_leaves_a_trace(name: str) -> None:
 A_CANCEL = cancel_asked(1, request_id="c", scope="all")
 A_RENEWAL = renewal_asked(0, request_id="r")
 APPROVED = cancel_answered(2, request_id="c", decision="approved")
+REFUSED = cancel_answered(2, request_id="c", decision="denied")
+REST = cancel_asked(3, request_id="d", scope="remaining_refills")
+REST_APPROVED = cancel_answered(4, request_id="d", decision="approved")
+CLOSED = renewal_closed(2, request_id="r", reason="expired")
 
 
 def decided(decision: str) -> Event:
@@ -139,15 +143,18 @@ def decided(decision: str) -> Event:
         ([cancel_answered(2, request_id="c", decision="denied")], "order unknown, abort rejected"),
         ([cancel_answered(2, request_id="c", decision="no_response")], "order unknown, abort failed"),
         ([cancel_answered(2, request_id="c", decision="UNKNOWN")], "order unknown"),
+        ([A_CANCEL, REFUSED, REST, REST_APPROVED], "order stopped, abort rejected, abort completed"),
         ([A_RENEWAL], "order unknown, proposal active, approve requested"),
         ([A_RENEWAL, decided("approved")], "order unknown, proposal completed, approve completed"),
         ([A_RENEWAL, decided("denied")], "order unknown, proposal cancelled, approve rejected"),
         ([A_RENEWAL, decided("pending")], "order unknown, proposal active, approve on-hold"),
         ([A_RENEWAL, decided("replace")], "order stopped, proposal completed, approve completed"),
         (
-            [A_RENEWAL, renewal_closed(1, request_id="r", reason="expired")],
+            [A_RENEWAL, CLOSED],
             "order unknown, proposal cancelled, approve cancelled",
         ),
+        ([A_RENEWAL, decided("approved"), CLOSED], "order unknown, proposal completed, approve completed"),
+        ([A_RENEWAL, decided("pending"), CLOSED], "order unknown, proposal cancelled, approve cancelled"),
         ([sent(0), filled(1, "dispensed")], "order active, fulfill completed, dispense completed"),
         ([sent(0), filled(1, "partially_dispensed")], "order active, fulfill requested, dispense completed"),
         ([sent(0), worked_on(1, "delivered")], "order active, fulfill completed, dispense completed"),
@@ -204,6 +211,7 @@ FILLS = [filled(2, "dispensed", 0), filled(3, "dispensed", 1)]
         ([ORDERED, FILLS[0], filled(3, "partially_dispensed", 1)], "active"),
         ([ORDERED, *FILLS, filled(4, "not_dispensed", 1)], "active"),
         ([ORDERED, *FILLS, decided("approved")], "active"),
+        ([ORDERED, *FILLS, a_fact("change.responded", 4, request_id="x", decision="approved")], "active"),
         ([ORDERED, *FILLS, decided("denied")], "completed"),
         ([ORDERED, *FILLS, decided("replace")], "stopped"),
         ([ORDERED, *FILLS, worked_on(4, "rejected", active=False), A_CANCEL], "stopped"),
@@ -271,6 +279,8 @@ def test_a_refill_does_not_take_the_parcel_of_the_fill_before() -> None:
 
 def test_a_parcel_that_left_later_does_not_undo_a_delivery() -> None:
     left = worked_on(0, "handed_to_carrier", "q1")
+    moved = [shipped(1, "in_transit", "T9"), shipped(2, "in_transit", "T1")]
+    assert dispensed_lines(left, *moved) == {"q1": ("T1", "")}
     arrived = shipped(1, "delivered", "T1", delivered_at=START + timedelta(days=2))
 
     assert dispensed_lines(left, arrived, shipped(2, "in_transit", "T2")) == {"q1": ("T1", "2026-09-16T15:00:00Z")}

@@ -236,6 +236,7 @@ async def test_what_was_deleted_is_revived_or_left_alone(fake: FakeFhir) -> None
             assert desk.count("applied") == 2
             assert left_out(desk, "deleted") == (not there)
         assert (ORDER in fake.all()) is there
+        assert not [place for place in fake.kept if place.startswith("Provenance")]
         fake.kept.clear()
 
 
