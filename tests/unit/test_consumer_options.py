@@ -34,14 +34,14 @@ OPENED: Mapping[str, tuple[Callable[[Setup], Consumer], dict[str, str]]] = {
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("archive", {"columns": "hashed"}, "hash_key_file is for columns=hashed"),
-        ("archive", {"hash_key_file": "/etc/hostname"}, "hash_key_file is for columns=hashed"),
+        ("archive", {"columns": "hashed"}, "set hash_key_file if columns=hashed, and only then"),
+        ("archive", {"hash_key_file": "/etc/hostname"}, "set hash_key_file if columns=hashed, and only then"),
         ("archive", {"root": "lake"}, "archive.root"),
         ("archive", {"root": "s3://key:hunter2@lake"}, "archive.root"),
         ("archive", {"root": "s3://lake?endpoint_override=localhost"}, "archive.root"),
         ("archive", {"root": "s3://lake", "endpoint": "http://minio.test"}, "archive"),
         ("archive", {"root": "s3://lake", "endpoint": "https://me:hunter2@m.test", "allow_http": "true"}, "archive"),
-        ("archive", {"endpoint": "https://minio.test"}, "endpoint is only for a root of s3"),
+        ("archive", {"endpoint": "https://minio.test"}, "endpoint applies only to a root of s3"),
         ("archive", {"raw": "true", "columns": "no_d"}, "raw=true needs columns=all"),
         ("archive", {"schema": "drx_consumer"}, "archive.schema"),
         ("archive", {"topics": "drx.unrecognized.v1"}, "is read with raw=true"),
