@@ -97,7 +97,15 @@ def list_(source: str | None, *, as_json: bool) -> int:
     for name in [source] if source else keyed:
         scheme, directory = _configured(settings, name)
         for slot in load(directory, scheme):
-            row = {"source": name, "scheme": settings.sources[name].scheme, **_row(slot, now)}
+            row = {
+                "source": name,
+                "scheme": settings.sources[name].scheme,
+                "slot": slot.name,
+                "kind": _kind(slot),
+                "counts": slot.counts_at(now),
+                "not_before": _instant(slot.not_before),
+                "accept_until": _instant(slot.accept_until),
+            }
             if as_json:
                 click.echo(orjson.dumps(row))
             rows.append(tuple("yes" if each is True else "no" if each is False else each for each in row.values()))
@@ -239,16 +247,6 @@ def _write(where: Path, content: bytes, *, overwrite: bool) -> None:
         above = where.parent.parent
         why = exc.strerror if above.exists() else f"create {above} first, or correct the setting"
         raise ConfigError(f"{where}: cannot be written ({why})") from None
-
-
-def _row(slot: KeySlot, now: float) -> dict[str, str | bool | None]:
-    return {
-        "slot": slot.name,
-        "kind": _kind(slot),
-        "counts": slot.counts_at(now),
-        "not_before": _instant(slot.not_before),
-        "accept_until": _instant(slot.accept_until),
-    }
 
 
 def _instant(unix_s: float) -> str | None:

@@ -44,19 +44,13 @@ def bodies_of(path: Path, *, body_max_bytes: int) -> Iterator[Body]:
         problem = "is not UTF-8"
     except csv.Error as exc:
         problem = "is not CSV with commas and double quotes"
-        if isinstance(exc, _HeaderError):
-            problem = str(exc)
-        elif "field limit" in str(exc):
+        if "field limit" in str(exc):
             problem = f"has a cell of more than {body_max_bytes} characters, or a double quote that has no end"
     except (ValueError, RecursionError):
         problem = "begins like a JSON array but is not valid JSON"
     else:
         return
     raise ConfigError(f"{path}: {problem}")
-
-
-class _HeaderError(csv.Error):
-    """The first line of a CSV file is not a header."""
 
 
 def _is_array(file: BinaryIO) -> bool:
@@ -118,7 +112,8 @@ def _rows(file: BinaryIO, body_max_bytes: int) -> Iterator[Body]:
     names = reader.fieldnames or [""]
     for column, name in enumerate(names, 1):
         if not _is_name(name) or names.count(name) > 1:
-            raise _HeaderError(f"its first line is not a header: column {column} has no unique name")
+            msg = f"{file.name}: its first line is not a header: column {column} has no unique name"
+            raise ConfigError(msg)
     for row in reader:
         if None in row or None in row.values():
             yield Body(reader.line_num, b"", "csv_columns")
