@@ -80,15 +80,11 @@ class LogDropped(Collector):
     def __init__(self, labels: Mapping[str, str] = MappingProxyType({})) -> None:
         self._labels = labels
 
-    def describe(self) -> Iterable[Metric]:
-        """Return the metric family without a value, as needed for registration."""
-        name, text = f"{NAMESPACE}_log_dropped", "Log lines that could not be written to standard output"
-        return [CounterMetricFamily(name, text, labels=tuple(self._labels))]
-
     def collect(self) -> Iterable[Metric]:
         """Return the metric family with its value."""
-        (family,) = self.describe()
-        family.add_sample(f"{family.name}_total", dict(self._labels), output.dropped)
+        name, text = f"{NAMESPACE}_log_dropped", "Log lines that could not be written to standard output"
+        family = CounterMetricFamily(name, text, labels=tuple(self._labels))
+        family.add_metric(tuple(self._labels.values()), output.dropped)
         return [family]
 
 
