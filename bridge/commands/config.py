@@ -57,12 +57,8 @@ def rows(settings: Settings) -> Iterator[tuple[str, str, str, bool]]:
     yield from _section(settings, masked(settings), prefix=PREFIX)
     for source, digest in mappings(settings).items():
         variable = f"{PREFIX}SOURCES__{source.upper()}__OPTIONS__MAPPING"
-        yield (
-            variable,
-            f"sha256:{digest}",
-            "hash of the mapping file; drx_mapping of its events has 12 digits of it",
-            True,
-        )
+        meaning = "hash of the mapping file; drx_mapping of its events has 12 digits of it"
+        yield variable, f"sha256:{digest}", meaning, True
 
 
 def mappings(settings: Settings) -> dict[str, str]:

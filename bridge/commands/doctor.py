@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime
+from functools import partial
 from http.client import HTTPConnection, HTTPException
 
 import click
@@ -14,7 +15,7 @@ from bridge.commands.secrets import check_windows
 from bridge.commands.topics import advice
 from bridge.errors import BridgeError, ConfigError
 from bridge.kafka.admin import Deviation, TopicSpec, open_admin, topic_specs
-from bridge.kafka.connection import KafkaConnection, reachable
+from bridge.kafka.connection import reachable
 from bridge.kafka.routing import RoutingTable
 from bridge.proof.key_sets import FILE as KEY_SET
 from bridge.proof.key_sets import KeySetError, fetch
@@ -57,7 +58,7 @@ def doctor(*, bootstrap_servers: str | None, as_json: bool) -> int:
     return report.close(int(report.failed))
 
 
-async def _examine(settings: Settings, *, add: Callable[[Finding], None]) -> None:
+async def _examine(settings: Settings, *, add: Callable[..., None]) -> None:
     add(Finding("config", "ok", f"every setting is known and within its bounds; this instance is {settings.instance}"))
     refused = set()
     for finding in (*check_start(settings), *check_windows(settings, now=datetime.now(UTC))):
@@ -69,13 +70,11 @@ async def _examine(settings: Settings, *, add: Callable[[Finding], None]) -> Non
     # If `serve` would not start with these settings, nothing is queried.
     routes = RoutingTable({} if "routes" in refused else settings.kafka.routes)
     if "kafka" not in refused:
-        async for finding in check_kafka(settings.kafka, routes=routes):
-            add(finding)
+        add(*await check_kafka(settings.kafka, routes=routes))
     if "registry" not in refused:
-        async for finding in check_registry(settings.registry, routes=routes):
-            add(finding)
-    for finding in (*check_spool(settings.spool), *check_running(settings.management)):
-        add(finding)
+        add(await check_registry(settings.registry, routes=routes))
+    add(*check_spool(settings.spool))
+    add(*check_running(settings.management))
 
 
 def check_running(management: Management) -> Iterator[Finding]:
@@ -116,68 +115,50 @@ async def check_key_sets(settings: Settings) -> AsyncIterator[Finding]:
                     yield Finding(f"keys {name}", "warning" if kept else "failed", str(exc), advice)
 
 
-async def check_registry(registry: Registry, *, routes: RoutingTable) -> AsyncIterator[Finding]:
+async def check_registry(registry: Registry, *, routes: RoutingTable) -> Finding:  # noqa: PLR0911 - one for each finding
     """Compare the registry's ids with our schemas; without a URL, check that the bundled lock can be read."""
+    failed = partial(Finding, "registry", "failed")
     try:
         lock = bundled()
     except ConfigError as exc:
-        yield Finding("registry", "failed", str(exc), "reinstall the package")
-        return
+        return failed(str(exc), "reinstall the package")
     if registry.url is None:
-        yield Finding(
-            "registry", "ok", f"none configured; {len(lock.latest())} schemas with the ids of the bundled lock"
-        )
-        return
+        text = f"none configured; {len(lock.latest())} schemas with the ids of the bundled lock"
+        return Finding("registry", "ok", text)
     needed = wanted(newest(lock), routes.topics_of_type)
     try:
         async with open_client(registry) as client:
             ids = await resolve_ids(needed, registry=client, path=registry.ids_file)
             wrong = await wrong_ids(needed, ids, registry=client)
     except IdsMissingError as exc:
-        yield Finding("registry", "failed", str(exc), "run `drx-bridge schemas push`")
+        return failed(str(exc), "run `drx-bridge schemas push`")
     except RegistryUnavailableError as exc:
         known = "the ids of an earlier start stay in use" if registry.ids_file else "a first start would not be ready"
-        yield Finding("registry", "failed", f"{exc}; {known}", "check BRIDGE_REGISTRY__URL and the network path to it")
+        return failed(f"{exc}; {known}", "check BRIDGE_REGISTRY__URL and the network path to it")
     except BridgeError as exc:
-        yield Finding("registry", "failed", str(exc), "check BRIDGE_REGISTRY__URL and its credentials")
-    else:
-        if wrong:
-            text = f"{len(wrong)} ids belong to other schemas there, such as that of {wrong[0]}"
-            yield Finding(
-                "registry", "failed", text, "delete BRIDGE_REGISTRY__IDS_FILE and run `drx-bridge schemas push`"
-            )
-        else:
-            yield Finding("registry", "ok", f"{client.url} holds all {len(ids)} schemas under the ids in use")
+        return failed(str(exc), "check BRIDGE_REGISTRY__URL and its credentials")
+    if wrong:
+        text = f"{len(wrong)} ids belong to other schemas there, such as that of {wrong[0]}"
+        return failed(text, "delete BRIDGE_REGISTRY__IDS_FILE and run `drx-bridge schemas push`")
+    return Finding("registry", "ok", f"{client.url} holds all {len(ids)} schemas under the ids in use")
 
 
-async def check_kafka(kafka: KafkaSettings, *, routes: RoutingTable) -> AsyncIterator[Finding]:
+async def check_kafka(kafka: KafkaSettings, *, routes: RoutingTable) -> list[Finding]:
     """Check the brokers, and the topics if a broker responds."""
-    reach = kafka.connection
+    reach, found = kafka.connection, list[Finding]()
     try:
         servers = reach.servers
         alive = await reachable(servers)
     except BridgeError as exc:
-        yield Finding("kafka", "failed", str(exc), "correct the setting it names")
-        return
+        return [Finding("kafka", "failed", str(exc), "correct the setting it names")]
     if not alive:
         text = f"no broker responds at {reach.bootstrap_servers}"
-        yield Finding("kafka", "failed", text, "start it, or set BRIDGE_KAFKA__BOOTSTRAP_SERVERS")
-        return
+        return [Finding("kafka", "failed", text, "start it, or set BRIDGE_KAFKA__BOOTSTRAP_SERVERS")]
+    responded = Finding("kafka", "ok", f"{reach.bootstrap_servers} responds, {kafka.security_protocol}")
     if len(alive) < len(servers):
         text = f"{len(alive)} of {len(servers)} bootstrap servers respond: {', '.join(sorted(alive))}"
         remedy = "start the others, or take them out of BRIDGE_KAFKA__BOOTSTRAP_SERVERS"
         responded = Finding("kafka", "warning", text, remedy)
-    else:
-        responded = Finding("kafka", "ok", f"{reach.bootstrap_servers} responds, {kafka.security_protocol}")
-    for finding in await _ask_brokers(reach, kafka, routes=routes, responded=responded):
-        yield finding
-
-
-async def _ask_brokers(
-    reach: KafkaConnection, kafka: KafkaSettings, *, routes: RoutingTable, responded: Finding
-) -> list[Finding]:
-    """Return findings about brokers and topics; `responded` comes first if a broker responds."""
-    found: list[Finding] = []
     try:
         async with open_admin(reach) as admin:
             found.append(responded)

@@ -46,10 +46,10 @@ class Poster:
     def __init__(self, settings: Settings, name: str, *, origin: Literal["replay", "import"], url: str | None) -> None:
         """Build the profile of the source; if `url` is given, also read the secret that became valid last."""
         source = configured_source(settings, name)
-        self._name, self._environment, self._origin = name, source.environment, origin
-        self._profile = open_profiles(settings.sources)[name]
+        self._origin, profile = origin, open_profiles(settings.sources)[name]
+        self._map = partial(map_body, profile, source=name, environment=source.environment)
         self._type = "application/json" if source.body == "json" else "application/xml"
-        self.zone: tzinfo | None = getattr(self._profile, "zone", None)
+        self.zone: tzinfo | None = getattr(profile, "zone", None)
         self._outcomes: Counter[str] = Counter()
         self._is_whole = False
         self._rng = random.Random()  # noqa: S311 - spreads load, not for security
@@ -73,14 +73,7 @@ class Poster:
 
     def mapped(self, body: bytes, received_at: datetime, *, delivery_id: str = "") -> tuple[str, Mapped | ParkReason]:
         """Return the id of a delivery and the outcome of its body with these settings."""
-        return map_body(
-            self._profile,
-            body,
-            source=self._name,
-            received_at=received_at,
-            environment=self._environment,
-            delivery_id=delivery_id,
-        )
+        return self._map(body, received_at=received_at, delivery_id=delivery_id)
 
     def note(self, name: Mapping[str, Any], outcome: str, reason: str = "", field: str = "") -> None:
         """Count an outcome, and print it if it was not accepted, without values of the body."""

@@ -102,7 +102,7 @@ async def _examine(chosen: Chosen, add: Add) -> None:
     except ConfigError as exc:
         add(Finding("postgres", "failed", str(exc), "see CONSUMER_POSTGRES__DSN"))
     try:
-        async with open_group(chosen.settings.kafka.connection, consumer.group, consumer.topics) as view:
+        async with chosen.open_group() as view:
             bounds, cluster_id = await view.bounds(), await view.cluster_id()
         add(Finding("kafka", "ok", f"{', '.join(sorted(consumer.topics))}: {len(bounds)} partitions"))
         add(*offset_findings(chosen, kept, bounds, cluster_id=cluster_id))
@@ -211,11 +211,6 @@ async def _sink(consumer: Consumer) -> list[Finding]:
         # Its message may contain what was sent.
         what = exc.code if isinstance(exc, BridgeError) else type(exc).__name__
         return [Finding("sink", "failed", f"does not respond as expected: {what}", "check the sink")]
+    advice = "see its page in docs, and the runbook of its alert"
     found = Finding("sink", "ok", "responds" if consumer.ping is not None else "can be opened")
-    return [
-        found,
-        *(
-            Finding("sink", "warning", f"lacks {each}", "see its page in docs, and the runbook of its alert")
-            for each in lacks
-        ),
-    ]
+    return [found, *(Finding("sink", "warning", f"lacks {each}", advice) for each in lacks)]

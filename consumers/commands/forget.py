@@ -9,7 +9,6 @@ from bridge.runtime.process import bootstrap_option
 from bridge.runtime.screen import print_json
 from consumers.commands.installed import Chosen
 from consumers.commands.options import decision_options, json_option, of_consumer
-from consumers.runtime.groups import open_group
 from consumers.runtime.operator import By, forget_group
 
 
@@ -38,7 +37,7 @@ def forget(*, chosen: Chosen, by: By, as_json: bool) -> int:
 async def _forget(chosen: Chosen, by: By) -> dict[str, int]:
     group = chosen.consumer.group
     async with chosen.open_database("forget") as database:
-        async with open_group(chosen.settings.kafka.connection, group, chosen.consumer.topics) as view:
+        async with chosen.open_group() as view:
             await view.refuse_members(session_s=chosen.settings.kafka.session_s)
             if not by.dry_run:
                 # First, since Kafka refuses it if a member has joined meanwhile; such a member would commit its offsets

@@ -1,7 +1,6 @@
 """`drx-consumer init`: create the tables of a consumer, and set its starting offsets in PostgreSQL and Kafka."""
 
 import asyncio
-from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ from consumers.commands.options import decision_options, json_option, of_consume
 from consumers.options import aware_instant
 from consumers.postgres.migrate import migrate_tables, pending_tables
 from consumers.postgres.pool import Database
-from consumers.runtime.groups import GroupView, open_group
+from consumers.runtime.groups import GroupView
 from consumers.runtime.operator import By, lock_progress, parked_from, set_offsets, standings
 from consumers.runtime.start_checks import accept_tables, check_tables, prepare
 
@@ -132,7 +131,7 @@ async def _init(chosen: Chosen, want: InitOptions, by: By) -> list[Move]:
         if want.begin is None:
             return []
         try:
-            async with _group_of(chosen) as view:
+            async with chosen.open_group() as view:
                 return await _set_offsets(database if usable else None, view, chosen, want, by)
         except ReadError:
             if not (want.unless_placed and usable and await _is_placed(database, chosen)):
@@ -141,16 +140,12 @@ async def _init(chosen: Chosen, want: InitOptions, by: By) -> list[Move]:
             return []
 
 
-def _group_of(chosen: Chosen) -> AbstractAsyncContextManager[GroupView]:
-    return open_group(chosen.settings.kafka.connection, chosen.consumer.group, chosen.consumer.topics)
-
-
 async def _see_topics(database: Database, chosen: Chosen, want: InitOptions) -> None:
     """Read the topics from Kafka, unless only tables are created."""
     if want.begin is None:
         return
     try:
-        async with _group_of(chosen):
+        async with chosen.open_group():
             pass
     except ReadError:
         if not (want.unless_placed and await _is_placed(database, chosen)):

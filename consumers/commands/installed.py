@@ -1,7 +1,7 @@
 """Installed consumers: entry points of one group, each a `Consumer` or a function that builds one."""
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
@@ -12,6 +12,7 @@ from bridge.runtime.configuration import place_of
 from bridge.runtime.process import with_brokers
 from consumers.api import Consumer, Setup, build, takes_setup
 from consumers.postgres.pool import COMMAND_TIMEOUT_S, Database, open_database
+from consumers.runtime.groups import GroupView, open_group
 from consumers.settings import ConsumerSettings, load_settings, section
 
 GROUP = "drx_bridge.consumers"
@@ -53,6 +54,10 @@ class Chosen:
         except (TransientError, PermanentError) as exc:
             advice = _ADVICE.get(exc.code)
             raise ConfigError(f"PostgreSQL: {exc.code}" + (f" → {advice}" if advice else "")) from None
+
+    def open_group(self) -> AbstractAsyncContextManager[GroupView]:
+        """Open a view of its group in Kafka."""
+        return open_group(self.settings.kafka.connection, self.consumer.group, self.consumer.topics)
 
 
 def choose(name: str, *, schema: str | None = None, bootstrap_servers: str | None = None) -> Chosen:

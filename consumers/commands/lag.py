@@ -14,7 +14,7 @@ from bridge.runtime.process import bootstrap_option
 from bridge.runtime.screen import print_json, print_rows
 from consumers.commands.installed import Chosen
 from consumers.commands.options import of_consumer
-from consumers.runtime.groups import GroupState, open_group
+from consumers.runtime.groups import GroupState
 from consumers.runtime.operator import opened_at, standings
 from consumers.runtime.start_positions import WORDS, why_stopped
 
@@ -87,11 +87,11 @@ def _row(lag: Lag) -> tuple[object, ...]:
 
 
 async def _lags(chosen: Chosen) -> tuple[Standing, list[Lag]]:
-    consumer, settings = chosen.consumer, chosen.settings
+    consumer = chosen.consumer
     async with chosen.open_database("lag") as database:
         stored = await standings(database, consumer.group, consumer.topics)
         since = await opened_at(database, consumer.group)
-    async with open_group(settings.kafka.connection, consumer.group, consumer.topics) as view:
+    async with chosen.open_group() as view:
         state, bounds, committed = await view.state(), await view.bounds(), await view.committed()
         next_offsets: dict[TopicPartition, int | None] = {}
         behind: dict[TopicPartition, int] = {}

@@ -123,7 +123,7 @@ async def test_a_broker_or_process_that_accepts_connections_and_says_nothing_fai
     clean.setattr("bridge.commands.doctor._ASK_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as frozen:
         kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{frozen.getsockname()[1]}")
-        findings = [each async for each in check_kafka(kafka, routes=RoutingTable(kafka.routes))]
+        findings = await check_kafka(kafka, routes=RoutingTable(kafka.routes))
         (hung,) = check_running(Management(host="127.0.0.1", port=frozen.getsockname()[1]))
 
     assert (hung.verdict, "does not respond to /readyz" in hung.text) == ("failed", True)

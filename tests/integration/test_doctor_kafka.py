@@ -16,7 +16,7 @@ async def test_topics_and_addresses_that_are_not_as_they_should_be_are_found(clu
     servers = f"127.0.0.1:{free_port()},{cluster.bootstrap_servers}"
     kafka = KafkaSettings(bootstrap_servers=servers, routes={"epcs.*": compressed, "renewal.*": absent})
 
-    found = [each async for each in check_kafka(kafka, routes=RoutingTable(kafka.routes))]
+    found = await check_kafka(kafka, routes=RoutingTable(kafka.routes))
 
     said = (f"{compressed}: compression.type is lz4, expected producer", absent, "1 of 2")
     verdicts = [each.verdict for words in said for each in found if words in each.text + each.advice]
