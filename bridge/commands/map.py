@@ -189,7 +189,8 @@ class Mapper:
 
     def outcome(self, path: Path, *, webhook_id: str = "") -> dict[str, Any]:
         """Return the outcome of the body in a file, as JSON types; without `webhook_id` the id comes from the body."""
-        body, file = _read(path), text_of(os.fsencode(path))
+        with path.open("rb") as content:
+            body, file = content.read(BODY_MAX_BYTES + 1), text_of(os.fsencode(path))
         if len(body) > self.body_max_bytes:
             return {"file": file, "refused": {"code": "body_too_large"}}
         delivery_id, found = preview(
@@ -272,14 +273,6 @@ def show(mapper: Mapper, bodies: Iterable[Path], *, as_json: bool, webhook_id: s
         else:
             console.print(lines(document))
     return are_events
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(BODY_MAX_BYTES + 1)
-    except OSError:
-        raise click.FileError(str(path), "cannot be read") from None
 
 
 def lines(document: Mapping[str, Any]) -> Text:

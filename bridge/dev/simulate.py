@@ -142,7 +142,7 @@ def _choose(
     if types and source != "drx":
         raise ConfigError(f"--type: {source} sends no such types")
     if (file := sample or scenario) is not None:
-        rng, bodies = _rng(seed), [_read(file)] if sample else _lines_of(file)
+        rng, bodies = _rng(seed), [file.read_bytes()] if sample else _lines_of(file)
         return iter([Post(id_of(body) or new_id(rng), body) for body in bodies]), len(bodies)
     generated = deliveries(seed, source=source)
     if types:
@@ -208,17 +208,10 @@ def _run(
 
 def _lines_of(path: Path) -> list[bytes]:
     """Yield a body for each line that is not blank."""
-    lines = [line.removesuffix(b"\r") for line in _read(path).split(b"\n") if line.strip()]
+    lines = [line.removesuffix(b"\r") for line in path.read_bytes().split(b"\n") if line.strip()]
     if not lines:
         raise ConfigError(f"{path}: no deliveries in it; expected one JSON body per line")
     return lines
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as exc:
-        raise ConfigError(f"{path}: cannot read it ({exc.strerror})") from None
 
 
 def arrange(outgoings: Iterable[Post], *, rng: random.Random, duplicates: float, shuffle: bool) -> Iterator[Post]:

@@ -100,10 +100,10 @@ def compare(
     missing = asyncio.run(_missing(chosen, export, timedelta(seconds=tolerance_s)))
     lines = {fact.line for _, fact in missing}
     if out is not None:
-        _write(out, _ndjson(file, lines), mode=0o600)  # health information
+        replace_file(out, _ndjson(file, lines), mode=0o600)  # health information
     counts = {"lines": export.lines, "missing": len(lines), "unmapped": len(export.unmapped)}
     if textfile is not None:
-        _write(textfile, _metrics(counts), mode=0o644)
+        replace_file(textfile, _metrics(counts), mode=0o644)
     by = _by_type_and_day(export, missing)
     if as_json:
         click.echo(orjson.dumps(counts | {"by": by}))
@@ -205,10 +205,3 @@ def _metrics(counts: Mapping[str, int]) -> bytes:
     values = {f"drxbridge_compare_{name}": value for name, value in counts.items()}
     values["drxbridge_compare_timestamp_seconds"] = int(time.time())
     return "".join(f"# TYPE {name} gauge\n{name} {value}\n" for name, value in values.items()).encode()
-
-
-def _write(path: Path, content: bytes, *, mode: int) -> None:
-    try:
-        replace_file(path, content, mode=mode)
-    except OSError as exc:
-        raise ConfigError(f"{path}: cannot be written ({exc.strerror})") from None

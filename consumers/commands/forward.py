@@ -117,10 +117,7 @@ async def _send(
 
 def _document(chosen: Chosen, file: Path, *, show_phi: bool) -> dict[str, Any]:
     options = read_options(ForwardOptions, NAME, chosen.settings.options(NAME))
-    try:
-        _, found = map_body(drx_standard, file.read_bytes(), source=NAME, received_at=datetime.now(UTC))
-    except OSError:
-        raise click.FileError(str(file), "cannot be read") from None
+    _, found = map_body(drx_standard, file.read_bytes(), source=NAME, received_at=datetime.now(UTC))
     if isinstance(found, ParkReason):
         why = " ".join(filter(None, (found.reason, found.detail, found.field)))
         return {"sent": False, "code": why}
