@@ -14,9 +14,8 @@ from bridge.registry.client import RegistryRefusedError, open_client
 from bridge.registry.ids import Wanted, read_ids, wanted, write_ids
 from bridge.registry.loader import bundled
 from bridge.runtime.audit import audit_options, audited
+from bridge.runtime.process import FAILED
 from bridge.settings import load_settings
-
-REFUSED_EXIT = 1
 
 
 @click.command()
@@ -41,7 +40,7 @@ def push(*, url: str | None, ids_file: Path | None, actor: str, reason: str, as_
             ids = asyncio.run(_push(schemas, address))
     except RegistryRefusedError as exc:
         click.echo(f"refused: {exc}{_advice(exc)}", err=True)
-        return REFUSED_EXIT
+        return FAILED
     if ids_file is not None:
         _record(ids_file, url, {each.digest: ids[each.digest] for each in schemas})
     _print(schemas, ids, ids_file, as_json=as_json)

@@ -36,7 +36,6 @@ KEY_BYTES = 32  # as long as a SHA-256 digest
 EXPIRES_SOON_S = 14 * 86_400
 _KINDS = {HmacKey: "hmac", KeySet: "public", PublicKey: "ed25519", SharedSecret: "shared", ReplayKey: "replay"}
 CURRENT, PREVIOUS = "current", "previous"
-FAILED_EXIT = 1
 
 
 @click.group(cls=Group)
@@ -129,7 +128,7 @@ def check(source: str | None, *, as_json: bool) -> int:
             click.echo(orjson.dumps(each.document))
         else:
             Console(soft_wrap=True).print(finding_line(each))
-    return FAILED_EXIT if any(each.verdict == "failed" for each in shown) else 0
+    return int(any(each.verdict == "failed" for each in shown))
 
 
 def check_windows(settings: Settings, *, now: datetime) -> Iterator[Finding]:
@@ -216,10 +215,7 @@ def fresh_secret(scheme: Scheme, user: str) -> str:
 def _keep_as_previous(directory: Path, scheme: Scheme, hours: float) -> None:
     """Copy the secret to `previous` before `current` is replaced, so that it stays valid throughout."""
     current = directory / CURRENT
-    try:
-        content = current.read_bytes()
-    except OSError as exc:
-        raise ConfigError(f"{current}: cannot be read ({exc.strerror}), so there is nothing to rotate") from None
+    content = current.read_bytes()
     kept = [line for line in content.split(b"\n") if line.strip() and not line.strip().startswith(b"accept_until")]
     # Rotation must not extend a secret that ends earlier or has ended.
     ends_at = min(parse_slot(current, content, scheme).accept_until, time.time() + hours * 3600)

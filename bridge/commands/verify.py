@@ -19,7 +19,6 @@ from bridge.response_codes import REFUSED
 from bridge.runtime.process import pairs
 
 ACCEPTED = "verified"
-REFUSED_EXIT = 1
 
 
 @click.command()
@@ -94,4 +93,4 @@ def _tell(code: str, sentence: str, hint: str = "", *, accept: bool, as_json: bo
     click.echo(json.dumps({"accept": accept, "code": code}))
     if not as_json:
         click.echo(f"{sentence}\n  → {hint}" if hint else sentence, err=True)
-    return 0 if accept else REFUSED_EXIT
+    return int(not accept)

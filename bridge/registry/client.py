@@ -65,11 +65,10 @@ class RegistryRefusedError(BridgeError):
 
     code = "registry_refused"
 
-    def __init__(self, what: str, *, status: int, error_code: int, detail: str) -> None:
-        super().__init__(f"{what}: the registry responded {status} (error_code {error_code}) {detail}".rstrip())
-        self.status = status  # HTTP status, which alone decides
-        self.error_code = error_code  # from the body, else 0; only a hint, since some registries always send 0
-        self.detail = detail  # its message, for an operator; about schemas, never about records
+    def __init__(self, what: str, *, status: int, detail: str) -> None:
+        """Keep the HTTP status, which alone decides; `detail` is about schemas, never about records."""
+        super().__init__(f"{what}: the registry responded {status} {detail}".rstrip())
+        self.status = status
 
 
 class SchemaUnknownError(BridgeError):
@@ -103,13 +102,8 @@ class _Reply:
 
     def refusal(self, what: str) -> RegistryRefusedError:
         fields = self.document if isinstance(self.document, dict) else {}
-        error_code, detail = fields.get("error_code"), fields.get("message")
-        return RegistryRefusedError(
-            what,
-            status=self.status,
-            error_code=error_code if isinstance(error_code, int) else 0,
-            detail=detail[:_DETAIL_MAX] if isinstance(detail, str) else "",
-        )
+        detail = f"(error_code {fields.get('error_code') or 0}) {fields.get('message') or ''}"
+        return RegistryRefusedError(what, status=self.status, detail=detail[:_DETAIL_MAX])
 
 
 class RegistryClient:
