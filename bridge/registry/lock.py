@@ -13,7 +13,7 @@ from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
 from bridge.errors import ConfigError
-from bridge.registry.schemas import Schema, digest, full_name
+from bridge.registry.schemas import Schema, digest, fingerprint, full_name
 
 NAMESPACE = "drx.v1"
 
@@ -36,7 +36,8 @@ class LockedSchema:
     version: int  # from 1, per record
     id: int  # unique across all records; never reused
     guid: str  # derived from `digest`, so that it is the same everywhere
-    digest: str  # SHA-256 of the whole schema; Avro's canonical form leaves out logical types, defaults, docs and `phi`
+    fingerprint: str  # SHA-256 of the parsing canonical form, as computed by Avro libraries
+    digest: str  # SHA-256 of the whole schema; the canonical form leaves out logical types, defaults, docs and `phi`
     schema: Schema = field(repr=False, hash=False)  # self-contained
 
     @property
@@ -134,6 +135,7 @@ def _entry(schema: Schema, *, version: int, schema_id: int) -> LockedSchema:
         version=version,
         id=schema_id,
         guid=str(uuid5(NAMESPACE_OID, full_digest)),
+        fingerprint=fingerprint(schema),
         digest=full_digest,
         schema=schema,
     )

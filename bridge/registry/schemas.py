@@ -1,11 +1,11 @@
-"""Avro schemas as values: names, written-out forms, comparison by meaning.
+"""Avro schemas as values: names, written-out forms, comparison by meaning, fingerprints.
 
 A schema is represented by the JSON value of its text. It is *self-contained* if every type it names is defined inside
 it, *expanded* if every name is replaced by its definition. Two texts may define the same schema: attributes in another
 order, `{"type": "string"}` for `"string"`, a namespace apart or inside the name. So schemas are compared by their
 `meaning`, which determines how bytes are read. Documentation, aliases and our own attributes are left out, since a
-registry may drop or reorder them. Unlike Avro's parsing canonical form, it keeps logical types, precision, scale and
-defaults.
+registry may drop or reorder them. Unlike Avro's parsing canonical form, used by `fingerprint`, it keeps logical types,
+precision, scale and defaults.
 """
 
 import hashlib
@@ -15,7 +15,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
-from fastavro.schema import SchemaParseException, expand_schema  # noqa: TID251 -- this module wraps it
+from fastavro.schema import (  # noqa: TID251 -- this module wraps it
+    SchemaParseException,
+    expand_schema,
+    parse_schema,
+    to_parsing_canonical_form,
+)
+from fastavro.schema import fingerprint as avro_fingerprint  # noqa: TID251 -- this module wraps it
 
 from bridge.errors import BridgeError, ConfigError
 
@@ -81,6 +87,11 @@ def expand(schema: Any) -> Any:
         return expand_schema(schema)
     except (SchemaParseException, ValueError, KeyError, TypeError, AttributeError):  # exceptions of fastavro
         raise NotAvroError(NotAvroError.code) from None
+
+
+def fingerprint(schema: Schema) -> str:
+    """Return the SHA-256 of the parsing canonical form (Avro 1.12, "Schema Fingerprints"), lower-case hex."""
+    return str(avro_fingerprint(to_parsing_canonical_form(parse_schema(dict(schema))), "SHA-256"))
 
 
 def digest(schema: Schema) -> str:

@@ -22,7 +22,7 @@ from bridge.errors import ConfigError
 from bridge.registry.loader import bundled, read_lock, read_schemas, schemas_root
 from bridge.registry.lock import format_lock, parse_lock, subject
 from bridge.registry.rules import compatibility, findings
-from bridge.registry.schemas import WriterSchema, digest, expand
+from bridge.registry.schemas import WriterSchema, digest, expand, fingerprint
 
 SCHEMAS = read_schemas(schemas_root())
 
@@ -43,7 +43,7 @@ def test_a_locked_schema_needs_no_other(subtests: pytest.Subtests) -> None:
 
             assert set(re.findall(r'"(drx\.v1\.\w+)"', text)) <= defined
             assert entry.subject == subject(entry.record)
-            assert entry.digest == digest(entry.schema)
+            assert (entry.fingerprint, entry.digest) == (fingerprint(entry.schema), digest(entry.schema))
 
 
 def test_a_changed_schema_gets_a_version_and_an_id_of_its_own_and_the_older_one_stays() -> None:
@@ -74,7 +74,7 @@ def test_a_schema_cannot_become_an_older_version_of_itself() -> None:
     [
         lambda document: document["schemas"][3].update(id=4711),
         lambda document: document["schemas"][3].update(version=2),
-        lambda document: document["schemas"][3].update(digest="0" * 64),
+        lambda document: document["schemas"][3].update(fingerprint="0" * 64),
         lambda document: document["schemas"][3]["schema"].update(doc="Edited."),
         lambda document: document["schemas"][3].update(subject="elsewhere"),
         lambda document: document["schemas"].reverse(),
