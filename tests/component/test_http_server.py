@@ -14,8 +14,6 @@ import uvloop
 
 from bridge.runtime.http_server import (
     CONTINUE,
-    FRAMING_MAX_BYTES,
-    PIECE_BYTES,
     TURN_MAX,
     TURN_MAX_BYTES,
     ClientConnection,
@@ -296,12 +294,3 @@ async def test_what_a_client_has_sent_is_freed_with_its_connection(sent: bytes) 
             await until(lambda: connection() is None)
         finally:
             gc.enable()
-
-
-async def test_of_tiny_chunks_little_is_parsed() -> None:
-    server = HardenedServer(Inviting(), read_timeout_s=HANG_S)
-    connection = server()
-    connection.connection_made(Spoken())
-    connection.data_received(CHUNKED + b"1\r\nx\r\n" * 30_000)
-    assert connection.body.total_bytes * len(b"1\r\nx\r\n") <= 2 * PIECE_BYTES + FRAMING_MAX_BYTES
-    connection.connection_lost(None)

