@@ -28,19 +28,16 @@ class DataDirectory:
         self.env = path / "env.sh"
         self.ports = path / "ports.json"
 
-    def secret_dir(self, name: str, *, make: Callable[[], str]) -> Path:
-        """Create the secrets directory of a source, or of logs, with a `current` secret that stays the same."""
+    def secret_dir(self, name: str, *, make: Callable[[], str] | None = None) -> Path:
+        """Create the secrets directory of a source, or of logs, with a `current` secret that stays the same.
+
+        Without `make` it stays empty: the ingress creates the first key of the spool.
+        """
         directory = self.secrets / name
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         slot = directory / "current"
-        if not slot.exists():
+        if make is not None and not slot.exists():
             write_text(slot, f"{make()}\n")
-        return directory
-
-    def spool_key_dir(self) -> Path:
-        """Create the directory of the spool's keys, separate from the spool; the ingress creates the first key."""
-        directory = self.secrets / "spool"
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         return directory
 
 

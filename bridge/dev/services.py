@@ -135,7 +135,7 @@ def shared_settings(directory: DataDirectory) -> dict[str, str]:
         sources |= source.settings(name, directory.secret_dir(name, make=source.new_secret))
     return sources | {
         "BRIDGE_SPOOL__DIR": str(directory.spool),
-        "BRIDGE_SPOOL__KEY_DIR": str(directory.spool_key_dir()),
+        "BRIDGE_SPOOL__KEY_DIR": str(directory.secret_dir("spool")),
         "BRIDGE_LOG__ID_KEY_DIR": id_keys,
         "CONSUMER_LOG__ID_KEY_DIR": id_keys,
         "CONSUMER_FORWARD__ALLOW_HTTP": "true",

@@ -184,14 +184,11 @@ async def play(
 
 def _words(body: bytes) -> tuple[str, str, str]:
     """Return `outcome`, `reason` (or `code`) and `field` of the bridge's response; empty for other servers."""
-    try:
+    with suppress(orjson.JSONDecodeError, AttributeError):  # also for JSON that is not an object
         response = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return "", "", ""
-    if not isinstance(response, dict):
-        return "", "", ""
-    reason = response.get("reason") or response.get("code")
-    return str(response.get("outcome") or ""), str(reason or ""), str(response.get("field") or "")
+        reason = response.get("reason") or response.get("code")
+        return str(response.get("outcome") or ""), str(reason or ""), str(response.get("field") or "")
+    return "", "", ""
 
 
 def _retry_after_s(header: str) -> float:

@@ -234,12 +234,10 @@ class Bucket:
         return False
 
     def link(self, path: str, target: str) -> None:
-        """Refuse."""
+        """Refuse, as does `exchange`."""
         raise NotImplementedError
 
-    def exchange(self, directory: str, other: str) -> None:
-        """Refuse."""
-        raise NotImplementedError
+    exchange = link
 
     def exists(self, path: str) -> bool:
         """Return whether an object exists."""

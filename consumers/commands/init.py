@@ -23,6 +23,7 @@ from consumers.runtime.start_checks import accept_tables, check_tables, prepare
 
 EARLIEST, LATEST = "earliest", "latest"
 Begin = str | datetime | int
+_Move = tuple[TopicPartition, int | None, int]  # a partition, and its offset before and after
 
 
 class InitOptions(NamedTuple):
@@ -35,14 +36,6 @@ class InitOptions(NamedTuple):
     # group has an offset in each of its topics.
     unless_placed: bool
     go_on: bool  # create tables without the data of records that the group has read already
-
-
-class Move(NamedTuple):
-    """The offset of a partition before and after."""
-
-    tp: TopicPartition
-    before: int | None
-    offset: int
 
 
 def _begin(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Begin | None:
@@ -109,7 +102,7 @@ def init(*, chosen: Chosen, by: By, as_json: bool, **options: Any) -> int:
     return 0
 
 
-async def _init(chosen: Chosen, want: InitOptions, by: By) -> list[Move]:
+async def _init(chosen: Chosen, want: InitOptions, by: By) -> list[_Move]:
     consumer, dry_run = chosen.consumer, by.dry_run
     async with chosen.open_database("init") as database:
         # Before creating tables, so that an install that fails for a missing topic leaves nothing behind.
@@ -162,7 +155,7 @@ async def _is_placed(database: Database, chosen: Chosen) -> bool:
 
 async def _set_offsets(
     database: Database | None, view: GroupView, chosen: Chosen, want: InitOptions, by: By
-) -> list[Move]:
+) -> list[_Move]:
     """Set the offsets that may be set; a missing database means no progress, in a dry run."""
     consumer = chosen.consumer
     if not want.unless_placed:
@@ -190,7 +183,7 @@ async def _set_offsets(
                 # Inside the transaction, since Kafka refuses it if a member has joined meanwhile. Members commit
                 # adopted offsets.
                 await view.commit(offsets)
-    return [Move(at, before.get(at), offset) for at, offset in sorted(offsets.items())]
+    return [(at, before.get(at), offset) for at, offset in sorted(offsets.items())]
 
 
 async def _offsets(view: GroupView, want: InitOptions) -> dict[TopicPartition, int]:

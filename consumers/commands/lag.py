@@ -35,14 +35,6 @@ class Lag(NamedTuple):
     stopped: str  # code why the partition is not read, or empty
 
 
-class Standing(NamedTuple):
-    """State of the group, its parked keys, and when the park limit opened (None while closed)."""
-
-    state: GroupState
-    parked_keys: int
-    opened_at: datetime | None
-
-
 @click.command()
 @bootstrap_option
 @of_consumer
@@ -52,8 +44,8 @@ def lag(*, chosen: Chosen, as_json: bool) -> int:
 
     Exit 1 if a partition is stopped, since its progress does not match its log: the topic was recreated or truncated.
     """
-    standing, lags = asyncio.run(_lags(chosen))
-    group, state = chosen.consumer.group, standing.state
+    state, parked, since, lags = asyncio.run(_lags(chosen))
+    group = chosen.consumer.group
     if as_json:
         print_json(*({"group": group, "state": state.state, **each._asdict()} for each in lags))
         return int(any(each.stopped for each in lags))
@@ -61,22 +53,21 @@ def lag(*, chosen: Chosen, as_json: bool) -> int:
     for each in lags:
         if each.unreadable is not None:
             click.echo(f"{each.topic}/{each.partition}: the batch at offset {each.unreadable} cannot be read", err=True)
-    click.echo(f"group {group}: {summary(chosen.named, standing, lags)}")
+    click.echo(f"group {group}: {_summary(chosen.named, state, parked, since, lags)}")
     if stopped := [each for each in lags if each.stopped]:
         partitions = counted(len(stopped), "partition")
         click.echo(f"{partitions} stopped: see `drx-consumer doctor {chosen.named}`", err=True)
     return int(bool(stopped))
 
 
-def summary(named: str, standing: Standing, lags: Sequence[Lag]) -> str:
+def _summary(named: str, state: GroupState, parked_keys: int, opened_at: datetime | None, lags: Sequence[Lag]) -> str:
     """Return the state of a group as a line; `named` is the consumer as in a command line."""
-    state = standing.state
     if not state.live and not any(each.next_offset is not None or each.committed is not None for each in lags):
         return f"has not begun; `drx-consumer init {named} --from earliest|latest|TIME` sets where it does"
     total = sum(each.records for each in lags)
     members, behind = counted(state.members, "member"), counted(total, "record")
-    line = f"{state.state}, {members}, {behind} behind, {counted(standing.parked_keys, 'key')} parked"
-    if standing.opened_at is None:
+    line = f"{state.state}, {members}, {behind} behind, {counted(parked_keys, 'key')} parked"
+    if opened_at is None:
         return line
     return f"{line}; the park limit is open: `drx-consumer parked resume {named} --reason …`"
 
@@ -86,7 +77,8 @@ def _row(lag: Lag) -> tuple[object, ...]:
     return f"{lag.topic}/{lag.partition}", lag.next_offset, lag.log_end, lag.records, seconds, WORDS[lag.stopped]
 
 
-async def _lags(chosen: Chosen) -> tuple[Standing, list[Lag]]:
+async def _lags(chosen: Chosen) -> tuple[GroupState, int, datetime | None, list[Lag]]:
+    """Return the state of the group, its parked keys, when the park limit opened (None while closed), and the lags."""
     consumer = chosen.consumer
     async with chosen.open_database("lag") as database:
         stored = await standings(database, consumer.group, consumer.topics)
@@ -116,4 +108,4 @@ async def _lags(chosen: Chosen) -> tuple[Standing, list[Lag]]:
         lags.append(
             Lag(*at, next_offsets[at], above, committed[at], *bounds[at], records, seconds, unreadable, stopped)
         )
-    return Standing(state, sum(each.parked_keys for each in stored.values()), since), lags
+    return state, sum(each.parked_keys for each in stored.values()), since, lags

@@ -4,6 +4,7 @@ Source: docs/contract.md §6. An unknown value (`UNKNOWN`) is kept in the histor
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -52,8 +53,8 @@ def _failed(document: Document, value: Value, stamp: Stamp) -> None:
         earlier(message, "failed_finally", stamp)
 
 
-def _asked(document: Document, value: Value, stamp: Stamp) -> None:
-    earlier(part(document, "requests", value["request_id"]), "asked", stamp)
+def _asked(kind: str, document: Document, value: Value, stamp: Stamp) -> None:
+    earlier(part(document, kind, value["request_id"]), "asked", stamp)
 
 
 def _responded(document: Document, value: Value, stamp: Stamp) -> None:
@@ -67,10 +68,6 @@ def _closed(document: Document, value: Value, stamp: Stamp) -> None:
     reason = value["reason"]
     if reason != UNKNOWN:
         newest(part(document, "requests", value["request_id"]), "closed", stamp, reason)
-
-
-def _cancel_asked(document: Document, value: Value, stamp: Stamp) -> None:
-    earlier(part(document, "cancels", value["request_id"]), "asked", stamp)
 
 
 def _cancel_responded(document: Document, value: Value, stamp: Stamp) -> None:
@@ -122,12 +119,12 @@ _MACHINES: Mapping[str, Machine] = MappingProxyType(
         "prescription.sent": _sent,
         "prescription.processed": _processed,
         "prescription.transmission_failed": _failed,
-        "renewal.requested": _asked,
+        "renewal.requested": partial(_asked, "requests"),
         "renewal.responded": _responded,
         "renewal.closed": _closed,
-        "change.requested": _asked,
+        "change.requested": partial(_asked, "requests"),
         "change.responded": _responded,
-        "cancel.requested": _cancel_asked,
+        "cancel.requested": partial(_asked, "cancels"),
         "cancel.responded": _cancel_responded,
         "fill.status_changed": _filled,
         "fulfillment.status_changed": _worked_on,
