@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -11,6 +12,8 @@ import click
 from bridge.dev.jars import JarCache
 from bridge.dev.stack import Stack, open_stack
 from bridge.runtime.process import INTERRUPTED
+
+_say = partial(click.echo, err=True)
 
 
 class Signalled(KeyboardInterrupt):
@@ -82,10 +85,6 @@ def dev(
     except Signalled as stopped:
         _say("stopped")
         return stopped.code
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
 
 
 def _print(stack: Stack, *, took_s: float) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import getpass
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,8 +23,6 @@ from bridge.runtime.process import combined
 # Names an additional file for the lines; `/proc/1/fd/2` is the log of the pod.
 VARIABLE = "DRX_AUDIT_FILE"
 STDERR = 2
-# A line stays below 16 KiB even if a command affects every parked key.
-PLACES_MAX = 100
 
 
 def operator_name() -> str:
@@ -79,15 +77,6 @@ def audited(
     finally:
         with contextlib.suppress(OSError):  # the first line is written, and the action is over
             _write(line | outcome | ended)
-
-
-def places(decisions: Sequence[Any]) -> list[str]:
-    """Return topic, partition and offset of the first records, without their keys."""
-    return [
-        f"{each.topic}/{each.partition}" + ("" if each.offset is None else f"@{each.offset}")
-        for each in decisions[:PLACES_MAX]
-        if each.topic is not None
-    ]
 
 
 def _failure(exc: BaseException) -> dict[str, Any]:

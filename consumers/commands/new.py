@@ -1,5 +1,6 @@
 """`drx-consumer new`: write a package for a new consumer from the template."""
 
+import re
 from collections.abc import Iterator
 from importlib.metadata import version
 from importlib.resources import files
@@ -17,6 +18,7 @@ from consumers.settings import section
 
 TEMPLATE = files("consumers") / "template"
 SUFFIX = ".tmpl"
+_word = re.compile(r"\{\{(\w+)\}\}")
 OBJECT_NAME_MAX = 12  # longest key of `consumers` in the chart
 
 
@@ -52,19 +54,12 @@ def refuse_taken(name: str) -> None:
 
 def render(name: str) -> dict[str, str]:
     """Return the files of a package by their paths."""
-    module = section(name)
+    module, known = section(name), version("drx-bridge")
+    words = {"name": name, "module": module, "object": name[:OBJECT_NAME_MAX].rstrip("_-"), "version": known}
     return {
-        path.replace("package/", f"{module}/").removesuffix(SUFFIX): _filled(
-            text, name=name, module=module, object=name[:OBJECT_NAME_MAX].rstrip("_-"), version=version("drx-bridge")
-        )
+        path.replace("package/", f"{module}/").removesuffix(SUFFIX): _word.sub(lambda found: words[found[1]], text)
         for path, text in _texts(TEMPLATE, "")
     }
-
-
-def _filled(text: str, **words: str) -> str:
-    for name, word in words.items():
-        text = text.replace(f"{{{{{name}}}}}", word)
-    return text
 
 
 def _texts(directory: Traversable, prefix: str) -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ from bridge.avro.event_decoder import EventDecoder, open_decoder
 from bridge.errors import ConfigError, DecodeError
 from bridge.event import plain
 from bridge.kafka.consumed_record import ConsumedRecord
-from bridge.runtime.audit import audited, places
+from bridge.runtime.audit import audited
 from bridge.runtime.findings import counted
 from bridge.runtime.process import FloatRange, Group, combined
 from bridge.runtime.screen import TIME, print_json, print_rows
@@ -34,6 +34,8 @@ from consumers.runtime.retry_policy import UNEXPECTED
 
 # Keys per second; at the minimum, a thousand keys take eleven days.
 RATE_MIN, RATE_MAX = 0.001, 10_000.0
+# Records named in an audit line, which stays below 16 KiB even if a command affects every parked key.
+PLACES_MAX = 100
 
 
 _filter_options = combined(
@@ -220,13 +222,15 @@ def _decide(verb: str, act: Callable[..., Awaitable[list[Decision]]], *, chosen:
 
     with audited(f"parked.{verb}", group=group, **by._asdict()) as ended:
         decisions, left = asyncio.run(run())
-        ended.update(decisions=len(decisions), places=places(decisions))
+        places = [_position(each) for each in decisions[:PLACES_MAX] if each.topic is not None]
+        ended.update(decisions=len(decisions), places=places)
     would = "would " if by.dry_run else ""
     for each in decisions:
         if as_json:
             print_json({"verb": verb, "dry_run": by.dry_run, **each._asdict()})
         else:
-            click.echo(f"{would}{verb} " + (f"group {group}" if each.topic is None else _line(each)))
+            what = f"group {group}" if each.topic is None else f"{each.key}  {_position(each)}  {each.code}"
+            click.echo(f"{would}{verb} {what}")
     if not as_json:
         then = "would be decided" if would else f"decided{_advice(verb, chosen.named, left)}"
         click.echo(f"{len(decisions)} {then}", err=True)
@@ -243,9 +247,8 @@ def _advice(verb: str, named: str, left: int) -> str:
     return f"; {counted(left, 'record')} of the key still parked: {retry}" if left else ""
 
 
-def _line(decision: Decision) -> str:
-    position = f"{decision.topic}/{decision.partition}" + ("" if decision.offset is None else f"@{decision.offset}")
-    return f"{decision.key}  {position}  {decision.code}"
+def _position(decision: Decision) -> str:
+    return f"{decision.topic}/{decision.partition}" + ("" if decision.offset is None else f"@{decision.offset}")
 
 
 def _not_parked(missing: int, named: int, *, dry_run: bool) -> str:
