@@ -13,13 +13,10 @@ from pydantic_core import ErrorDetails
 from bridge.errors import ConfigError, TransientError
 from bridge.event import Event
 from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC
+from consumers.postgres.text import LEDGER_SCHEMA, is_schema
 
 # Form of an instance name, which is part of a group id, of metric labels and, with `_` for `-`, of a schema name.
 _INSTANCE = r"^([a-z0-9]+(-[a-z0-9]+)*)?$"
-# A schema is part of a group id and of statements; PostgreSQL reserves `pg_` and truncates names after 63 bytes.
-_is_schema = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}").fullmatch
-# The runtime's own schemas: a consumer's tables, which may be dropped, must not be there.
-_LEDGER_SCHEMA = "drx_consumer"
 # The topics of the contract's routing table; a site that routes types elsewhere sets its own.
 TOPICS = (PRESCRIPTIONS_TOPIC, ACCOUNTS_TOPIC)
 # Without enrollments and pings, which are not about orders.
@@ -72,8 +69,8 @@ def _aware(given: object) -> object:
 
 
 def _schema(name: str) -> str:
-    if not _is_schema(name) or name == _LEDGER_SCHEMA:
-        raise ValueError(f"a-z, 0-9 and _, at most 63 of them, not pg_… and not {_LEDGER_SCHEMA}")
+    if not is_schema(name) or name == LEDGER_SCHEMA:
+        raise ValueError(f"a-z, 0-9 and _, at most 63 of them, not pg_… and not {LEDGER_SCHEMA}")
     return name
 
 

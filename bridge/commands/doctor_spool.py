@@ -105,13 +105,11 @@ def _check_room(spool: SpoolSettings, path: Path, *, used: int) -> Finding:
     if free < GROUP_MAX_BYTES:
         return Finding("spool room", "failed", text, "make room; until then the spool accepts nothing")
     if wanted < min(GROUP_MAX_BYTES, segment_bytes(spool.capacity_bytes)):
-        return Finding(
-            "spool room", "failed", text, "bring Kafka back, or raise BRIDGE_SPOOL__CAPACITY_BYTES: the spool is full"
-        )
+        advice = "bring Kafka back, or raise BRIDGE_SPOOL__CAPACITY_BYTES: the spool is full"
+        return Finding("spool room", "failed", text, advice)
     if free < wanted:
-        return Finding(
-            "spool room", "warning", text, "make room, or lower BRIDGE_SPOOL__CAPACITY_BYTES to the free space"
-        )
+        advice = "make room, or lower BRIDGE_SPOOL__CAPACITY_BYTES to the free space"
+        return Finding("spool room", "warning", text, advice)
     return Finding("spool room", "ok", text)
 
 

@@ -59,10 +59,8 @@ class Poster:
             slots = operator_keys(scheme, load(directory, scheme)) if directory else []
             counting = [slot for slot in slots if slot.counts_at(now)]
             if not counting:
-                msg = (
-                    f"source {name}: no secret to post with, create one: `drx-bridge secrets new {name} --slot {SLOT}`"
-                )
-                raise ConfigError(msg)
+                create = f"drx-bridge secrets new {name} --slot {SLOT}"
+                raise ConfigError(f"source {name}: no secret to post with, create one: `{create}`")
             slot = max(counting, key=lambda slot: slot.not_before)
             self._key = slot.key
             self._sign: Sign | None = None

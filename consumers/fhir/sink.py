@@ -179,12 +179,8 @@ class FhirServer:
             statement = bundle.parsed((await self._request("GET", "/metadata")).body)
         except BridgeError as exc:
             return [f"/metadata, its CapabilityStatement: {exc.code}"]
-        return lacking(
-            statement,
-            chooses_ids=self._chooses_ids,
-            transactions=self._options.bundle,
-            searches=self._options.references == "search",
-        )
+        searches, bundles = self._options.references == "search", self._options.bundle
+        return lacking(statement, chooses_ids=self._chooses_ids, transactions=bundles, searches=searches)
 
     async def _look(self, resources: Sequence[Resource], ids: Mapping[str, str]) -> dict[str, _Current]:
         found = await asyncio.gather(*(self._read(each, ids.get(each.id, "")) for each in resources))

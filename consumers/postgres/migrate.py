@@ -14,15 +14,14 @@ from typing import Any, NamedTuple
 from bridge.errors import ConfigError
 from consumers.api import Consumer, Tables
 from consumers.postgres.pool import Connection, Database
+from consumers.postgres.text import LEDGER_SCHEMA, is_schema
 
-LEDGER = Tables(files("consumers.postgres") / "migrations", "drx_consumer")
+LEDGER = Tables(files("consumers.postgres") / "migrations", LEDGER_SCHEMA)
 
 # Placeholder for the name of the schema in a file.
 PLACEHOLDER = "{schema}"
 
 _FILE_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
-# PostgreSQL truncates names after 63 bytes and reserves `pg_`.
-_SCHEMA_NAME = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 # Seconds. A migration may rewrite a table, and other processes wait for it.
 _STEP_TIMEOUT_S = 900
 # Seconds. An `ALTER TABLE` that waits for a lock makes every later statement on the table wait, too.
@@ -116,7 +115,7 @@ def read_migrations(directory: Traversable | Path) -> list[Migration]:
 
 def check_schema(schema: str) -> None:
     """Refuse an invalid schema name."""
-    if not _SCHEMA_NAME.fullmatch(schema):
+    if not is_schema(schema):
         raise ConfigError("a schema name has at most 63 of a-z, 0-9 and _, and does not begin with a digit or pg_")
 
 

@@ -1,9 +1,14 @@
-"""Convert strings of foreign records so that PostgreSQL can store and index them."""
+"""Strings that PostgreSQL can store and index, and names of schemas."""
 
 import hashlib
+import re
 
 # Bytes; a PostgreSQL index row holds about 2,700, and has three such strings. Our own ids and keys are short.
 TEXT_MAX_BYTES = 512
+# A schema is part of a group id and of statements; PostgreSQL reserves `pg_` and truncates names after 63 bytes.
+is_schema = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}").fullmatch
+# The schema of the runtime: a consumer's tables, which may be dropped, must not be there.
+LEDGER_SCHEMA = "drx_consumer"
 
 
 def stored_text(text: str) -> str:

@@ -59,11 +59,8 @@ def open_workflow(setup: Setup) -> Consumer:
         action = rules.action(event)
         if action is not None:
             temporal: Temporal = context.resource
-            await temporal.act(
-                action,
-                payload(event, whole=options.payload == "full"),
-                request_id=request_id(group, event.source, event.id),
-            )
+            content, asked = payload(event, whole=options.payload == "full"), request_id(group, event.source, event.id)
+            await temporal.act(action, content, request_id=asked)
 
     if timers is not None:
         consumer.job(every_s=options.timers_every_s, resource=True)(timers)
