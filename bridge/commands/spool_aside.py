@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -117,7 +117,9 @@ def aside(
         return 0
     if put_back:
         wanted = sorted(names or names_of(disk, directory))
-        asides = [read_aside(disk, directory, name, keys.decrypting) for name in _checked(disk, directory, wanted)]
+        if unknown := set(wanted).difference(names_of(disk, directory)):
+            raise ConfigError(f"{directory}: nothing of that name is set aside: {', '.join(sorted(unknown))}")
+        asides = [read_aside(disk, directory, name, keys.decrypting) for name in wanted]
         with audited("spool.put-back", actor=actor, reason=reason, directory=str(directory), names=wanted) as ended:
             return _put_back(PutBack(directory, asides, patience_s=patience_s), ended, as_json=as_json)
     documents = [each for each in described(disk, directory, keys.decrypting) if not names or each["name"] in names]
@@ -145,12 +147,6 @@ def _give_up(lost: str, disk: Disk, directory: Path, names: Iterable[str]) -> No
     for name in names:
         disk.rename(directory / DIRECTORY / name, directory / DAMAGED / name)
     write_whole(disk, directory / f"{lost}{LOST_SUFFIX}", b"")
-
-
-def _checked(disk: Disk, directory: Path, names: Sequence[str]) -> Sequence[str]:
-    if unknown := set(names).difference(names_of(disk, directory)):
-        raise ConfigError(f"{directory}: nothing of that name is set aside: {', '.join(sorted(unknown))}")
-    return names
 
 
 def _put_back(work: PutBack, ended: dict[str, Any], *, as_json: bool) -> int:
