@@ -1,9 +1,9 @@
 """Rules for the evolution of our schemas, checked by `drx-bridge schemas check` before a merge.
 
-FULL_TRANSITIVE, plus changes that Avro's own check misses (logical type, unit, default, reused names). Four changes are
+FULL_TRANSITIVE, plus changes that Avro's own check misses (logical type, unit, default, reused names). Five changes are
 allowed: add a field with a default, remove one that had a default (its name stays reserved), add an enum symbol, change
-a doc. Everything else is refused, because readers of any two versions must get the same meaning. The form of a schema,
-such as a doc for each field, is checked by tests.
+a doc, raise a PHI class. Everything else is refused, because readers of any two versions must get the same meaning. The
+form of a schema, such as a doc for each field, is checked by tests.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
