@@ -40,11 +40,13 @@ async def test_groups_and_partitions_are_strangers(ledger: Ledger, database: Dat
     mine = await ledger.claim(PLACE)
     await settled(ledger, mine.epoch, next_offset=10, above=(12,))
 
-    neighbour = await ledger.claim(OTHER)
-    stranger = await Ledger(database, group="other", cluster_id="cluster-a").claim(PLACE)
-
-    assert (neighbour.next_offset, stranger.next_offset) == (None, None)
-    assert neighbour.settled | stranger.settled == frozenset()
+    others = Ledger(database, group="other", cluster_id="cluster-a")
+    for owner, place in ((ledger, OTHER), (others, PLACE)):
+        claim = await owner.claim(place)
+        assert (claim.next_offset, claim.settled) == (None, frozenset())
+        async with owner.begin(place, claim.epoch) as settlement:
+            await settlement.settle(next_offset=20, last_event_id=None, above=())
+    assert (await ledger.claim(PLACE)).settled == {12}
 
 
 async def test_the_mark_never_goes_back(ledger: Ledger) -> None:
@@ -192,15 +194,25 @@ async def test_events_are_told_apart(
         assert await settlement.admit(entries) == states
 
 
-async def test_looking_writes_nothing(ledger: Ledger) -> None:
+async def test_looking_writes_nothing(ledger: Ledger, database: Database) -> None:
     claim = await ledger.claim(PLACE)
     async with ledger.begin(PLACE, claim.epoch) as settlement:
         await settlement.admit([an_entry("evt-1")])
 
     asked = [an_entry("evt-1"), an_entry("evt-1", body="b2"), an_entry("evt-2"), an_entry("evt-2")]
     assert await ledger.look(asked) == ["duplicate", "conflict", "fresh", "duplicate"]
+    assert await ledger.look([an_entry("evt-1", source="other")]) == ["fresh"]
+    assert await Ledger(database, group="other", cluster_id="cluster-a").look(asked[:1]) == ["fresh"]
     async with ledger.begin(PLACE, claim.epoch) as settlement:
         assert await settlement.admit([an_entry("evt-2")]) == ["fresh"]
+
+
+async def test_a_ping_writes_and_leaves_nothing(ledger: Ledger, database: Database) -> None:
+    await ledger.ping()
+    assert await rows(database, "select from drx_consumer.settled") == []
+    await rows(database, "alter table drx_consumer.settled add check (false)")
+    with pytest.raises(PermanentError):
+        await ledger.ping()
 
 
 @pytest.mark.parametrize("event_id", ["evt\0-1", "x" * 100_000])
