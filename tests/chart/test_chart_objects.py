@@ -92,7 +92,7 @@ def test_names_are_distinct_short_enough_and_in_the_namespace(rendered: Rendered
     assert {each["metadata"]["namespace"] for each in rendered.objects} == {NAMESPACE}
 
 
-@pytest.mark.parametrize(("name", "expected"), [("hub", "drx-hub-ingress"), ("drx", "drx-ingress")])
+@pytest.mark.parametrize(("name", "expected"), [("hub", "drx-hub-ingress"), ("rx", "drx-ingress")])
 def test_a_name_that_the_release_has_too_is_not_repeated(name: str, expected: str) -> None:
     assert render(changed(load("minimal"), "nameOverride", name)).one("StatefulSet")["metadata"]["name"] == expected
 
@@ -148,7 +148,8 @@ def test_each_consumer_is_pruned_beside_itself_and_the_read_model_alone_compared
     values = load("minimal")
     own = {"egress": [{"ports": [{"port": 8443}]}], "init": {"postgresSecret": "drx-owner"}}
     values["consumers"]["read_model"] |= own
-    values["consumers"]["archive"] = values["consumers"]["read_model"] | {"enabled": True, "options": {"root": "/lake"}}
+    archive = {"enabled": True, "options": {"root": "/lake"}, "init": {}}
+    values["consumers"]["archive"] = values["consumers"]["read_model"] | archive
     values |= {
         "prune": {"enabled": True},
         "compare": {"enabled": True, "args": ["/x.ndjson", "--mapping", "drx_standard"]},
@@ -162,7 +163,9 @@ def test_each_consumer_is_pruned_beside_itself_and_the_read_model_alone_compared
         "drx-drx-bridge-read-model-prune": ["drx-consumer", "prune", "read_model", "--older-than=400d", "--actor=helm"],
         "drx-drx-bridge-read-model-compare": ["drx-consumer", "compare", *values["compare"]["args"]],
     }
-    assert all("drx-owner" in str(each["spec"]["volumes"]) for each in jobs.values())
+    for name, each in jobs.items():
+        secret = values["consumers"]["archive"]["postgres"]["existingSecret"] if "archive" in name else "drx-owner"
+        assert f"'secretName': '{secret}'" in str(each["spec"]["volumes"])
     for name in ("archive", "read-model"):
         assert "8443" in str(found.one("NetworkPolicy", f"-{name}-cron")["spec"]["egress"])
 

@@ -32,6 +32,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("minimal", {"ingress.hpa": {"enabled": True}}, "ingress.hpa.enabled", "set ingress.replicas"),
     ("minimal", {"ingress.service": {"type": "LoadBalancer"}}, "ingress.service.type", "ingress.http.tlsInFront"),
     ("ingress-class", {"ingress.kubernetesIngress.tlsSecret": ""}, "ingress.kubernetesIngress", "tlsSecret"),
+    ("ingress-class", {"ingress.kubernetesIngress.host": ""}, "ingress.kubernetesIngress", "needs host"),
     ("minimal", {"ingress.dedupe": {"capacity": 20_000_000}}, MEMORY, "lower one of these"),
     ("minimal", {"ingress.resources": {"limits": {"memory": "350M"}}}, MEMORY, "at least 351Mi"),
 ]

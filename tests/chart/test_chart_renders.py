@@ -55,12 +55,12 @@ def test_both_helms_render_the_same(case: str) -> None:
 
 
 def test_kinds_of_an_operator_are_made_where_the_cluster_knows_them() -> None:
-    known = [f"monitoring.coreos.com/v1/{kind}" for kind in ("PodMonitor", "PrometheusRule")]
+    known = [f"monitoring.coreos.com/v1/{kind}" for kind in ("PodMonitor", "ServiceMonitor", "PrometheusRule")]
     minimal = CASES["minimal"]
 
     assert not render(minimal).all("PodMonitor")
-    assert len(render(minimal, "--api-versions", ",".join(known)).all("PodMonitor")) == 2
-    assert len(render(minimal, "--api-versions", ",".join(known)).all("PrometheusRule")) == 1
+    found = render(minimal, "--api-versions", ",".join(known))
+    assert [len(found.all(kind)) for kind in ("PodMonitor", "ServiceMonitor", "PrometheusRule")] == [2, 0, 1]
 
 
 def test_a_cluster_that_is_too_old_is_refused() -> None:

@@ -41,6 +41,7 @@ def test_topics_of_strimzi_are_those_of_the_contract() -> None:
         RoutingTable(values["kafka"]["routes"]).topics, partitions=12, replication_factor=3, message_max_bytes=2_097_152
     )
 
+    assert sorted(each["spec"]["topicName"] for each in render(values).all("KafkaTopic")) == sorted(found)
     assert found.keys() == {spec.name for spec in specs}
     for spec in specs:
         each = found[spec.name]
@@ -92,7 +93,8 @@ def test_a_pod_logs_in_by_the_secret_of_its_user(strimzi: Rendered, suffix: str,
 
 
 def test_a_user_without_a_password_logs_in_by_its_certificate() -> None:
-    found = render(changed(load("strimzi"), "kafka.securityProtocol", "SSL"))
+    values = changed(load("strimzi"), "consumers.second.kafka", {"clientCertificateSecret": "drx-own"})
+    found = render(changed(values, "kafka.securityProtocol", "SSL"))
     user, template = found.one("KafkaUser", "-ingress"), found.one("StatefulSet")["spec"]["template"]
     volumes = {each["name"]: each for each in template["spec"]["volumes"]}
     mounts = {each["name"]: each["mountPath"] for each in template["spec"]["containers"][0]["volumeMounts"]}
@@ -100,6 +102,7 @@ def test_a_user_without_a_password_logs_in_by_its_certificate() -> None:
 
     assert (user["spec"]["authentication"], secret["secretName"]) == ({"type": "tls"}, user["metadata"]["name"])
     assert {each["key"]: each["path"] for each in secret["items"]} == {"user.crt": "tls.crt", "user.key": "tls.key"}
+    assert not [each for each in found.all("KafkaUser") if "second" in each["metadata"]["name"]]
     settings = found.one("ConfigMap", "drx-bridge-ingress")["data"]
     assert settings["BRIDGE_KAFKA__SSL_KEYFILE"] == f"{mounts['kafka-client']}/tls.key"
     assert "drx-bridge/kafka-user" not in template["metadata"]["annotations"]
@@ -135,7 +138,7 @@ def test_the_test_sends_as_the_first_source_that_takes_what_it_sends() -> None:
     native = load("minimal")["ingress"]["sources"]["drx"]
     clinic = {**native, "environment": "sandbox", "profile": "dosespot_push", "scheme": "dosespot"}
     vendor = changed(load("minimal"), "ingress.sources", {"clinic": clinic})
-    both = changed(vendor, "ingress.sources.drx", native)
+    both = changed(changed(vendor, "ingress.sources.drx", native), "ingress.sources.last", native)
 
     (container,) = render(both).one("Pod")["spec"]["containers"]
     assert [each for each in container["command"] if each.endswith("/webhooks/drx")]
