@@ -199,6 +199,7 @@ async def test_what_is_in_its_topic_already_is_not_drained_again(subject: Subjec
     await until(lambda: not subject.spool.entries)
 
     assert subject.written == [each for each in "abcd" if each not in known]
+    assert subject.writers.drained == 4
 
 
 async def test_what_waits_twice_is_drained_once(subject: Subject) -> None:
@@ -257,24 +258,27 @@ async def test_a_drain_with_much_left_keeps_what_comes_on_disk_and_not_in_memory
 
 async def test_the_rest_of_a_batch_that_was_written_in_part_goes_before_what_came_meanwhile(subject: Subject) -> None:
     subject.producer.batch_max = 2
-    sent = await subject.send_in_flight("a", "b", "c")
-    sent += subject.send("d")
+    sent = await subject.send_in_flight("a", "b", "c", "d", "e")
+    sent += subject.send("f")
     subject.producer.flow()
     await asyncio.gather(*sent)
 
-    assert subject.written == ["a", "b", "c", "d"]
+    assert subject.written == ["a", "b", "c", "d", "e", "f"]
 
 
-async def test_a_record_that_kafka_refuses_for_good_is_set_aside_and_the_others_pass() -> None:
+@pytest.mark.parametrize("later", ["cd", ""])
+async def test_a_record_that_kafka_refuses_for_good_is_set_aside_and_the_others_pass(later: str) -> None:
     subject = Subject(set_aside_after_s=4.0)
     subject.producer.too_large = lambda record: dict(record.headers)["ce_id"] == b"b"
-    await asyncio.gather(*subject.send("a", "b", "c", "d"))
+    subject.producer.connected = bool(later)  # else the spool drains both in one batch
+    await asyncio.gather(*subject.send("a", "b", *later))
+    subject.producer.connected = True
     await until(lambda: subject.writers.blocked)
-    assert subject.kept == ["b", "c", "d"]
+    assert subject.kept == ["b", *later]
 
     await until(lambda: not subject.spool.entries)
 
-    assert subject.written == ["a", "c", "d"]
+    assert subject.written == ["a", *later]
     assert [from_entry(each).identity.id for each in subject.spool.aside] == ["b"]
     assert not subject.writers.blocked
     await asyncio.gather(*subject.send("e", "f", "g", "h", "i"))
@@ -285,18 +289,27 @@ async def test_a_record_that_kafka_refuses_for_good_is_set_aside_and_the_others_
 @pytest.mark.parametrize("fault", ["topic", "clock"])
 async def test_what_is_no_fault_of_the_record_never_sets_it_aside(fault: str) -> None:
     subject = Subject(set_aside_after_s=0.0)
+
+    def then_unreadable(_: Record) -> bool:
+        subject.spool.unreadable = True
+        return False
+
     subject.producer.refusal = RecordRefusedError("record_refused", for_good=False)
     subject.producer.too_large = lambda _: fault == "clock"
     if fault == "topic":
         subject.producer.topics.clear()
-    await asyncio.gather(*subject.send("a"))
+    subject.spool.peek_max = 1
+    await asyncio.gather(*subject.send("a", "b"))
     await until(lambda: subject.writers.blocked)
     await asyncio.sleep(0.4)  # more than one attempt
 
     subject.producer.topics[TOPIC] = 12
-    subject.producer.too_large = lambda _: False
-    await until(lambda: not subject.spool.entries)
+    subject.producer.too_large = then_unreadable
+    await until(lambda: subject.kept == ["b"])
+    await asyncio.sleep(0)
     assert (subject.written, subject.spool.aside, subject.writers.blocked) == (["a"], [], 0)
+    subject.spool.unreadable = False
+    await until(lambda: not subject.spool.entries)
     await subject.writers.close(1)
 
 
@@ -516,6 +529,7 @@ async def test_a_stop_in_an_outage_leaves_everything_on_disk_at_once(timeout_s: 
     assert await asyncio.gather(*first, *rest) == ["spooled"] * 3
     assert loop.time() - started_at < 1
     await closing
+    assert asyncio.all_tasks() == {asyncio.current_task()}
     assert subject.kept == ["a", "b", "c"]
 
 
@@ -544,6 +558,7 @@ async def test_a_stop_does_not_wait_for_a_drain_that_waits() -> None:
         await subject.writers.close(1)
 
     assert subject.kept == ["a"]
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_what_an_earlier_process_left_on_disk_is_drained_before_anything_new(subject: Subject) -> None:
@@ -605,6 +620,16 @@ async def test_what_waits_when_something_is_found_late_is_spooled_behind_it(subj
     assert [type(each) for each in await asyncio.gather(*in_flight, return_exceptions=True)] == [NotDurableError]
     assert await asyncio.gather(*waiting, *subject.send("d")) == ["spooled"] * 3
     assert subject.kept == ["old", "b", "c", "d"]
+
+
+async def test_what_waits_when_something_is_found_late_stays_in_memory_beside_a_full_disk(subject: Subject) -> None:
+    sent = await subject.send_in_flight("a")
+    sent += subject.send("b", "c")
+    subject.spool.code = "full"
+    find(subject, "old")
+    subject.producer.flow()
+
+    assert await asyncio.gather(*sent) == ["committed"] * 3
 
 
 async def test_what_fails_beside_what_was_found_late_is_told_so_and_not_put_behind_newer(subject: Subject) -> None:
