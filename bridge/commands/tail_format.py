@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from typing import Any
 
 import orjson
@@ -76,7 +76,7 @@ def plain(value: Any) -> Any:
 def _without_form(value: Any) -> Any:
     if isinstance(value, datetime):
         return instant(value)
-    return value.isoformat() if isinstance(value, date) else event.plain(value)
+    return value.isoformat() if isinstance(value, date | time) else event.plain(value)
 
 
 def text(content: bytes) -> str:

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Mapping
+from datetime import time
 from typing import Any
 
 import pytest
@@ -121,3 +122,10 @@ def test_a_time_that_no_calendar_has_is_none(timestamp_ms: int) -> None:
 
     assert shown.document()["timestamp"] is None
     assert for_people(shown).startswith("-  drx.prescriptions.v1/3@17")
+
+
+def test_a_time_of_day_in_another_teams_record_is_shown() -> None:
+    shown = a_record({"at": time(1, 2, 3)}, record="other.Opening")
+
+    assert shown.document()["value"] == {"at": "01:02:03"}
+    assert "at=01:02:03" in for_people(shown)
