@@ -18,7 +18,6 @@ from prometheus_client import Counter as Metric
 
 from bridge.avro.codec import Codec
 from bridge.avro.schema_ids import RECORDS
-from bridge.event import Delivery, Event
 from bridge.ingress.deduplicator import Deduplicator
 from bridge.kafka.accepted import from_entry
 from bridge.kafka.partition_writer import PartitionWriters, WriterLimits
@@ -26,8 +25,6 @@ from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import MESSAGE_MAX_BYTES, MESSAGE_MAX_LEAST_BYTES
 from bridge.kafka.routing import RoutingTable
 from bridge.known.known_ids import KnownIds
-from bridge.mapping import drx_standard
-from bridge.mapping.profile import Mapped
 from bridge.registry.loader import bundled
 from tests.builders import a_body, a_growing_body, signed_headers
 from tests.component.test_ingress import Ingress, running
@@ -57,16 +54,6 @@ def parked(reason: str, field: str = "") -> Answer:
 
 
 CONFLICT = parked("id_conflict")
-
-
-class Twins:
-    def map(self, delivery: Delivery, document: dict[str, object], /) -> Any:
-        events: list[Event] = []
-        for number, each in enumerate((document, {**document, "type": "system.ping", "data": {}}), 1):
-            mapped = drx_standard.map(delivery._replace(id=f"{delivery.id}/{number}"), each)
-            assert isinstance(mapped, Mapped)
-            events += mapped.events
-        return Mapped(tuple(events))
 
 
 @dataclass
@@ -217,14 +204,6 @@ async def test_a_late_acknowledgement_makes_the_retry_a_duplicate() -> None:
         assert at.written() == {("event", "evt_1"): 1, ("id_conflict", "evt_1"): 1}
 
 
-async def test_a_repaired_body_under_a_parked_id_is_an_event(at: Wired) -> None:
-    assert await at.post(BODY + b",") == parked("malformed_json")
-
-    assert await at.post() == ACCEPTED
-    assert await at.post(BODY + b",") == parked("malformed_json")
-    assert at.written() == {("event", "evt_1"): 1, ("malformed_json", "evt_1"): 1}
-
-
 async def test_a_conflict_is_parked_byte_for_byte_and_once_and_the_first_body_stands(at: Wired) -> None:
     await at.bring("committed")
 
@@ -254,22 +233,6 @@ async def test_the_identity_is_looked_at_last(at: Wired, body: bytes, headers: d
     await at.bring("committed")
 
     assert await at.ingress.post(body, headers=signed_headers(body) | headers) == answer
-
-
-async def test_events_of_one_delivery_are_known_one_by_one() -> None:
-    """The first attempt could make only one of them durable."""
-    async with wired(profile=Twins()) as at:
-        at.spool.code = "disabled"
-        del at.producer.topics["drx.accounts.v1"]
-        assert await at.post() == (503, {"outcome": "unavailable", "code": "topic_missing"})
-        assert at.written() == {("event", "evt_1/1"): 1}
-
-        at.producer.topics["drx.accounts.v1"] = PARTITIONS
-
-        assert [await at.post(), await at.post()] == [ACCEPTED, DUPLICATE]
-        assert at.written() == {("event", "evt_1/1"): 1, ("event", "evt_1/2"): 1}
-        assert await at.post(OTHER) == CONFLICT
-        assert at.written() == {("event", "evt_1/1"): 1, ("event", "evt_1/2"): 1, ("id_conflict", "evt_1"): 1}
 
 
 async def test_what_becomes_larger_than_a_topic_takes_is_parked_as_it_came_and_blocks_nothing() -> None:

@@ -5,7 +5,7 @@ from prometheus_client import CollectorRegistry
 
 from consumers.api import Consumer, Setup
 from consumers.read_model.consumer import open_read_model
-from consumers.runtime.decoding import Decoded, RecordDecoder, Skip, UnknownTypeError
+from consumers.runtime.decoding import RecordDecoder, Skip, UnknownTypeError
 from consumers.runtime.retry_policy import Failure
 from tests.settling import PLACE, POISON, PlainDecoder, a_record
 
@@ -43,21 +43,6 @@ def test_a_record_without_the_header_of_its_type_may_be_anything() -> None:
     record = record._replace(headers=[each for each in record.headers if each[0] != "ce_type"])
 
     assert a_record_decoder("park", "renewal.*").decode(record) == Failure("poison", "unknown_record")
-
-
-def test_of_a_repeated_header_the_last_counts() -> None:
-    """As for the deduplicator, and for Kafka's `Headers.lastHeader`."""
-    record = a_record(0, type="prescription.sent")
-    record = record._replace(
-        headers=[("ce_type", b"made.up"), ("drx_ordinal", b"i:1"), *record.headers, ("drx_ordinal", b"i:2")]
-    )
-    record_decoder = a_record_decoder("park", "prescription.sent")
-
-    decoded = record_decoder.decode(record)
-
-    assert record_decoder.skips(record) is None
-    assert isinstance(decoded, Decoded)
-    assert decoded.ordinal == "i:2"
 
 
 def test_the_read_model_keeps_what_only_a_newer_release_knows() -> None:

@@ -28,15 +28,6 @@ def a_window(*offsets: int, start: int = 0, settled: tuple[int, ...] = ()) -> Wi
     return window
 
 
-def test_gaps_of_the_log_are_no_records() -> None:
-    """Transaction markers and compaction leave them; `next_offset` must lie right above a record that was seen."""
-    window = a_window(3, 7, start=2)
-
-    window.settle([3])
-
-    assert (window.next_offset, window.last_event_id) == (4, "evt_3")
-
-
 def test_what_an_earlier_process_settled_is_not_taken_in() -> None:
     window = Window(5, settled=[6])
 
