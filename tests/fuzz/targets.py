@@ -45,7 +45,6 @@ TARGETS = (
     Target("signatures", "signatures", "check", 8, 400),
     Target("schemes", "schemes", "check", 6, 400),
     Target("mapping", "mapping", "check", 6, 200),
-    Target("mapping_files", "mapping_files", "check", 16, 400),
     Target("batches", "batches", "check", 10, 260),
 )
 
