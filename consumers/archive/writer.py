@@ -71,26 +71,14 @@ class ArchiveMetrics:
     def __init__(self, registry: CollectorRegistry, *, service: str) -> None:
         own: dict[str, Any] = {"labelnames": ("service",), "namespace": NAMESPACE, "registry": registry}
         counter: Callable[[str, str], Counter] = partial(Counter, **own)
-        self._staged = counter("archive_staged_files", "Files staged").labels(service)
-        self._rows = counter("archive_staged_rows", "Rows of the files staged").labels(service)
-        self._published = counter("archive_published_files", "Files published").labels(service)
+        self.staged = counter("archive_staged_files", "Files staged").labels(service)
+        self.rows = counter("archive_staged_rows", "Rows of the files staged").labels(service)
+        self.published = counter("archive_published_files", "Files published").labels(service)
         missing = "Committed files that were not found, counted at each search"
-        self._missing = counter("archive_missing_files", missing).labels(service)
+        self.missing = counter("archive_missing_files", missing).labels(service)
         current = "When readers last had every committed file; until the first check, when this process began"
-        self._current = Gauge("archive_current_timestamp_seconds", current, **own).labels(service)
-        self._current.set_to_current_time()
-
-    def staged(self, rows: int) -> None:
-        """Count a file."""
-        self._staged.inc()
-        self._rows.inc(rows)
-
-    def published(self, count: int, *, missing: int, current: bool) -> None:
-        """Note a run of the job; `current` if nothing is left to publish."""
-        self._published.inc(count)
-        self._missing.inc(missing)
-        if current:
-            self._current.set_to_current_time()
+        self.current = Gauge("archive_current_timestamp_seconds", current, **own).labels(service)
+        self.current.set_to_current_time()
 
 
 def path_of(placed: Sequence[Placed], day: date, *, staged: str) -> str:
@@ -164,7 +152,8 @@ class Archiver:
             path = path_of(events, day, staged=staged.name)
             gathers = self._options.gather_s > 0 and staged.rows < self._options.batch_records
             await connection.execute(self._sql(_NOTE), *staged, path, *place, gathers)
-            self._metrics.staged(staged.rows)
+            self._metrics.staged.inc()
+            self._metrics.rows.inc(staged.rows)
 
     def _stage(self, events: Sequence[Placed]) -> Staged:
         if events[0].event.type != UNRECOGNIZED_TYPE:
@@ -185,7 +174,10 @@ class Archiver:
             hit("after_publish")
             await connection.execute(self._sql(_PUBLISHED), done)
         missing = len(waiting) - len(done)
-        self._metrics.published(len(done), missing=missing, current=not missing and len(waiting) < _PUBLISH_MAX)
+        self._metrics.published.inc(len(done))
+        self._metrics.missing.inc(missing)
+        if not missing and len(waiting) < _PUBLISH_MAX:
+            self._metrics.current.set_to_current_time()
         now = asyncio.get_running_loop().time()
         if not waiting and now >= self._look_at:
             self._look_at = now + _LOOK_S
