@@ -6,22 +6,15 @@ import shutil
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
-from functools import partial
-from http import HTTPStatus
-from types import SimpleNamespace
-from typing import Any, cast
-from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
 
-from tests.component.test_raw_http import played
 from tests.faults.ingress.ledger import HOSTILE, Attempt
 from tests.faults.ingress.load import PATIENCE_S, STALE_S
 from tests.faults.ingress.row import Row
 from tests.faults.ingress.scene import LOOK_S, READY_S, Scene
 from tests.patched import patched
-from tests.raw_http import raw_cases, statuses
 
 Attack = Callable[[Scene], AbstractAsyncContextManager[None]]
 
@@ -88,23 +81,6 @@ def slow_attacks(url: str, *, connections: int, seconds: int) -> Iterator[list[s
 
 
 @asynccontextmanager
-async def rawly(scene: Scene) -> AsyncIterator[None]:
-    yield
-    url = urlsplit(scene.ingress.webhook_url)
-    target = cast("Any", SimpleNamespace(port=url.port))
-    for _ in range(scene.tier.times(1)):
-        for case in raw_cases():
-            pieces = [
-                each.replace(b"/webhooks/drx", url.path.encode()).replace(b"v1,", b"v0,") for each in case.pieces()
-            ]
-            received = await played(target, cast("Any", SimpleNamespace(pieces=partial(list, pieces))))
-            # With another path a body is longer than its case says; a malformed request has no method.
-            head = case.parts[0].startswith("HEAD") and b"malformed_http" not in received
-            for code, _ in statuses(received, head=head):
-                assert code < HTTPStatus.INTERNAL_SERVER_ERROR, (case.name, code)
-
-
-@asynccontextmanager
 async def replaying(scene: Scene) -> AsyncIterator[None]:
     yield
     url = scene.ingress.webhook_url
@@ -143,6 +119,5 @@ def _p99(attempts: list[Attempt]) -> float:
 
 ROWS = (
     Row("H1", "heads, bodies and reading slowed by slowhttptest", beside(slowly, "slow_request"), command=SHORT_READS),
-    Row("H6", "every case of raw HTTP", beside(rawly, attack_s=0.0)),
     Row("A3", "captured deliveries sent again: altered, elsewhere, otherwise, late", beside(replaying, attack_s=0.0)),
 )
