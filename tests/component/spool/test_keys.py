@@ -8,6 +8,7 @@ import pytest
 from bridge.commands.spool import spool
 from bridge.errors import ConfigError, NotDurableError
 from bridge.spool.segment import Entry, key_of
+from tests.logs import capture_logs
 from tests.spooling import (
     MARKER,
     OTHER,
@@ -207,9 +208,12 @@ async def test_a_file_that_is_no_key_or_that_others_may_read_seals_nothing(
     (keys / "current").write_bytes(content)
     (keys / "current").chmod(mode)
 
-    async with open_spool(directory, key_dir=keys) as kept:
-        assert kept.spool.code == "no_key"
-        assert (keys / "current").read_bytes() == content
+    with capture_logs() as logs:
+        async with open_spool(directory, key_dir=keys) as kept:
+            await kept.spool.maintain()
+            assert kept.spool.code == "no_key"
+            assert (keys / "current").read_bytes() == content
+    assert [each["event"] for each in logs].count("worker.spool_key_refused") == 1
 
 
 async def test_a_key_whose_file_is_gone_is_noticed_within_a_round_and_seals_no_more(

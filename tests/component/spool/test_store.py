@@ -14,6 +14,7 @@ from bridge.spool.availability import GROUP_MAX_BYTES
 from bridge.spool.disk import Disk
 from bridge.spool.segment import encrypted_size, read_header
 from tests.spooling import (
+    CAPACITY_BYTES,
     NOBODY,
     OTHER,
     PARTITION,
@@ -159,7 +160,9 @@ async def test_what_is_held_is_told(tmp_path: Path) -> None:
 
         assert kept.value("events") == 2
         assert kept.value("oldest_event_timestamp_seconds") == 1_700_000_000.007
-        assert kept.value("bytes") == sum(path.stat().st_size for path in segments(tmp_path))
+        size = sum(path.stat().st_size for path in segments(tmp_path))
+        found = {name: kept.value(name) for name in ("bytes", "capacity_bytes", "free_bytes")}
+        assert found == {"bytes": size, "capacity_bytes": CAPACITY_BYTES, "free_bytes": CAPACITY_BYTES - size}
         assert kept.value("available") == 1
         assert kept.value("fsync_duration_seconds_count") == 1
 
