@@ -98,11 +98,14 @@ async def test_what_is_acknowledged_is_noted_while_it_runs(tmp_path: Path, monke
 
 
 async def test_a_file_stays_while_a_group_is_on_its_way_into_it(tmp_path: Path) -> None:
+    async with open_spool(tmp_path) as before:
+        await before.put(0)
     async with open_spool(tmp_path) as kept:
         await kept.spool.append([an_entry(1, payload=bytes(2_000_000))])
-        call = kept.spool.append([an_entry(2)])
-        await asyncio.sleep(0)
-        kept.spool.acknowledge(PARTITION, 1)
+        call = asyncio.ensure_future(kept.spool.append([an_entry(2)]))
+        for _ in range(4):  # until the writing thread has it
+            await asyncio.sleep(0)
+        kept.spool.acknowledge(PARTITION, 2)  # the file of the earlier process goes
         await call
 
         assert await kept.head() == [2]
