@@ -13,6 +13,7 @@ from bridge.spool import store
 from bridge.spool.availability import GROUP_MAX_BYTES
 from bridge.spool.disk import Disk
 from bridge.spool.segment import encrypted_size, read_header
+from tests.logs import capture_logs
 from tests.spooling import (
     CAPACITY_BYTES,
     NOBODY,
@@ -130,21 +131,29 @@ async def test_a_second_process_is_kept_out_until_the_first_has_left(tmp_path: P
 
 async def test_the_capacity_is_kept_and_comes_back(tmp_path: Path) -> None:
     payload = bytes(100_000)
-    async with open_spool(tmp_path, capacity_bytes=1_048_576) as kept:
-        for number in range(10):
-            await kept.spool.append([an_entry(number, payload=payload)])
-        with pytest.raises(NotDurableError, match="full"):
+    with capture_logs() as logs:
+        async with open_spool(tmp_path, capacity_bytes=1_048_576) as kept:
+            for number in range(10):
+                await kept.spool.append([an_entry(number, payload=payload)])
+            with pytest.raises(NotDurableError, match="full"):
+                await kept.spool.append([an_entry(10, payload=payload)])
+            await kept.spool.maintain()
+            assert kept.spool.code == "full"
+            assert kept.value("available") == 0
+
+            kept.spool.acknowledge(PARTITION, 5)
+            await kept.spool.maintain()
+
+            assert kept.spool.code == ""
             await kept.spool.append([an_entry(10, payload=payload)])
-        await kept.spool.maintain()
-        assert kept.spool.code == "full"
-        assert kept.value("available") == 0
+            assert await kept.head() == [*range(5, 11)]
 
-        kept.spool.acknowledge(PARTITION, 5)
-        await kept.spool.maintain()
-
-        assert kept.spool.code == ""
-        await kept.spool.append([an_entry(10, payload=payload)])
-        assert await kept.head() == [*range(5, 11)]
+    told = [(each["event"], each.get("code")) for each in logs if "available" in each["event"]]
+    assert told == [
+        ("worker.spool_available", None),
+        ("worker.spool_unavailable", "full"),
+        ("worker.spool_available", None),
+    ]
 
 
 async def test_who_gave_up_before_it_was_begun_is_left_out(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from bridge.kafka.accepted import from_entry
 from bridge.spool import segment as spool_segment
+from bridge.spool.inspect import survey
+from bridge.spool.keys import KeyRing
 from bridge.spool.payload import pack
 from bridge.spool.segment import HEADER_BYTES, PREFIX, VERSION, Entry, segment_name
 from tests.spooling import (
@@ -64,6 +66,9 @@ async def test_two_versions_may_follow_each_other_back_and_forth(
         kept.spool.acknowledge(PARTITION, 1)
     assert later.read_bytes() == content
     assert damaged(tmp_path) == []
+    ring = KeyRing(tmp_path / "keys")
+    ring.load()
+    assert [each.unknown for each in survey(tmp_path, ring.decrypting, read=from_entry)][-2:] == [3, 0]
 
     with later_version(monkeypatch):
         async with open_spool(tmp_path) as kept:
