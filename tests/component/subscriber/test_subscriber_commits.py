@@ -13,20 +13,6 @@ from tests.logs import capture_logs
 from tests.waiting import HANG_S, until
 
 
-async def test_a_revoked_partition_is_drained_committed_and_forgotten_while_it_is_still_ours(group: Group) -> None:
-    group.processor.holding = True
-    group.kafka.add(A, "a")
-    async with group.running():
-        await until(lambda: group.processor.ids(A) == ["a"])
-
-        await group.transport.rebalance([B])
-
-        assert group.processor.drained == [frozenset(), frozenset([A, B])]
-        assert group.kafka.offsets[A] == 1
-        assert A not in group.processor.next_offsets
-        assert group.sample("consumer_rebalances_total", kind="revoked") == 1
-
-
 async def test_nothing_is_committed_for_a_partition_after_it_was_revoked(group: Group) -> None:
     """The broker would accept it, and rewind the new owner."""
     group.kafka.add(A, "a")
@@ -97,27 +83,6 @@ async def test_a_commit_that_is_refused_at_a_revoke_means_that_the_partitions_we
         await group.transport.rebalance([B])
 
         assert group.sample("consumer_rebalances_total", kind="lost") == 1
-
-
-async def test_a_partition_without_room_is_left_out_and_none_with_room_means_none(group: Group) -> None:
-    """For aiokafka no partition means every partition."""
-    async with group.running():
-        await until(lambda: set(group.processor.next_offsets) == {A, B})
-        group.processor.full = {A}
-        await turns(group)
-        group.kafka.add(A, "a")
-        group.kafka.add(B, "b")
-        await until(lambda: group.processor.ids(B) == ["b"])
-        group.processor.full = {A, B}
-        await turns(group)
-        group.kafka.add(B, "c")
-        await turns(group)
-        assert group.transport.polled[-1] == frozenset()
-        assert (group.processor.ids(A), group.processor.ids(B)) == ([], ["b"])
-        assert group.transport.paused == set()
-        group.processor.full = set()
-
-        await until(lambda: (group.processor.ids(A), group.processor.ids(B)) == (["a"], ["b", "c"]))
 
 
 async def test_room_is_noticed_long_before_a_poll_without_records_ends(
