@@ -435,27 +435,6 @@ async def test_a_sender_that_hangs_up_does_not_undo_the_delivery(ingress: Ingres
     assert ingress.publisher.published[0][0].id == "evt_1"
 
 
-async def test_a_stop_answers_what_is_in_flight_and_says_close(ingress: Ingress) -> None:
-    ingress.publisher.gate.clear()
-    body = a_body()
-
-    async def deliver() -> tuple[int, str | None]:
-        async with ingress.session.post(
-            f"{ingress.url}/webhooks/drx", data=body, headers=signed_headers(body)
-        ) as answer:
-            return answer.status, answer.headers.get("Connection")
-
-    answer = asyncio.create_task(deliver())
-    await ingress.publisher.waiting.wait()
-    ingress.stop.set()
-    await until(lambda: ingress.server.draining)
-    ingress.publisher.gate.set()
-
-    assert await answer == (200, "close")
-    await ingress.task
-    assert ingress.server.open_connections == 0
-
-
 @pytest.mark.parametrize("kept", [True, False])
 async def test_what_arrives_just_before_a_stop_is_answered(
     ingress: Ingress, monkeypatch: pytest.MonkeyPatch, *, kept: bool

@@ -62,10 +62,7 @@ def test_health_information_is_shown_to_who_asks_with_an_audit_line(
 @pytest.mark.parametrize(
     ("changes", "parked"),
     [
-        ({"type": "is eaten"}, ("unknown_type", "", "/type")),
-        ({"data_network_status": "verify"}, ("unusable", "wrong_type", "/data/network_status")),
         ({"timestamp": "CANARY"}, ("unusable", "bad_time", "/timestamp")),
-        ({"environment": None}, ("environment_mismatch", "", "/environment")),
         ({"environment": ["CANARY"]}, ("environment_mismatch", "", "/environment")),
     ],
 )

@@ -66,20 +66,6 @@ async def test_reads(registry: Client, path: str, expected: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "path",
-    [
-        f"{OURS}/versions/-1?format=",
-        f"/schemas/ids/{LOCKED.id}?subject=of-another&fetchMaxId=False",
-        f"/schemas/guids/{LOCKED.guid.upper()}?format=",
-    ],
-)
-async def test_a_schema_is_found_by_version_id_and_guid(registry: Client, path: str) -> None:
-    shown = await get(registry, path)
-
-    assert (shown["id"], shown["guid"], json.loads(shown["schema"])) == (LOCKED.id, LOCKED.guid, LOCKED.schema)
-
-
-@pytest.mark.parametrize(
     ("method", "path", "expected"),
     [
         ("GET", "/associations/resources/-/drx.prescriptions.v1", (404, 404)),
