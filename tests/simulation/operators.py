@@ -281,6 +281,7 @@ class Operators:
         self.writes.clear()
 
     def _trouble(self, seconds: float, host: str = "") -> None:
+        """Note trouble of a host, of all hosts, or with what readers see: `lag`."""
         now = self.world.loop.time()
         self.troubles.append((now, now + seconds, host))
 
@@ -347,7 +348,7 @@ class Operators:
 
     def lag(self, lag_s: float, seconds: float) -> None:
         self.kafka.lag_s = lag_s
-        self._trouble(seconds)
+        self._trouble(seconds, "lag")
         self._until(seconds, partial(setattr, self.kafka, "lag_s", 0.0))
 
     def cut_off(self, host: int, seconds: float) -> None:
