@@ -227,15 +227,15 @@ class Promises:
         is_short = delivery.kind == "conflict" or self.operators.done & SLOW
         if attempt.code == "deadline" and host.takes and not is_short:
             self.note("answers", "503 beside a spool that takes it", delivery, "at", attempt.start)
-        no_key_s = self.world.loop.time() - host.key_gone_at
-        if attempt.status == 202 and no_key_s > NO_KEY_S and attempt.outcome == "spooled":
+        now = self.world.loop.time()
+        has_looked = now - host.key_gone_at > NO_KEY_S and not host.stood_still(now - NO_KEY_S, now)
+        if attempt.status == 202 and attempt.outcome == "spooled" and has_looked:
             # Encrypted before that was noticed: by an earlier attempt, or while another event waited for Kafka.
             tried = [each for each in self.senders.attempts if each.delivery is delivery and each.host == host.name]
             tried = [each for each in tried if each is not attempt or len(delivery.events) > 1]
             if not any(0 <= each.arrived_at < host.key_gone_at + NO_KEY_S for each in tried):
                 self.note("not_lost", "spooled under a key that no restart finds", delivery, "at", attempt.start)
         if attempt.status == 200 and attempt.outcome in ("accepted", "duplicate"):
-            now = self.world.loop.time()
             for event in self._due(attempt):
                 if self._written.get(where_of(delivery, event), inf) > now:
                     self.note("durable_before_200", attempt.outcome, delivery, "at", attempt.start)
