@@ -5,12 +5,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-import urllib.request
 from pathlib import Path
 from typing import Any, Self
 
 import psutil
-from pyarrow import parquet  # noqa: TID251 - reads what was written
 
 from bridge.dev.processes import spawn
 from tests.integration.service_process import HANG_S, until
@@ -85,14 +83,3 @@ def gone(pid: int) -> bool:
     except psutil.NoSuchProcess:
         return True
     return dead
-
-
-def received(url: str) -> list[dict[str, Any]]:
-    with urllib.request.urlopen(f"{url}/received", timeout=30) as answer:  # noqa: S310 - a loopback address of ours
-        return [each for each in json.load(answer) if not each["refused"]]
-
-
-def archived(lake: Path) -> list[dict[str, Any]]:
-    columns = ["event_id", "event_type", "reported_type"]
-    files = lake.glob("events/**/*.parquet")
-    return [row for file in files for row in parquet.read_table(file, columns=columns).to_pylist()]

@@ -5,7 +5,6 @@ import socket
 import subprocess
 import urllib.error
 import urllib.request
-from itertools import islice
 from pathlib import Path
 
 import psutil
@@ -15,8 +14,7 @@ from confluent_kafka import Producer
 from bridge.dev.kafka import known_brokers
 from bridge.dev.services import run_program
 from bridge.dev.sources import SOURCES
-from bridge.dev.traffic import deliveries
-from tests.integration.dev_process import DevProcess, archived, gone, received, run_dev
+from tests.integration.dev_process import DevProcess, gone, run_dev
 from tests.integration.service_process import HANG_S, until
 from tests.kafka import read_all
 from tests.postgres import execute
@@ -103,25 +101,16 @@ def test_what_is_of_another_environment_is_parked_and_the_simulated_sender_says_
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_what_each_source_pushes_is_accepted_and_forwarded_and_in_the_lake(dev: DevProcess, name: str) -> None:
-    endpoints, count = dev.endpoints(), 30
+def test_what_each_source_pushes_is_accepted(dev: DevProcess, name: str) -> None:
+    endpoints = dev.endpoints()
     source = endpoints["sources"][name]
     pushed = ("--url", endpoints["ingress"], "--source", name, "--secret-file", source["secret_file"])
 
-    done = run_program("drx-bridge", "simulate", *pushed, "--count", str(count), "--seed", "7", "--json", settings={})
+    done = run_program("drx-bridge", "simulate", *pushed, "--count", "30", "--seed", "7", "--json", settings={})
 
     assert done.code == 0, done.text
     answers = json.loads(done.text[done.text.index("{") :])["answers"]
     assert [(each["status"], each["outcome"]) for each in answers] == [(200, "accepted")]
-    if name == "drx":  # whose events have the ids of its bodies
-        bodies = [json.loads(each.body) for each in islice(deliveries(7), count)]
-        forwarded = {body["id"] for body in bodies if body["type"] != "system.ping"}
-        url, lake = endpoints["receiver"], Path(endpoints["lake"])
-        until(
-            lambda: forwarded <= {each["headers"]["webhook-id"] for each in received(url)}, what="each at the receiver"
-        )
-        wanted = {body["id"] for body in bodies}
-        until(lambda: wanted <= {each["event_id"] for each in archived(lake)}, what="each in the lake")
 
 
 def test_a_second_one_on_the_same_directory_names_the_first(dev: DevProcess) -> None:
