@@ -144,8 +144,8 @@ def test_tail_shows_the_event_masked(place: Path) -> None:
 @pytest.mark.parametrize(
     ("program", "shape"),
     [
-        ("confluent.py", r"[a-z_]+\.[a-z_]+ evt_\w+ \d{4}-\d\d-\d\d \S+\+00:00\n"),
-        ("ours.py", r"drx\.v1\.\w+ evt_\w+ \d{4}-\d\d-\d\d \S+\+00:00\n"),
+        ("confluent.py", r"[a-z_]+\.[a-z_]+ (evt|dlv)_\S+ \d{4}-\d\d-\d\d \S+\+00:00\n"),
+        ("ours.py", r"drx\.v1\.\w+ (evt|dlv)_\S+ \d{4}-\d\d-\d\d \S+\+00:00\n"),
     ],
 )
 def test_a_reader_of_a_few_lines_gets_events(place: Path, program: str, shape: str) -> None:
