@@ -1,6 +1,5 @@
 """The settings of forward: filters, content and signature of requests."""
 
-import base64
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from consumers.forward.options import ForwardOptions
 from consumers.forward.sink import SigningSlot, parse_slot, read_headers, signatures
 from consumers.options import read_options
 from consumers.testing import an_event
+from tests.unit.test_secrets import whsec
 
 LEAST = {"url": "https://ehr.example/drx", "secrets_dir": "/etc/drx-bridge/forward"}
 
@@ -166,10 +166,6 @@ def test_a_shape_that_cannot_be_ends_the_start(options: dict[str, str]) -> None:
 
 NOW = datetime(2026, 9, 14, 15, 9, 26, 535897, tzinfo=UTC)
 BODY = '{"name":"Zoë"}'.encode()
-
-
-def whsec(number: int, *, size: int = 32) -> str:
-    return "whsec_" + base64.b64encode(bytes([number]) * size).decode()
 
 
 def slots(directory: Path, **files: str) -> tuple[SigningSlot, ...]:
