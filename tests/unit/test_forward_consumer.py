@@ -202,12 +202,6 @@ def test_every_secret_that_counts_signs(tmp_path: Path) -> None:
         proved_by(signed, whsec(3))
 
 
-def test_without_a_secret_that_counts_there_is_no_signature(tmp_path: Path) -> None:
-    found = slots(tmp_path, current=f"{whsec(1)}\nnot_before = 2027-01-01T00:00:00Z\n")
-
-    assert signatures(found, webhook_id="evt_1", now=NOW.timestamp(), body=BODY) == ""
-
-
 def test_static_headers_are_read_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "headers"
     file.write_text("Authorization: Bearer a:b c\n\nx-team :  desk \n")

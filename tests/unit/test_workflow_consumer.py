@@ -134,15 +134,6 @@ def test_a_rule_for_all_types_starts_nothing_for_heartbeats() -> None:
     assert rules(every.replace('"*"', '"*", "system.ping"')).action(an_event("system.ping")) is not None
 
 
-def test_an_update_of_an_unknown_type_does_something_where_a_rule_names_its_word() -> None:
-    text = ONE.replace("{request_id}", "{key}").replace("renewal.requested", "other.reported")
-    found = rules(text.replace('id = "', 'when = "reported_type == \'prescription.expired\'"\nid = "'))
-
-    assert found.action(an_event("other.reported", reported_type="prescription.expired")) is not None
-    assert found.action(an_event("other.reported", reported_type="prescription.stored")) is None
-    assert rules().action(an_event("other.reported", reported_type="prescription.expired")) is None
-
-
 def test_an_id_is_made_of_the_first_that_the_event_has() -> None:
     text = ONE.replace("{request_id}", "{message_id|event_id}")
     with_one, without = an_event("renewal.requested", message_id="m1"), an_event("renewal.requested", id="e1")
