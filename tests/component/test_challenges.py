@@ -187,9 +187,7 @@ async def test_another_question_is_no_handshake(method: str, query: str, body: b
 @pytest.mark.parametrize(
     "body",
     [
-        {"challenge": ""},
         {"challenge": "x" * 513},
-        {"challenge": "a\nb"},
         {"challenge": 7},
         {"challenge": "x", "data": {}},
         {"challenge": "x", "more": "y" * 4096},
@@ -252,17 +250,6 @@ async def test_a_handshake_that_proves_nothing_is_rate_limited() -> None:
         codes = [(await asked(ingress, method="GET", query="challenge=abc"))[0] for _ in range(BURST + 1)]
 
     assert codes == [200] * BURST + [429]
-
-
-@pytest.mark.parametrize(
-    "query", [b"&" * 5000, b"a=b&" * 200, b"challenge=abc&t=\xff", b"challenge=%ff", b"challenge=\xff"]
-)
-async def test_a_hostile_query_is_answered_as_ever(query: bytes) -> None:
-    head = b"GET /webhooks/drx?%b HTTP/1.1\r\nHost: x\r\n%b\r\n"
-    async with a_registering("query:challenge", "member:t") as ingress:
-        answers = [await ingress.raw(head % (query, more)) for more in (b"", b"Content-Length: 1\r\n")]
-
-    assert {each.split(b" ")[1] for each in answers} <= {b"400", b"401", b"405"}
 
 
 QUERIES = st.text(max_size=50) | st.lists(st.sampled_from("&=;%+ct01\udcff"), max_size=300).map("".join)
