@@ -7,9 +7,10 @@ from math import inf
 from typing import Literal, NamedTuple
 
 # Of a delivery that is ours to make, `genuine` is the first copy and every retry, `duplicate` one more although it was
-# answered, `replayed` the very same bytes and headers as before; `unusable` is no event, though genuine. The rest must
-# be refused: `forged` has another key's signature, `stale` a good one that is too old.
-Kind = Literal["genuine", "duplicate", "replayed", "unusable", "forged", "stale"]
+# answered, `replayed` the very same bytes and headers as before; `conflict` is another body under an id that was taken,
+# `rival` one that is sent at the same time; `unusable` is no event, though genuine. The rest must be refused: `forged`
+# has another key's signature, `stale` a good one that is too old.
+Kind = Literal["genuine", "duplicate", "replayed", "conflict", "rival", "unusable", "forged", "stale"]
 HOSTILE: frozenset[Kind] = frozenset({"forged", "stale"})
 # A process's connections may end this long before its death is noticed.
 DEATH_S = 1.0

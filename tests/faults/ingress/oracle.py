@@ -20,7 +20,7 @@ from tests.oracle.states import expected_state
 _ANSWERS = {0, 200, 202, 503}
 _REFUSALS = {0, 401, 503}
 # Expected reasons of parked deliveries.
-PARKED: Mapping[Kind, str] = {"unusable": "unknown_type"}
+PARKED: Mapping[Kind, str] = {"conflict": "id_conflict", "unusable": "unknown_type"}
 
 Identity = tuple[str, str]
 

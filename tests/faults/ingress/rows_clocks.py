@@ -1,5 +1,6 @@
 import asyncio
 import time
+from functools import partial
 from http import HTTPStatus
 
 from bridge.settings import SourceSettings
@@ -22,6 +23,15 @@ EDGES: tuple[tuple[int, str | None], ...] = (
     (TOLERANCE_S, None),
     (-TOLERANCE_S - 1, "timestamp_stale"),
     (TOLERANCE_S + 1, "timestamp_future"),
+)
+# The shortest dedupe window there is, and for how long a delivery counts that is signed as far ahead as may be.
+WINDOW_S, COUNTS_S = 600, 598
+CAPTURED = 10
+# So long after it was captured, and after another restart, what a delivery is answered.
+REPLAYS = (
+    (COUNTS_S, HTTPStatus.OK, "duplicate"),
+    (COUNTS_S + 1, HTTPStatus.UNAUTHORIZED, "refused"),
+    (WINDOW_S + 1, HTTPStatus.UNAUTHORIZED, "refused"),
 )
 
 
@@ -67,6 +77,39 @@ async def far_ahead(scene: Scene) -> None:
             await scene.heal()
 
 
+async def replayed(scene: Scene) -> None:
+    source = f"BRIDGE_SOURCES__{scene.ingress.source}__"
+    clock = Clock(scene.directory / "clock")
+    scene.ingress.env |= clock.environment
+    scene.ingress.env |= {f"{source}TOLERANCE_S": str(COUNTS_S // 2), f"{source}DEDUPE_WINDOW_S": str(WINDOW_S)}
+    async with scene.load.open():
+        for _ in range(scene.tier.times(1)):
+            at = int(time.time())
+            await _start_at(scene, clock, at)
+            told = [scene.load.prescriptions.new().deliveries[0] for _ in range(CAPTURED)]
+            captured = [(each, scene.keys.sign(each.id, at + COUNTS_S // 2, each.body)) for each in told]
+            for each, headers in captured:
+                assert (await scene.load.attempt(each, "genuine", headers)).status == HTTPStatus.OK
+            for later_s, status, said in REPLAYS:
+                await _start_at(scene, clock, at + later_s)
+                for each, headers in captured:
+                    attempt = await scene.load.attempt(each, "replayed", headers)
+                    assert (attempt.status, attempt.outcome) == (status, said), (later_s, attempt)
+            await scene.kill()
+            clock.step(0.0)
+            scene.ingress.start()
+
+
+async def _start_at(scene: Scene, clock: Clock, at: int) -> None:
+    """Restart it with a stopped clock, which takes effect at once; wait until it has read its topics."""
+    await scene.kill()
+    clock.hold(at)
+    scene.ingress.start()
+    await asyncio.to_thread(scene.ingress.ready)
+    read = partial(scene.ingress.metric, "drxbridge_dedupe_ready")
+    await asyncio.to_thread(until, lambda: read() == 1, what="topics that were read")
+
+
 async def give_clock(scene: Scene) -> Clock:
     clock = Clock(scene.directory / "clock")
     await asyncio.to_thread(scene.ingress.kill)
@@ -105,4 +148,5 @@ async def _signed_at(scene: Scene, at: int, reason: str | None) -> None:
 ROWS = (
     Row("T1", "clocks stepped by ten minutes and held still, the provider's an hour off", stepped),
     Row("T2", "clocks two hours ahead, and right again", far_ahead),
+    Row("T3", "captured deliveries sent again at the edges of the dedupe window, with a restart", replayed),
 )

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from tests.faults.ingress import (
+    nemesis,
     rows_attacks,
     rows_brokers,
     rows_clocks,
@@ -48,6 +49,7 @@ PARTS = (
     rows_secrets,
     rows_replicas,
     rows_clocks,
+    nemesis,
 )
 ROWS = [row for part in PARTS for row in part.ROWS]
 # Where senders, clocks, the disk or the way to the brokers make the trouble, the read model meets nothing of it: in the
