@@ -171,22 +171,6 @@ async def test_what_comes_again_is_answered_as_the_first_ended_and_written_once(
     assert await at.post() == DUPLICATE
 
 
-@pytest.mark.parametrize(("body", "answer"), [(BODY, SPOOLED), (b"[]", parked("malformed_json"))])
-async def test_what_comes_again_before_the_disk_has_it_is_answered_as_the_first_and_kept_once(
-    at: Wired, body: bytes, answer: Answer
-) -> None:
-    at.producer.connected = False
-    at.spool.hold()
-    first = at.send(body)
-    await until(lambda: bool(at.known_ids._pending))
-    again = at.send(body)
-    await at.until_waiting(1)
-    at.spool.flow()
-
-    assert [await first, await again] == [answer] * 2
-    assert at.kept().total() == 1
-
-
 async def test_a_late_acknowledgement_makes_the_retry_a_duplicate() -> None:
     """The write outlived its deadline: unknown is not failed."""
     async with wired(deadline_s=0.2) as at:
