@@ -55,6 +55,7 @@ def test_who_has_all_secrets_of_a_delivery_can_post(scheme: str, parameters: dic
     proof = verify_origin(configured, sent, [slot], NOW + 300)
 
     assert (proof.id, proof.origin, proof.slot, proof.received_s) == ("dlv_1", "replay", "current", WHEN.timestamp())
+    assert proof.id_signed == (scheme == "standard_webhooks")
     configured.reads_peer = True  # as in a combination with networks, which no secret replaces
     with pytest.raises(DeliveryRefusedError, match="signature_mismatch"):
         verify_origin(configured, sent, [slot], NOW)
