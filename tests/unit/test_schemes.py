@@ -217,6 +217,8 @@ def test_a_slot_file_of_a_combination_has_a_line_for_each_secret(tmp_path: Path)
     assert [type(key) for key in slot.key] == [HmacKey, SharedSecret]
     token = {"issuer": "https://a.example", "audience": "https://b.example", "algorithms": "HS256,"}
     assert [configure(name, token, tolerance_s=300).multiline for name in ("jwt+basic", "basic+jwt")] == [True, False]
+    dated = configure("standard_webhooks+basic", {}, tolerance_s=300)
+    assert (dated.dated, dated.ids) == (True, "signed")
 
     where.write_text("a-secret-of-many-characters")
     with pytest.raises(SecretsError, match="has no line `basic"):
