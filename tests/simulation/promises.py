@@ -229,11 +229,11 @@ class Promises:
             self.note("answers", "503 beside a spool that takes it", delivery, "at", attempt.start)
         now = self.world.loop.time()
         has_looked = now - host.key_gone_at > NO_KEY_S and not host.stood_still(now - NO_KEY_S, now)
-        if attempt.status == 202 and attempt.outcome == "spooled" and has_looked:
-            # Encrypted before that was noticed: by an earlier attempt, or while another event waited for Kafka.
+        # Of several events one may have been encrypted before, also with another delivery.
+        if attempt.status == 202 and attempt.outcome == "spooled" and has_looked and len(delivery.events) == 1:
+            # An earlier attempt may have been encrypted before that was noticed.
             tried = [each for each in self.senders.attempts if each.delivery is delivery and each.host == host.name]
-            tried = [each for each in tried if each is not attempt or len(delivery.events) > 1]
-            if not any(0 <= each.arrived_at < host.key_gone_at + NO_KEY_S for each in tried):
+            if not any(0 <= each.arrived_at < host.key_gone_at + NO_KEY_S for each in tried if each is not attempt):
                 self.note("not_lost", "spooled under a key that no restart finds", delivery, "at", attempt.start)
         if attempt.status == 200 and attempt.outcome in ("accepted", "duplicate"):
             for event in self._due(attempt):
