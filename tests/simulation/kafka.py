@@ -238,7 +238,9 @@ class Kafka:
         partition = self.find(batch.tp)
         refusal = self._refusal(partition, number, batch.builder.size)
         if partition is None or refusal is not None:
-            if batch.retry_count == 1 and not refusal.retriable:
+            if batch.retry_count > 1:  # its first answer was lost, so its numbers may have been used
+                self._refused.pop((batch.pid, batch.tp), None)
+            elif not refusal.retriable:
                 self._refused.setdefault((batch.pid, batch.tp), batch.sequence)
             return refusal, now
         if batch.pid <= self._fenced:
