@@ -1,4 +1,4 @@
-"""Build schemes, handshakes, key directories and rate limits from the settings of sources."""
+"""Build schemes, handshakes and rate limits from the settings, and check keys."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from bridge.runtime.configuration import place_of
 from bridge.runtime.secret_files import SecretsError
 from bridge.settings import HttpSettings, Settings, SourceSettings, named
 
-# Schemes whose secret is a string: a vendor can also send the secret as the token of a handshake.
+# Schemes whose secret is a string, so that a vendor can send it as the token of a handshake, too.
 TEXT_SECRETS = ("secret_header", "url_token", "body_hmac")
 
 
@@ -53,7 +53,7 @@ def challenge_of(name: str, source: SourceSettings, scheme: Scheme) -> Challenge
 
 
 def slots_dir(scheme: Scheme, source: SourceSettings) -> Path | None:
-    """Return the directory of a source's slots; for a scheme without keys it has at most the slot `replay`."""
+    """Return the directory of a source's slots; None for a scheme without keys, unless it has the slot `replay`."""
     directory = source.secrets_dir
     return directory if directory and (scheme.keyed or (directory / SLOT).exists()) else None
 
@@ -66,7 +66,7 @@ def shared_key_pairs(settings: Settings, keys: Mapping[str, Sequence[KeySlot]]) 
 
 
 def check_new_keys(settings: Settings, directories: Mapping[str, Secrets], name: str, keys: Sequence[KeySlot]) -> None:
-    """Check changed keys as at a start; `SecretsError` if one can be guessed, or is shared and this is not accepted."""
+    """Check changed keys; `SecretsError` if one can be guessed, or is shared and not all of its sources accept that."""
     for problem in guessable(keys):
         raise SecretsError("secret_guessable", f"{place(name, 'secrets_dir')}: {problem}")
     after = {each: directory.keys for each, directory in directories.items()} | {name: keys}
@@ -76,7 +76,7 @@ def check_new_keys(settings: Settings, directories: Mapping[str, Secrets], name:
 
 
 def rate_limit(per_s: float | None) -> RateLimit | None:
-    """Return the rate limit of a setting; the deliveries of one second may arrive as a burst."""
+    """Return the rate limit for `per_s`, or None; it admits one second's deliveries as a burst."""
     return None if per_s is None else RateLimit(per_s=per_s, burst=max(1, math.ceil(per_s)))
 
 

@@ -1,4 +1,4 @@
-"""`drx-bridge schemas flink|spark|masks`: generate configuration with which other tools read our topics."""
+"""`drx-bridge schemas flink|spark|masks`: generate configuration for other tools that read our topics."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -211,7 +211,7 @@ akhq:
 
 
 def _kafbat(topics: Sequence[str], hidden: Sequence[str]) -> str:
-    """Return the masks of kafbat UI: it hides the listed fields, at any depth, and whole keys."""
+    """Return the masks of kafbat UI: it hides the listed fields, at any depth, and all record keys."""
     pattern = "|".join(topic.replace(".", "[.]") for topic in topics)
     return f"""\
 # Below each entry of kafka.clusters:

@@ -149,7 +149,7 @@ def described(disk: Disk, directory: Path, keys: Mapping[bytes, Key]) -> list[di
     """Return a document per record set aside; values are null if its key is missing or its file damaged."""
     documents = []
     for name in names_of(disk, directory):
-        with suppress(OSError):  # delivered in the meantime
+        with suppress(OSError):  # put back in the meantime
             kept = read_aside(disk, directory, name, keys)
             entry = kept.entry if isinstance(kept.entry, Entry) else None
             documents.append(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class PutBack:
     """A worker that writes records set aside to Kafka, removes the file of each acknowledged one, and ends.
 
-    `codes` maps the name of each record to why it is still set aside; empty once delivered.
+    `codes` maps the name of each record to why it is still set aside; empty once Kafka has it.
     """
 
     def __init__(

@@ -59,7 +59,7 @@ class Drained:
 
     @property
     def is_complete(self) -> bool:
-        """True if everything that can be delivered was delivered."""
+        """True if every record was written to Kafka."""
         return not (self.left or self.locked or self.damaged or self.unread or self.set_aside)
 
 

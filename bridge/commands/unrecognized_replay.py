@@ -19,7 +19,7 @@ from bridge.sender.sender import AHEAD_BYTES, TASK_BYTES, Post
 from bridge.settings import load_settings
 
 LANES = 16
-# Key of deliveries whose key this command cannot determine, so that they keep their order.
+# Key of deliveries that these settings map to no event: sharing one key, they are posted in order.
 UNKNOWN_KEY = ""
 Parked = tuple[ConsumedRecord, dict[str, Any]]
 
@@ -112,7 +112,7 @@ def replay(
 async def by_first_receipt(read: Callable[..., AsyncIterator[Parked]]) -> AsyncIterator[Parked]:
     """Yield each parked delivery once, by first receipt; `read` yields them in the order of parking.
 
-    In the topic, a delivery that a replay parked again follows later ones. The deliveries may not fit in memory, so the
+    The topic has another order: a delivery that is parked again goes to its end. All may not fit in memory, so the
     topic is read once to add up their sizes, and then once for every `AHEAD_BYTES`.
     """
     sizes = Counter[int]()  # bytes by minute of the first receipt

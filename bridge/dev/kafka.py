@@ -1,4 +1,4 @@
-"""Run Apache Kafka in KRaft mode on this machine: one broker for a demonstration, three for faults."""
+"""Run Apache Kafka in KRaft mode on this machine: one broker for a demonstration, three for fault tests."""
 
 import asyncio
 import os
@@ -68,7 +68,7 @@ class KafkaCluster:
             self._wait_ready(number, expect=set(self.brokers))
 
     def stop(self) -> None:
-        """Stop all brokers, in a controlled way as far as the quorum allows."""
+        """Stop all brokers, with a controlled shutdown while the quorum lasts."""
         for broker in self.brokers.values():
             broker.terminate()
         for broker in self.brokers.values():

@@ -14,7 +14,7 @@ class PublisherProtocol(Protocol):
     """Writes the records of a delivery, and reports the final state of each to `KnownIds`, even after the deadline."""
 
     def publish(self, delivery: Delivery, outcome: tuple[Event, ...] | ParkReason) -> Awaitable[Durable]:
-        """Accept the records of a delivery; the awaitable returns how they became durable.
+        """Accept the records of a delivery; the awaitable returns `spooled` if one is, else `committed`.
 
         Raises:
             NotDurableError: If raised by the call, nothing was accepted; if by the awaitable, the deadline passed and
@@ -37,7 +37,7 @@ class _Result(NamedTuple):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Deduplicator:
-    """Publishes new events; a repeat waits for the first delivery and gets its outcome."""
+    """Publishes new events. A repeat waits for the first and is `duplicate` or `spooled`, or published if it fails."""
 
     publisher: PublisherProtocol
     known_ids: KnownIds
@@ -55,7 +55,7 @@ class Deduplicator:
         try:
             return asyncio.ensure_future(self.publisher.publish(delivery, events))
         except BaseException:
-            for identity in identities:  # nothing was accepted, so only this code reports it
+            for identity in identities:  # nothing was accepted, so the publisher will not report it
                 self.known_ids.settled(identity, "failed")
             raise
 
@@ -72,12 +72,12 @@ class Deduplicator:
         return "spooled" if result.spooled else "accepted" if result.fresh else "duplicate"
 
     async def park(self, delivery: Delivery, park: ParkReason, identity: Identity, *, deadline_at: float) -> bool:
-        """Make a parked delivery durable as received; return whether it is new. May raise `NotDurableError`."""
+        """Make a delivery to park durable, byte for byte; return whether it is new. May raise `NotDurableError`."""
         result = await self._settle_all([identity], lambda _: self.publisher.publish(delivery, park), deadline_at)
         return result.fresh
 
     async def _settle_all(self, identities: Sequence[Identity], publish: Publish, deadline_at: float) -> _Result:
-        """Publish new identities and wait for those that other deliveries publish; start over if one of these fails."""
+        """Publish what is new and wait for what other deliveries publish; start over if one of the latter fails."""
         fresh = False
         while True:
             known = self.known_ids.begin(identities)
@@ -101,7 +101,7 @@ class Deduplicator:
             left_s = _left_s(deadline_at)
             durable = publish(fresh)
         except BaseException:
-            for n in fresh:  # nothing was accepted, as above
+            for n in fresh:  # as in `publish_new`
                 self.known_ids.settled(identities[n], "failed")
             raise
         if left_s > self.deadline_s - SLACK_S:

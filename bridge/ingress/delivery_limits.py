@@ -1,7 +1,7 @@
 """Limits of the public port: a rate per source and per address, and deliveries in flight.
 
 Rates apply before verification, when a delivery has cost little, and are off by default. Forged deliveries can use up
-the limit of a source, so use the limit per address if senders connect to the bridge directly.
+the limit of a source, so set the limit per address, too, if the bridge or its trusted proxies see senders' addresses.
 
 The generic cell rate algorithm (ITU-T I.371, Annex A) keeps one number for each key: the theoretical arrival time of
 the next delivery. Libraries do not fit: `limits` wakes a thread every 10 ms, does not bound the number of keys and
@@ -14,11 +14,11 @@ from ipaddress import IPv6Address
 
 from bridge.proof.schemes.network import Network, client_address
 
-# Keys, in some 10 MiB: far more than the senders of any installation. The least recently admitted one is dropped.
+# Keys kept (10 MiB): more than any installation has senders. Beyond this, the least recently admitted is dropped.
 KEYS_MAX = 65_536
 # Seconds of tolerance for float rounding: a retry exactly after Retry-After must pass.
 ROUNDING_S = 1e-6
-# Prefix length of one customer's IPv6 network (RFC 6177), who can choose addresses in it freely.
+# Prefix length of the smallest IPv6 network that a customer gets; the customer can use any address in it.
 V6_PREFIX_BITS = 64
 
 

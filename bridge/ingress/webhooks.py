@@ -70,7 +70,7 @@ class Webhooks:
         return None
 
     def take(self, requests: Sequence[Request]) -> None:
-        """Process requests that arrived together, stage by stage; a response contains an id only if it is verified."""
+        """Process requests that arrived together, by stage. Only responses to verified deliveries contain an id."""
         calls = [request.note or Call(request) for request in requests]
         deadline_at, received_s = self.deduplicator.deadline_at(), self.now()
         received_at = datetime.fromtimestamp(received_s, UTC)
@@ -91,7 +91,7 @@ class Webhooks:
                 self._end(call, self._respond.challenged, exc.response)
             except NotDurableError as exc:
                 self._end(call, self._respond.unavailable, exc.code)
-            except Exception as exc:  # noqa: BLE001 - events already durable are duplicates when the sender retries
+            except Exception as exc:  # noqa: BLE001 - gets 503; events already durable are duplicates in the retry
                 self._fail(call, exc)
             else:
                 passed.append(call)
@@ -253,7 +253,7 @@ class Webhooks:
             return
         try:
             if call.sender.bucket_s and not call.delivery.origin:
-                # Not a separate stage: the call before may be its original, which must be published first.
+                # Not a separate stage: this call may repeat the previous one, which must be published first.
                 self._note_or_repeat(call)
             outcome = call.outcome
             if not isinstance(outcome, ParkReason):
@@ -300,7 +300,7 @@ class Webhooks:
         self._end(call, self._respond.parked, park, fresh)
 
     async def _take_known(self, call: Call) -> Outcome:
-        """Publish events of which some are known; a reason to park replaces the outcome of the call."""
+        """Publish events, some of them known; if the delivery must be parked, the reason becomes `call.outcome`."""
         taken: Outcome = "conflict"
         try:
             taken = await self._take_events(call)
@@ -326,14 +326,14 @@ class Webhooks:
         return any(is_derived(event.id, call.delivery.id) for event in call.outcome.events)
 
     async def _take_events(self, call: Call) -> Outcome:
-        """Make the events durable; on a conflict, still publish elements that have their own ids."""
+        """Make the events durable; on a conflict, still publish those elements of a batch that have their own ids."""
         outcome = call.outcome
         if isinstance(outcome, ParkReason):
             return "conflict"
         publish = partial(self.deduplicator.publish, call.delivery, deadline_at=call.deadline_at)
         try:
             if (taken := await publish(outcome.events)) == "conflict":
-                # A conflict of one element cannot be resolved later, and must not hold back the others.
+                # A retry would have the same conflict, which must not hold back the other elements.
                 await asyncio.gather(*(publish((event,)) for event in outcome.events if event.sha256))
         except TooLargeError as exc:
             call.outcome = ParkReason("unusable", exc.code, key=prescription_id(outcome))

@@ -8,9 +8,9 @@ Each partition has a writer, whose task moves one batch at a time. A writer is i
 - `finishing`: a drain has at most `BATCH_MAX` records left. New records wait in memory until the spool is empty and the
   writer is direct again; otherwise a drain would never end under steady load.
 
-A direct writer begins to spool if a record arrives while Kafka is unavailable or the ids in the topics have not been
-read, after a failed write, when a delivery has waited `WriterLimits.spool_after_s`, and when the spool has records of
-an earlier process. Records in memory are appended to the spool, the batch in flight first, since its outcome is
+A direct writer begins to spool when a write fails, a delivery has waited `WriterLimits.spool_after_s`, or the spool has
+records of an earlier process. It also does for a record that arrives while Kafka is unavailable or the ids in the
+topics have not been read. Records in memory are appended to the spool, the batch in flight first, since its outcome is
 unknown. If Kafka acknowledges that batch after all, the drain finds its ids in the topic and skips it.
 
 A record is durable once all in-sync replicas have it (`committed`) or the spool has synced it (`spooled`). A delivery
@@ -61,7 +61,7 @@ SWEEP_S = 0.1
 # Seconds reserved at shutdown to spool unwritten records and close the producer.
 RESCUE_S = 3.0
 PRODUCER_CLOSE_S = 2.0
-# Seconds; cancelled tasks need a few iterations of the event loop.
+# Seconds for tasks to end after the producer has closed; then they are cancelled.
 END_S = 0.5
 # Errors of Kafka about a record or its topic, which last until the topic or its permissions change.
 _REFUSALS = {"record_too_large", "record_refused", "topic_missing", "not_authorized"}
@@ -74,7 +74,7 @@ class WriterLimits:
     """Time and memory limits."""
 
     deadline_s: float = 4.0  # from acceptance to the response
-    spool_after_s: float = 2.0  # from acceptance until it is spooled if Kafka has not acknowledged it
+    spool_after_s: float = 2.0  # from acceptance until a delivery is spooled, unless Kafka has acknowledged it
     set_aside_after_s: float = SET_ASIDE_AFTER_S  # from the first refusal of a single record until it is set aside
     records_max: int = 10_000  # records in memory; a single delivery may exceed it
     bytes_max: int = 128 * 1024 * 1024  # bytes of records in memory
@@ -144,7 +144,7 @@ class PartitionWriters:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _logged_drained: int = 0
     _writers: "dict[tuple[str, int], PartitionWriter]" = field(default_factory=dict)
-    # Deadlines that have not passed, in order, since all deliveries have the same time limit.
+    # Acknowledgements by deadline, since all have the same time limit; `_sweep` removes those that have ended.
     _unanswered: deque[Acknowledgement] = field(default_factory=deque)
     _sweeper: asyncio.TimerHandle | None = None
     _closing: bool = False
@@ -284,7 +284,7 @@ class PartitionWriter:
         self._waiting: deque[Pending] = deque()  # handed neither to Kafka nor to the spool
         self._in_flight: list[Pending] = []  # handed to Kafka, from memory
         self._writing_since: float | None = None  # loop time
-        self.appends: dict[asyncio.Task[None], list[Pending]] = {}  # appends to the spool that a sender waits for
+        self.appends: dict[asyncio.Task[None], list[Pending]] = {}  # in progress, unless abandoned by `_leave_spool`
         self._one_by_one_left = 0  # number of next records to write one by one, to find the one that Kafka refuses
         self._failures = 0  # consecutive failures of the drain
         self._blocked_at = 0.0  # loop time at which `blocked` was set
@@ -415,7 +415,7 @@ class PartitionWriter:
             self._one_by_one_left = len(batch)
             self._waiting.extendleft(reversed(left))
         elif self.mode != "direct" or not self._switch_to_spool(left):
-            # They cannot be spooled: the spool is full, or its records were accepted later.
+            # They cannot be spooled: the spool accepts nothing, or may have records that were accepted later.
             for pending in left:
                 self._fail(pending, refusal.code)
 
@@ -463,7 +463,7 @@ class PartitionWriter:
             elif not pending.in_flight:  # the batch in flight may still be acknowledged
                 self._fail(pending, _spool_fault(getattr(fault, "code", "")))
         if fault is None and records is None:
-            # All senders have a response: if they have retried, the drain skips this as a repeat.
+            # It was abandoned, so its senders were asked to retry; if they have, the drain skips its records as known.
             self.start_drain()
         elif fault is not None and not (self.appends or self._spool.depth(self._tp)):
             # The spool is empty. The batch in flight may be appended later, if it is not acknowledged.
@@ -578,7 +578,7 @@ class PartitionWriter:
         await pause(self._shared.stopping, wait_s)
 
     async def _set_aside(self, refusal: RecordRefusedError) -> bool:
-        """Set the head of the spool aside if Kafka has refused only it for long enough; return whether it did."""
+        """Set the head of the spool aside if Kafka has refused it, alone, for long enough; return whether it did."""
         if not (refusal.for_good and self.blocked == refusal.code):
             return False
         blocked_s = asyncio.get_running_loop().time() - self._blocked_at

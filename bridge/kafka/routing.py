@@ -1,4 +1,4 @@
-"""Choose the topic and the partition of each event; clients in other languages choose the same partition."""
+"""Choose the topic of each event, and its partition by the rule of Kafka's Java client."""
 
 import re
 from collections.abc import Mapping, Sequence

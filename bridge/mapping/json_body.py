@@ -80,7 +80,7 @@ def parse(body: bytes, *, arrays: bool = False) -> dict[str, object] | ParkReaso
 
 
 def parse_wrapped(body: bytes, *, way: Sequence[str], last: str) -> object:
-    """Parse a body, and replace base64 text at `way` and `last` by the document in it; other text is kept."""
+    """Parse a body; base64 of JSON in member `last` of the object at `way` becomes that value, other text is kept."""
     document = holder = cast("object", parse(body))
     for step in way:
         holder = holder.get(step) if isinstance(holder, dict) else None
@@ -92,7 +92,7 @@ def parse_wrapped(body: bytes, *, way: Sequence[str], last: str) -> object:
 
 
 def to_json_text(value: object) -> str:
-    """Write a parsed value as compact JSON text: numbers unchanged, characters unescaped."""
+    """Write a parsed value as compact JSON text: numbers as received, and only the escapes that JSON requires."""
     match value:
         case str():
             return encode_basestring(value)
@@ -149,7 +149,7 @@ def _has_lone_surrogate(text: str) -> bool:
 
 
 def _diagnosis(body: bytes, *, arrays: bool) -> Detail:
-    """Return the rule that an invalid body breaks; if several, the first in order."""
+    """Return the rule that an invalid body breaks; if several, the first in the order of `Detail`."""
     if not body.strip(_SPACE.encode()):
         return "empty"
     try:

@@ -11,14 +11,14 @@ from bridge.runtime.hosts import is_host
 
 
 class RegistryAddress(Section):
-    """Address and credentials of a schema registry; without a URL the bundled lock is used."""
+    """Settings of a schema registry; without a URL, the ids of the bundled lock are used."""
 
     url: str | None = Field(None, description="Confluent-compatible registry; unset: the ids of the bundled lock")
     username_file: Path | None = Field(None, description="file whose first line is the user name")
     password_file: Path | None = Field(None, description="file whose first line is the password")
 
     def credentials(self) -> tuple[str, str] | None:
-        """Read user and password; None without files. `ConfigError` if only one is set, or one is unreadable."""
+        """Return user name and password; None if neither is set. `ConfigError` if only one is, or one is unreadable."""
         if self.username_file is None and self.password_file is None:
             return None
         if self.username_file is None or self.password_file is None:
@@ -27,7 +27,7 @@ class RegistryAddress(Section):
 
 
 def plain_url(url: str) -> str:
-    """Return a registry's URL without credentials, query and final slash; a `ConfigError` does not contain it."""
+    """Return a URL without credentials, query, fragment and final slash; a `ConfigError` does not quote the URL."""
     try:
         parts = URL(url)
         host = parts.host or ""

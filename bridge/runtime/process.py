@@ -1,9 +1,9 @@
 """Run a process, from its command line to its exit code.
 
-`run_command_line` runs any command. The exit code is the command's result, 2 with one line on standard error if the
-operator must change something, and 130 if interrupted. `run_service` runs the parts of a service: it sets up the log,
-opens the parts, runs them until SIGTERM, SIGINT or the end of one of them, and closes them. The exit code is 0 after
-SIGTERM, 130 after SIGINT, and 1 with a log line if a part fails.
+`run_command_line` runs any command. The exit code is the command's result, 2 with one line on standard error (or the
+help, without arguments) if the operator must change something, and 130 if interrupted. `run_service` runs the parts of
+a service: it sets up the log, opens the parts, runs them until SIGTERM, SIGINT or the end of one of them, and closes
+them. The exit code is 0 after SIGTERM, 130 after SIGINT, and 1 with a log line if a part fails.
 """
 
 import asyncio
@@ -129,7 +129,7 @@ def run_command_line(cli: LazyGroup, *, program: str) -> None:
     # runs until interrupted.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # As for standard error: an encoding without ✓, or a file name that is not UTF-8, must not raise an error.
+        # As Python does for standard error: printing ✓ in an ASCII locale, or a file name not in UTF-8, must not fail.
         sys.stdout.reconfigure(errors="backslashreplace")
     silence_kafka_client()
     try:
@@ -156,7 +156,7 @@ def run_command_line(cli: LazyGroup, *, program: str) -> None:
 def _import_command(cli: LazyGroup) -> None:
     """Import the command without garbage collection, which would take a sixth of a start's CPU.
 
-    The 2,000 objects (1 MB) that imports leave as garbage are never freed.
+    In return, the 2,000 objects (1 MB) that imports leave as garbage are frozen and never freed.
     """
     gc.disable()
     for name in sys.argv[1:2]:
@@ -239,7 +239,7 @@ async def _run_until_stopped(
     except ExceptionGroup as group:
         raise (first_fault(group, ConfigError) or group) from None
     finally:
-        # Also after a failure: at its end the interpreter would wait for a hanging thread.
+        # Also after a failure: otherwise the interpreter would wait at exit for a hanging thread.
         stop.set()
         await overdue
     return signals

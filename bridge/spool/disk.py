@@ -12,7 +12,7 @@ FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
 LOCK = "lock"
 PROBE = "probe"
-# Directory for damaged segments whose readable records have been delivered.
+# Directory for damaged segments whose readable records have been drained.
 DAMAGED = "damaged"
 # Suffix of an empty file with the id of a permanently lost key: its records are moved to `damaged/`, too.
 LOST_SUFFIX = ".lost-key"
@@ -257,7 +257,7 @@ def _open_lock(directory: Path) -> int:
     except OSError as exc:
         if code_of(exc) not in {"read_only", "wrong_owner", "not_writable"}:
             raise
-    # On a read-only file system, spooled records can still be delivered.
+    # On a read-only file system, spooled records can still be drained.
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,7 +1,7 @@
 """Locations of waiting records: a queue for each partition, oldest first.
 
-A location is appended at the end of its partition's queue and removed at the head, so the queue has the order of
-delivery. Payloads stay on disk.
+A location is appended at the end of its partition's queue and removed at the head, so records are drained in the
+order of acceptance. Payloads stay on disk.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Location(NamedTuple):
     segment: int  # `Segment.index`
     offset: int  # byte offset in the file; `length` is also in bytes
     length: int
-    number: int  # sequence number in the segment
+    number: int  # sequence number of the record in its segment
     at_ms: int  # when its entry was accepted
 
 
@@ -34,18 +34,18 @@ class Location(NamedTuple):
 class Segment:
     """A segment file and the reasons to keep it on disk."""
 
-    # Stands for the 64-bit number in locations; increases in the order in which segments become known.
+    # Short for `number` (64 bits) in locations; assigned in the order in which segments become known.
     index: int
     number: int
     path: Path
     size: int = 0
     live: int = 0  # records in a queue
-    keys: set[bytes] = field(default_factory=set)  # ids of the keys that encrypted these records
+    keys: set[bytes] = field(default_factory=set)  # ids of the keys that encrypted its records
     locked: int = 0  # records that cannot be decrypted: the key is missing, or another version of the bridge wrote them
     missing: set[bytes] = field(default_factory=set)  # ids of the missing keys
     is_foreign: bool = False  # another version of the bridge wrote to the file: it is kept unchanged
     is_unread: bool = False  # a record that is not acknowledged could not be read from disk
-    is_damaged: bool = False  # it has damage: once delivered, it is moved instead of removed
+    is_damaged: bool = False  # it has damage: once drained, it is moved instead of removed
     # Acknowledged sequence numbers that are not in the positions file yet.
     acknowledged: array[int] = field(default_factory=lambda: array("I"))
 
@@ -100,7 +100,7 @@ class Index:
         self.segments: dict[int, Segment] = {}  # by `Segment.index`
         self.active: int | None = None  # `Segment.index` of the segment being written; None if it is closed
         self.size = 0  # bytes of all segments
-        self.last_ordinal = 0  # highest ordinal seen; 0 if none
+        self.last_ordinal = 0  # highest `Entry.ordinal` seen; 0 if none
 
     def segment(self, number: int) -> Segment:
         """Return the segment of a number, added if unknown."""

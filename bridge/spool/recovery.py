@@ -1,6 +1,6 @@
 """Read all intact records of a directory into the index, even if others are damaged.
 
-Each segment is read once, at startup, in the order of numbers. Entries are delivered only after the last segment is in
+Each segment is read once, at startup, in the order of numbers. Entries are drained only after the last segment is in
 the index, so the queues of the index only grow at their ends. Records that cannot be read (the disk fails) or decrypted
 (the key is missing, or a later version wrote them) are not in the index of this process. They stay on disk unchanged,
 are counted, and are read again by the next start, or as soon as a missing key is available.
@@ -60,7 +60,7 @@ class Drain(Protocol):
         """Queue an entry of an earlier process, or an unlocked one; `UnreadableEntryError` if it cannot be read."""
 
     def passed_over(self) -> None:
-        """Note that an unknown entry will not be delivered: it is damaged, or the disk fails."""
+        """Note that an unknown entry will not be drained: it is damaged, or the disk fails."""
 
 
 class Content(NamedTuple):

@@ -1,7 +1,7 @@
-"""Records that Kafka permanently refuses: each is kept, still encrypted, in a file until an operator delivers it.
+"""Records that Kafka permanently refuses: each is kept, still encrypted, in a file until an operator puts it back.
 
 The drain copies such a record to `set-aside/<segment>-<number>.<code of the refusal>`, and then acknowledges it.
-`drx-bridge spool aside` delivers it, and then removes the file. A crash in between leaves it in both places.
+`drx-bridge spool aside` writes it to Kafka, and then removes the file. A crash in between leaves it in both places.
 """
 
 import errno

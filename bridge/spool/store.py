@@ -5,8 +5,8 @@ An entry passes through these parts:
 - `append` passes it to the group commit (`writer`), which encrypts it (`segment`), appends it to the newest segment
   file, and syncs the file. Then its location is added to the `index` and the call returns.
 - `peek` reads the first entries of a partition (`reader`), `acknowledge` removes them. Their sequence numbers are
-  written to the segment's positions file a little later; a crash in between delivers them twice. A segment without
-  waiting entries is removed.
+  written to the segment's positions file a little later; after a crash in between they are drained twice. A segment
+  without waiting entries is removed.
 - At startup existing entries are read into the index, oldest first (`recovery`).
 
 A read error never truncates, removes or hides anything. A record that cannot be read or decrypted is counted, stays on
@@ -56,7 +56,7 @@ from bridge.spool.writer import STALLED_S, GroupCommit, SegmentWriter
 RETRY_S = 2.0
 # Seconds at shutdown for groups being written.
 FINISH_S = 5.0
-# Seconds until positions are written; records whose positions a crash loses are delivered twice.
+# Seconds until positions are written; records whose positions a crash loses are drained twice.
 POSITIONS_S = 0.05
 # Bytes; a smaller active segment is not removed when it happens to be empty.
 KEEP_OPEN_BYTES = 1_048_576
@@ -169,7 +169,7 @@ class Directory:
             self._lock = None
 
     def _check_owner(self, segment: Path) -> None:
-        """Raise `PermissionError` if a segment may not be read, so that no later one is delivered before it."""
+        """Raise `PermissionError` if a segment may not be read, so that no later one is drained before it."""
         try:
             self._disk.may_read(segment)
         except PermissionError:
@@ -221,7 +221,7 @@ class Spool:
         """
         disk = disk or Disk()
         self._finish_s = finish_s
-        # Separate threads, so that delivery does not wait for slow writes, nor writes for slow reads.
+        # Separate threads, so that the drain does not wait for slow writes, nor writes for slow reads.
         self._writing, self._reading = writing, reading = thread("spool-writer"), thread("spool-reader")
         self._keys = keys = KeyRing(key_dir)
         self._index = index = Index(directory)
@@ -292,7 +292,7 @@ class Spool:
             return
         self._availability.disk_free_bytes = await self._writing.run(self._directory.free_bytes)
         await self._writing.run(self._keys.load)
-        await self._recovery.unlock(self._drain)  # first, so that few later entries are delivered before them
+        await self._recovery.unlock(self._drain)  # first, so that few later entries are drained before them
         keys = self._index.keys()
         if self._availability.refusal:
             code = await self._writing.run(partial(self._directory.prepare, keys))

@@ -44,7 +44,7 @@ class Migration(NamedTuple):
 async def migrate_tables(
     database: Database, consumer: Consumer, *, notice: Callable[[str], None] = lambda _: None
 ) -> list[str]:
-    """Create or upgrade the tables; return the migrations applied, such as `schema 1`."""
+    """Create or upgrade the tables; return the migrations applied, such as `drx_consumer 1`."""
     return [
         f"{tables.schema} {number}"
         for tables in _tables(consumer)
@@ -58,7 +58,7 @@ async def pending_tables(database: Database, consumer: Consumer) -> list[str]:
 
 
 async def lacks_own_tables(database: Database, consumer: Consumer) -> bool:
-    """Return whether the consumer's own tables are missing: not created yet, or all dropped."""
+    """Return whether the consumer's first migration is missing: its schema was not created yet, or was dropped."""
     return consumer.tables is not None and 1 in await pending(database, consumer.tables)
 
 
@@ -120,7 +120,7 @@ def check_schema(schema: str) -> None:
 
 
 async def _lock(connection: Any, schema: str) -> None:
-    """Take the lock of one schema's migrations, until the transaction ends."""
+    """Lock the migrations of one schema until the transaction ends."""
     limit = f"{_STEP_TIMEOUT_S}s"
     await connection.execute(f"set local statement_timeout = '{limit}'; set local lock_timeout = '{limit}'")
     await connection.execute(
@@ -162,7 +162,7 @@ def _missing(known: list[Migration], applied: dict[int, str], schema: str) -> li
 
 async def _apply(connection: Any, migration: Migration, *, schema: str, notice: Callable[[str], None]) -> None:
     def hear(_: object, message: Any) -> None:
-        notice(str(message.message))  # of our own files: constants
+        notice(str(message.message))  # constants in our own SQL files
 
     connection.add_log_listener(hear)
     try:

@@ -50,7 +50,7 @@ class Cidr(Scheme):
 
 
 def client_address(peer: str, forwarded: bytes, proxies: Sequence[Network]) -> IPAddress | None:
-    """Return the peer, or the client named by trusted proxies: each appends its caller to `forwarded`."""
+    """Return the peer or, behind trusted proxies, the client: each proxy appends its caller to `forwarded`."""
     address = _address(peer)
     if not proxies or address is None or not _in_any(address, proxies):
         return address

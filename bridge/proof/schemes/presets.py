@@ -43,8 +43,8 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "shopify": Preset(
             "body_hmac", {"header": "X-Shopify-Hmac-Sha256", "encoding": "base64", "id_header": "X-Shopify-Webhook-Id"}
         ),
-        # Photon Docs, "Signature Verification": hex of HMAC-SHA256. Its example signs the body and has no timestamp, so
-        # sources must set `template`; the timestamp header is read only if the template has {timestamp}.
+        # Photon Docs, "Signature Verification": hex of HMAC-SHA256. It lists a timestamp header, but its example
+        # signs the body alone, so sources must set `template`. Without {timestamp} in it, that header is not read.
         "photon": Preset("body_hmac", {"header": "X-Photon-Signature", "timestamp_header": "X-Photon-Timestamp"}),
         # DoseSpot's push notifications: `Authorization: Secret …`.
         "dosespot": Preset("secret_header", {"header": "Authorization", "word": "Secret"}),
@@ -55,7 +55,7 @@ NO_DEFAULT_SCHEME: Mapping[str, str] = MappingProxyType({"digitalrx": "secret_he
 
 
 def configure(text: str, given: Mapping[str, str], *, tolerance_s: int | None) -> Scheme:
-    """Build a scheme from the name of a kind or a preset; names joined by `+` must all verify a delivery.
+    """Build a scheme from a name in `KINDS` or `PRESETS`; schemes joined by `+` must all verify a delivery.
 
     `given` has the parameters without the prefix `scheme_`; each belongs to the first scheme with a parameter of this
     name. A verified timestamp may be off by `tolerance_s` (None: no limit). Raises `ParameterError` if a parameter is
