@@ -60,7 +60,8 @@ def test_a_second_one_of_a_name_has_pods_and_a_group_of_its_own() -> None:
     assert first_trigger["metadata"]["consumerGroup"] == ReadModelOptions(schema="read_model").group
     certified = changed(usual, "consumers.second.kafka", {"clientCertificateSecret": "drx-second-certificate"})
     certified["kafka"] |= {"securityProtocol": "SSL", "caSecret": ""}
-    assert render(certified).one("ScaledObject", "-second")["spec"]["triggers"][0]["authenticationRef"]
+    (trigger, *_) = render(certified).one("ScaledObject", "-second")["spec"]["triggers"]
+    assert ("authenticationRef" in trigger, trigger["metadata"]["tls"]) == (True, "enable")
 
 
 def test_a_consumer_has_what_it_does_not_say_itself_from_the_defaults() -> None:

@@ -27,14 +27,14 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("minimal", {f"{READER}.postgres.existingSecret": ""}, f"{READER}.postgres.existingSecret", "enabled to false"),
     ("minimal", {"ingress.spool.keySecret": ""}, "ingress.spool.keySecret", "name a Secret"),
     ("no-spool", {"ingress.spool.drainClaims": ["data-a-0"]}, "ingress.spool.keySecret", "drainClaims"),
-    ("minimal", {"ingress.spool.volume": {"sizeGi": 1}}, "ingress.spool.volume.sizeGi", "enlarge the volume"),
+    ("sandbox", {"ingress.spool.capacityBytes": 858993460}, "ingress.spool.volume.sizeGi", "enlarge the volume"),
     ("minimal", {DRAINED: ["data-drx-drx-bridge-ingress-2"]}, DRAINED, "lower ingress.replicas"),
     ("minimal", {"ingress.hpa": {"enabled": True}}, "ingress.hpa.enabled", "set ingress.replicas"),
-    ("minimal", {"ingress.service": {"type": "LoadBalancer"}}, "ingress.service.type", "ingress.http.tlsInFront"),
+    ("minimal", {"ingress.service": {"type": "NodePort"}}, "ingress.service.type", "ingress.http.tlsInFront"),
     ("ingress-class", {"ingress.kubernetesIngress.tlsSecret": ""}, "ingress.kubernetesIngress", "tlsSecret"),
     ("ingress-class", {"ingress.kubernetesIngress.host": ""}, "ingress.kubernetesIngress", "needs host"),
     ("minimal", {"ingress.dedupe": {"capacity": 20_000_000}}, MEMORY, "lower one of these"),
-    ("minimal", {"ingress.resources": {"limits": {"memory": "350M"}}}, MEMORY, "at least 351Mi"),
+    ("minimal", {"ingress.resources": {"limits": {"memory": "360M"}}}, MEMORY, "at least 351Mi"),
 ]
 
 
@@ -54,6 +54,24 @@ def test_what_cannot_work_is_refused_with_the_way_out(
 
     assert [each for each in said if each.startswith(f"{named}: ") and way_out in each], said
     assert "canary" not in "".join(said)
+
+
+@pytest.mark.parametrize(
+    ("case", "changes"),
+    [
+        ("minimal", {"image.digest": "", "image.tag": "1"}),
+        ("minimal", {f"{READER}.image": {"repository": "a", "tag": "1"}}),
+        ("minimal", {"ingress.resources": {"limits": {"memory": "351Mi"}}}),
+        ("minimal", {"ingress.resources": {"limits": {"memory": "0.35Gi"}}}),
+        ("sandbox", {"ingress.spool.capacityBytes": 858993459}),
+        ("no-spool", {"ingress.spool.capacityBytes": 100 * 2**30}),
+        ("strimzi", {"strimzi.namespace": "kafka", "strimzi.users": False, "topicsJob.enabled": True}),
+        ("strimzi", {"topicsJob": {"enabled": True, "clientCertificateSecret": "drx-topics"}}),
+        ("keda-plain", {"strimzi.cluster": "events"}),
+    ],
+)
+def test_what_can_work_is_not_refused(case: str, changes: dict[str, Any]) -> None:
+    assert render(reduce(lambda values, change: changed(values, *change), changes.items(), load(case))).objects
 
 
 @pytest.mark.parametrize("major", [3, 4])

@@ -310,7 +310,7 @@ def test_old_receivers_get_the_same_segments_as_another_message_that_has_no_plac
 def test_a_fill_has_the_day_of_its_event_if_no_other_is_told_and_deletes_no_quantity() -> None:
     """Null would delete it; it is not a value of its type either."""
     late = datetime(2026, 9, 15, 3, tzinfo=UTC)
-    event = an_event("fill.status_changed", fill_status="dispensed", fill_number=0, at=late)
+    event = an_event("fill.status_changed", fill_number=0, at=late)._replace(received_at=late + timedelta(days=1))
     filled = one(event, options=PLAIN.model_copy(update={"timezone": "America/Chicago"}))["RXD"]
 
     assert filled[3:5] == ["20260914", ""]

@@ -240,6 +240,17 @@ async def test_what_was_deleted_is_revived_or_left_alone(fake: FakeFhir) -> None
         fake.kept.clear()
 
 
+async def test_the_new_id_of_what_was_revived_is_the_one_that_is_remembered(fake: FakeFhir) -> None:
+    fake.chooses_ids = True
+    async with running(open_fhir, options=options(fake, ids="server")) as desk:
+        for event in (created(0), sent(1)):
+            await desk.feed(event)
+            (order,) = (place for place in fake.all() if place.startswith("MedicationRequest"))
+            rows = await desk.fetch("select type || '/' || server_id from fhir.resource where type like 'Med%'")
+            assert rows == [(order,)]
+            fake.delete(order)
+
+
 async def test_an_order_that_somebody_marked_as_an_error_is_counted_and_named(fake: FakeFhir) -> None:
     async with running(open_fhir, options=options(fake)) as desk:
         await desk.feed(created(0))
