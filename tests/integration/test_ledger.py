@@ -7,10 +7,11 @@ import pytest
 
 from bridge.errors import PermanentError, TransientError
 from bridge.kafka.consumed_record import TopicPartition
+from consumers.api import Outgoing
 from consumers.postgres.pool import Database, open_database
 from consumers.runtime.ledger import FencedError, Inbox, Ledger, Settlement
 from consumers.runtime.operator import By, forget_group
-from tests.ledger import GROUP, PLACE, an_entry, rows, until_waiting
+from tests.ledger import GROUP, KEY, PLACE, an_entry, parked, rows, until_waiting
 from tests.postgres import fresh_database
 
 OTHER = TopicPartition(PLACE.topic, 4)
@@ -39,14 +40,16 @@ async def test_a_claim_keeps_the_cluster_that_the_offsets_are_of(ledger: Ledger,
 async def test_groups_and_partitions_are_strangers(ledger: Ledger, database: Database) -> None:
     mine = await ledger.claim(PLACE)
     await settled(ledger, mine.epoch, next_offset=10, above=(12,))
+    await parked(ledger, 9)
 
     others = Ledger(database, group="other", cluster_id="cluster-a")
-    for owner, place in ((ledger, OTHER), (others, PLACE)):
+    for owner, place in ((ledger, OTHER), (ledger, PLACE._replace(topic="other")), (others, PLACE)):
         claim = await owner.claim(place)
-        assert (claim.next_offset, claim.settled) == (None, frozenset())
+        assert (claim.next_offset, claim.settled, claim.parked) == (None, frozenset(), set())
         async with owner.begin(place, claim.epoch) as settlement:
             await settlement.settle(next_offset=20, last_event_id=None, above=())
-    assert (await ledger.claim(PLACE)).settled == {12}
+    claim = await ledger.claim(PLACE)
+    assert (claim.settled, claim.parked) == (frozenset({12}), {KEY})
 
 
 async def test_the_mark_never_goes_back(ledger: Ledger) -> None:
@@ -178,9 +181,9 @@ async def test_a_zombie_stopped_inside_its_transaction_does_not_hold_the_partiti
             ["fresh", "duplicate", "conflict", "fresh"],
         ),
         (
-            [an_entry("evt-1"), an_entry("evt-2", body="")],
-            [an_entry("evt-1", body=""), an_entry("evt-2")],
-            ["duplicate", "duplicate"],
+            [an_entry("evt-1"), an_entry("evt-2", body=""), Inbox("acme", "evt-3", "a" * 65)],
+            [an_entry("evt-1", body=""), an_entry("evt-2"), an_entry("evt-3")],
+            ["duplicate"] * 3,
         ),
     ],
     ids=["in the order of the events", "repetitions inside one call", "a foreign record without a digest"],
@@ -213,6 +216,23 @@ async def test_a_ping_writes_and_leaves_nothing(ledger: Ledger, database: Databa
     await rows(database, "alter table drx_consumer.settled add check (false)")
     with pytest.raises(PermanentError):
         await ledger.ping()
+
+
+async def test_what_is_not_committed_is_not_announced_as_published(ledger: Ledger, database: Database) -> None:
+    """The outbox would look too early, and find the rows at its next poll only."""
+    claim = await ledger.claim(PLACE)
+    await rows(database, "alter table drx_consumer.inbox add unique (event_id)")
+    await rows(
+        database,
+        "alter table drx_consumer.outbox add parent text default 'none' "
+        "references drx_consumer.inbox (event_id) deferrable initially deferred",
+    )
+    with pytest.raises(PermanentError):  # noqa: PT012 - raised at the end of the block
+        async with ledger.begin(PLACE, claim.epoch) as settlement:
+            settlement.outgoing.append(Outgoing("out", b"rx-1", b"v", {}))
+            await settlement.settle(next_offset=1, last_event_id="evt-0", above=())
+
+    assert not ledger.published.is_set()
 
 
 @pytest.mark.parametrize("event_id", ["evt\0-1", "x" * 100_000])

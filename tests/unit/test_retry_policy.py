@@ -1,6 +1,7 @@
 import json
 import re
 import socket
+import ssl
 from collections.abc import Callable
 
 import aiohttp
@@ -25,6 +26,8 @@ REQUEST = aiohttp.RequestInfo(URL("http://there/"), "GET", CIMultiDictProxy(CIMu
         (HandlerTimeoutError(), Failure("transient", "handler_timeout")),
         (TimeoutError(), Failure("systemic", "timeout")),
         (ConnectionRefusedError(), Failure("systemic", "connection_refused")),
+        (ConnectionResetError(), Failure("systemic", "connection_lost")),
+        (ssl.SSLError("Mary Smith"), Failure("systemic", "tls")),
         (socket.gaierror("Mary Smith"), Failure("systemic", "os_error")),
         (aiohttp.ServerDisconnectedError(), Failure("systemic", "unreachable")),
         (aiohttp.ServerTimeoutError(), Failure("systemic", "timeout")),
@@ -39,9 +42,10 @@ def test_each_exception_has_one_class_and_a_code_without_a_value(exc: Exception,
     assert classify(exc) == failure
 
 
-def test_what_would_end_the_process_is_named_as_the_handler_raised_it() -> None:
+@pytest.mark.parametrize("cause", [SystemExit("Mary Smith"), BaseExceptionGroup("group", [SystemExit("Mary Smith")])])
+def test_what_would_end_the_process_is_named_as_the_handler_raised_it(cause: BaseException) -> None:
     exit_error = HandlerExitError()
-    exit_error.__cause__ = SystemExit("Mary Smith")
+    exit_error.__cause__ = cause
 
     assert (classify(exit_error), raised_at(exit_error, None)) == (Failure("bug", "unexpected"), "SystemExit")
 
@@ -54,6 +58,7 @@ def test_what_would_end_the_process_is_named_as_the_handler_raised_it() -> None:
         ([PermanentError("refused"), TransientError("busy")], Failure("permanent", "refused")),
         ([PermanentError("refused"), KeyError("Mary Smith")], Failure("bug", "unexpected")),
         ([ExceptionGroup("inner", [TimeoutError()])], Failure("systemic", "timeout")),
+        ([DecodeError("malformed"), PermanentError("refused")], Failure("poison", "malformed")),
     ],
 )
 def test_a_task_group_of_a_handler_fails_as_what_failed_in_it(together: list[Exception], failure: Failure) -> None:
@@ -83,11 +88,19 @@ def caught(of: Callable[[], object]) -> Exception:
     raise AssertionError
 
 
-def test_what_was_raised_is_found_in_the_code_of_the_handlers_package() -> None:
+@pytest.mark.parametrize(
+    ("raises", "of", "where"),
+    [
+        (lambda: json.loads("Mary Smith"), handle, f"json.decoder.JSONDecodeError at {__name__}"),
+        (lambda: json.dumps({1}, default=lambda _: 1 / 0), json.JSONDecoder, "ZeroDivisionError at json.encoder"),
+        (lambda: json.loads("Mary Smith"), None, "json.decoder.JSONDecodeError at json.decoder"),
+    ],
+)
+def test_what_was_raised_is_found_innermost_in_the_code_of_the_handlers_package(
+    raises: Callable[[], object], of: Callable[..., object] | None, where: str
+) -> None:
     """Not in the library that it calls; without a word of the text, which holds a value."""
-    raised = raised_at(caught(lambda: json.loads("Mary Smith")), handle)
-
-    assert re.fullmatch(rf"json\.decoder\.JSONDecodeError at {re.escape(__name__)}:\d+", raised)
+    assert re.fullmatch(rf"{re.escape(where)}:\d+", raised_at(caught(raises), of))
 
 
 def test_of_a_group_of_exceptions_the_worst_is_told() -> None:
@@ -105,6 +118,8 @@ AT_SINK, AT_RECORD = 5.0, 30.0  # ceilings of the delay
     ("failure", "calling", "last_passes", "after_s", "counted"),
     [
         (Failure("permanent", "no"), True, None, None, (9, 8, 1, None)),
+        (Failure("poison", "no"), True, None, None, (9, 8, 1, None)),
+        (Failure("bug", "no"), True, None, None, (9, 8, 1, None)),
         (BUSY, True, None, None, (9, 9, 2, 7)),
         (BUSY, True, 7, AT_RECORD, (9, 9, 1, 7)),
         (AWAY, True, None, AT_RECORD, (8, 9, 1, None)),

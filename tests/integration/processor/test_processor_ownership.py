@@ -53,11 +53,12 @@ async def test_a_commit_that_is_seen_late_hides_no_later_one(
 
 @pytest.mark.parametrize("mode", [Lanes(4)])
 async def test_where_reading_starts_is_written_though_no_record_comes(bench: Bench) -> None:
-    """After a restore an empty partition goes on from there, and not where a later start would begin."""
+    """After a restore an empty partition goes on from there; the event before another offset is not known."""
+    await bench.feed_all([a_record(0)])
     await bench.processor.adopt(PLACE)
     bench.processor.start(PLACE, 7)
 
-    await bench.until_rows("select next_offset from drx_consumer.progress", [(7,)])
+    await bench.until_rows("select next_offset, last_event_id from drx_consumer.progress", [(7, None)])
 
 
 async def test_a_drain_settles_what_is_in_flight_and_starts_nothing(bench: Bench, effects: Effects) -> None:

@@ -74,14 +74,15 @@ async def test_a_restart_does_not_reopen_the_flood(
 
 
 @pytest.mark.parametrize("mode", [Lanes(4)])
-async def test_junk_without_a_key_fills_the_lot_and_stops_nothing(bench: Bench) -> None:
-    """Another producer writes it: no event of ours is without a key."""
-    log = [a_record(offset, None, value=POISON) for offset in range(2 * ALLOWED)]
-    log.append(a_record(2 * ALLOWED))
+async def test_junk_without_a_key_and_releases_that_fail_again_stop_nothing(bench: Bench) -> None:
+    """Another producer writes junk: no event of ours is without a key. A release parks no further record."""
+    log = [*LOG[: 2 * ALLOWED], *(a_record(offset, None, value=POISON) for offset in range(2 * ALLOWED, 4 * ALLOWED))]
     await bench.feed_all(log)
+    await bench.rows("update drx_consumer.parked_key set release_requested_at = clock_timestamp() returning 1")
+    await bench.until_rows("select count(*) from drx_consumer.parked_key where attempts = 2", [(3 * ALLOWED,)])
 
     assert bench.processor.standing() == "ok"
-    assert len(await bench.parked()) == 2 * ALLOWED
+    assert len(await bench.parked()) == 3 * ALLOWED
 
 
 async def test_an_operator_resumes_the_group_and_what_was_parked_counts_no_more(

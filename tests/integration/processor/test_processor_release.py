@@ -25,32 +25,36 @@ async def test_a_record_that_fails_again_stays_with_its_new_code(bench: Bench, e
 
 
 @pytest.mark.parametrize("mode", [Lanes(4)])
-async def test_a_database_that_fails_at_the_start_of_a_release_is_no_failure_of_its_record(
-    bench: Bench, effects: Effects, ledger: FailingLedger
+@pytest.mark.parametrize("failure", [TransientError("deadlock"), ConnectionResetError()], ids=repr)
+async def test_a_database_that_fails_as_a_key_is_parked_or_its_release_begins_is_no_failure_of_its_record(
+    bench: Bench, effects: Effects, ledger: FailingLedger, failure: Exception
 ) -> None:
     """The log has the first failure of each record at its sink, again for a released one."""
     fails = iter([ConnectionRefusedError(), PermanentError("refused"), ConnectionRefusedError()])
     effects.fail = lambda *_: next(fails, None)
+    away = iter([failure, None, failure])
+    ledger.begin_fails = lambda _: next(away, None)
     with capture_logs() as logs:
         await bench.feed_all([a_record(0)])
-        away = iter([TransientError("deadlock")])
-        ledger.begin_fails = lambda _: next(away, None)
         await bench.request_release("rx_1")
         await bench.until_rows("select key from drx_consumer.parked_key", [])
 
-    assert (ledger.failed, [each["event"] for each in logs].count("worker.sink_failed")) == (1, 2)
+    at_sink = [each for each in logs if each["event"] == "worker.sink_failed" and "event_id" in each]
+    assert (ledger.failed, len(at_sink), len(effects.attempts)) == (2, 2, 4)
 
 
+@pytest.mark.parametrize("fails", [True, False])
 @pytest.mark.parametrize("dropped", [False, True], ids=["skipped", "dropped"])
 @pytest.mark.parametrize("mode", [Lanes(4)])
-async def test_a_record_that_is_skipped_while_it_is_released_leaves_its_code_to_no_other(
-    bench: Bench, effects: Effects, database: Database, *, dropped: bool
+async def test_a_record_that_is_skipped_while_it_is_released_leaves_its_result_to_no_other(
+    bench: Bench, effects: Effects, database: Database, *, dropped: bool, fails: bool
 ) -> None:
     effects.refused = {"evt_0", "evt_2"}
     released = False
     gate = Gate(effects, lambda event: released and event.id == "evt_0")
     await bench.feed_all([a_record(0), a_record(1), a_record(2)])
     released = True
+    effects.refused = {"evt_0", "evt_2"} if fails else {"evt_2"}
     await bench.request_release("rx_1")
     await gate.reached.wait()
     offset = None if dropped else 0
@@ -63,6 +67,7 @@ async def test_a_record_that_is_skipped_while_it_is_released_leaves_its_code_to_
     await bench.until_rows('select key, "offset", code from drx_consumer.parked_event order by 2', parked)
     await until(lambda: bench.outcome("parked") >= 3 + len(parked))
     assert bench.outcome("parked") == 3 + len(parked), "evt_0 is not parked again"
+    assert bench.outcome("applied") == 1, "of evt_1 or, when all are dropped, evt_3"
 
 
 async def test_new_records_of_a_key_never_overtake_its_release(bench: Bench, effects: Effects) -> None:

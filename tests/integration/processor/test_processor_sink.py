@@ -6,6 +6,7 @@ import pytest
 
 from bridge.errors import ConfigError, TransientError
 from bridge.event import Event
+from bridge.kafka.consumed_record import TopicPartition
 from consumers.api import ATTEMPTS, Batches, Consumer, Context, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime import operator, parking
@@ -106,11 +107,13 @@ async def test_a_record_that_the_sink_was_not_asked_about_is_no_pass_of_it(bench
 
 
 @pytest.mark.parametrize("mode", [Lanes(4)])
+@pytest.mark.parametrize("systemic", [True, False])
 async def test_a_sink_that_answers_nothing_but_pings_is_tried_by_one_record_at_a_time(
-    bench: Bench, effects: Effects
+    bench: Bench, effects: Effects, *, systemic: bool
 ) -> None:
-    effects.fail = lambda *_: TransientError("http_503", systemic=True)
-    await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(30)])
+    """A record that is held has made no attempt."""
+    effects.fail = lambda *_: TransientError("http_503", systemic=systemic)
+    await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(40)])
     await until(lambda: bench.count("circuit_state", state="open") == 1)
     await bench.processor._partitions[PLACE].idle()
     tried, pings = len(effects.attempts), effects.pings
@@ -118,9 +121,24 @@ async def test_a_sink_that_answers_nothing_but_pings_is_tried_by_one_record_at_a
 
     assert 0 < len(effects.attempts) - tried <= effects.pings - pings
     assert bench.count("circuit_state", state="open") == 1
-    effects.fail = lambda *_: None
-    await bench.settled(30)
-    assert (bench.count("circuit_state", state="open"), await bench.parked()) == (0, [])
+    effects.fail, effects.refused = lambda *_: None, {"evt_39"}
+    await bench.settled(40)
+    assert bench.count("circuit_state", state="open") == 0
+    assert await bench.rows("select key, attempts from drx_consumer.parked_event") == [("rx_39", 1)]
+
+
+@pytest.mark.parametrize("mode", [Lanes(4)])
+async def test_a_partition_that_is_lost_takes_no_trial_from_the_others(bench: Bench, effects: Effects) -> None:
+    other = TopicPartition(PLACE.topic, 1)
+    effects.down = True
+    await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(2 * OPEN_AFTER)])
+    await until(lambda: bench.count("circuit_state", state="open") == 1)
+    await bench.feed([a_record(0, id="evt_other", tp=other)], other)
+    bench.processor.forget([PLACE])
+    effects.down, pings = False, effects.pings
+    await bench.settled(1, other)
+
+    assert effects.pings - pings <= 2
 
 
 async def test_a_few_keys_that_the_sink_refuses_as_it_would_any_stop_no_other(

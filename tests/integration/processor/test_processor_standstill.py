@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from bridge.errors import DecodeError, TransientError
-from bridge.kafka.consumed_record import TopicPartition
+from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from consumers.api import Batches, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime import operator, parking, partition
@@ -64,6 +64,25 @@ async def test_a_schema_that_the_registry_learns_late_lets_a_key_go_on(database:
         await bench.until_rows("select key from drx_consumer.parked_key", [])
 
         assert effects.kept == ["evt_0"]
+
+
+async def test_a_record_that_is_skipped_while_its_schema_is_fetched_leaves_its_failure_to_no_other(
+    database: Database,
+) -> None:
+    effects, decoder = Effects(), PlainDecoder()
+    decoder.answer = DecodeError("malformed")
+
+    async def skipped(record: ConsumedRecord) -> None:
+        await operator.discard(database, GROUP, PLACE.topic, "rx_1", offset=record.offset, by=By("kim", "gone"))
+        raise DecodeError("malformed")
+
+    async with at_work(a_consumer(effects, Lanes(4)), database, decoder=decoder) as bench:
+        await bench.feed_all([a_record(0, value=UNKNOWN), a_record(1)])
+        decoder.learn = skipped  # type: ignore[method-assign]  # of one instance
+        await bench.request_release("rx_1")
+        await bench.until_rows("select key from drx_consumer.parked_key", [])
+
+    assert effects.kept == ["evt_1"]
 
 
 async def test_a_partition_that_is_stopped_while_a_key_is_released_lets_the_release_end(
