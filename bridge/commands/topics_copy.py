@@ -56,9 +56,9 @@ class _Copy:
     partitions: int
     producer: KafkaProducer
     found: Mapping[int, int]  # records that earlier runs wrote
-    last_found: Mapping[int, Record]  # the last of them
+    last_found: Mapping[int, Record]  # the last of `found`
     counts: Counter[int] = field(default_factory=Counter)  # records that belong there, up to now
-    last: dict[int, Record] = field(default_factory=dict)  # the last of them
+    last: dict[int, Record] = field(default_factory=dict)  # the last of `counts`
     waiting: defaultdict[int, list[Record]] = field(default_factory=lambda: defaultdict(list))
     size: int = 0  # pending bytes
     number: int = 0  # pending records

@@ -1,4 +1,4 @@
-"""Park a delivery from which no event can be made: as received, in the topic of unrecognized deliveries."""
+"""Park a delivery from which no event can be made: byte for byte, in the topic of unrecognized deliveries."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,7 @@ _SAFE_MAX = 512
 
 
 async def park_delivery(call: Call, park: ParkReason, deduplicator: Deduplicator, newest: NewestBodies) -> bool:
-    """Make a delivery durable as received; return whether it is new. May raise `NotDurableError`."""
+    """Make a delivery durable, byte for byte; return whether it is new. May raise `NotDurableError`."""
     delivery = call.delivery._replace(headers=safe_headers(call.headers, call.sender.scheme))
     identity = Identity(delivery.source, delivery.id, delivery.body_sha256, park.reason)
     newest.written(identity)

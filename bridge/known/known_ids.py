@@ -1,8 +1,8 @@
 """Ids known to an ingress process: pending, spooled or committed.
 
 An id that is being published is *pending*, and forgotten if that fails. The body's hash distinguishes a repeat from a
-conflict. Only 64 bits of a keyed hash of each id are stored. An event would be mistaken for a repeat only if these and
-64 bits of the body's SHA-256 were equal; if only the former are, it is parked.
+conflict. Only 64 bits of a keyed hash of each id are stored. An event is mistaken for a repeat only if these bits and
+64 bits of the body's SHA-256 are equal; with another body, the event is parked.
 
 `kafka/known_ids_reader.py` adds the ids that earlier processes and other replicas wrote to the topics.
 """

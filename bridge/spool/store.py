@@ -129,8 +129,8 @@ class Directory:
     def check_keys(self, needed: AbstractSet[bytes]) -> str:
         """Check that all needed keys, including the current one, have files; return a code, or an empty string.
 
-        Keys in memory can still decrypt everything, but after a crash only keys in files can: a 202 must not depend on
-        a key that a restart would not find.
+        Keys in memory can still decrypt everything, but after a crash only keys in files can: accepted events must not
+        depend on a key that a restart would not find.
         """
         self._keys.load()
         current = self._keys.current

@@ -39,7 +39,7 @@ class Kept:
     """The state of a group in PostgreSQL."""
 
     misfit: str = ""  # why its own tables do not match its progress, with the remedy; empty if they do
-    # Tables that `init` would create, as `schema 1`. With either of these two, the rest is not queried.
+    # Migrations that `init` would apply, such as `drx_consumer 1`. With these or `misfit`, the rest is not queried.
     missing: Collection[str] = ()
     progress: Mapping[TopicPartition, Progress] = field(default_factory=dict)
     opened_at: datetime | None = None  # when the park limit opened; None while it is closed
