@@ -49,7 +49,8 @@ select
 # Locks the row until the end of the transaction, so that a claim waits for it; writes nothing.
 _FENCE = """
 select from drx_consumer.progress
-where grp = $1 and topic = $2 and part = $3 and epoch = $4 and coalesce(next_offset <= $5, true)
+where grp = $1 and topic = $2 and part = $3 and epoch = $4 and coalesce(next_offset <= $6, true)
+  and ($5::timestamptz is null or updated_at >= $5)
 for no key update
 """
 # In the order of the index, so that two partitions with several common ids wait for each other instead of deadlocking.
@@ -148,8 +149,8 @@ class Settlement:
         self._known = known
 
     async def fence(self, first: int) -> None:
-        """Lock the partition; `FencedError` if it is not ours or its `next_offset` is above `first`."""
-        if await self.connection.fetchrow(_FENCE, *self._where, first) is None:
+        """Lock the partition; `FencedError` if it is not ours, commits were lost, or `next_offset` is above `first`."""
+        if await self.connection.fetchrow(_FENCE, *self._where, self._known, first) is None:
             raise FencedError
 
     async def admit(self, entries: Sequence[Inbox]) -> list[InboxState]:

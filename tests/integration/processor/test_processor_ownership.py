@@ -33,6 +33,24 @@ async def test_what_a_database_has_lost_is_applied_again(
     assert sorted(await bench.rows("select event_id from drx_consumer.inbox")) == [(f"evt_{n}",) for n in range(8)]
 
 
+@pytest.mark.parametrize("mode", [Lanes(4)])
+async def test_a_key_that_a_restored_database_does_not_park_keeps_its_order(bench: Bench, effects: Effects) -> None:
+    """Else a handler outside the transaction gets a later event of the key before those that are parked no more."""
+    effects.refused = {"evt_0"}
+    log = [a_record(0), a_record(1)]
+    await bench.feed_all(log[:1])
+    effects.refused.clear()
+    for table in ("parked_event", "parked_key", "settled"):
+        await bench.rows(f"delete from drx_consumer.{table} returning 1")  # noqa: S608 - ours
+    older = "updated_at = updated_at - interval '1 hour'"
+    await bench.rows(f"update drx_consumer.progress set next_offset = 0, {older} returning 1")  # noqa: S608 - ours
+    bench.processor.offer(PLACE, log[1:])
+    await bench.read_again(log)
+    await bench.settled(2)
+
+    assert effects.applied == ["evt_0", "evt_1"]
+
+
 @pytest.mark.parametrize("mode", [Lanes(4, transactional=True)])
 async def test_a_commit_that_is_seen_late_hides_no_later_one(
     bench: Bench, ledger: FailingLedger, effects: Effects
