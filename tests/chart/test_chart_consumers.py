@@ -62,6 +62,12 @@ def test_a_second_one_of_a_name_has_pods_and_a_group_of_its_own() -> None:
     certified["kafka"] |= {"securityProtocol": "SSL", "caSecret": ""}
     (trigger, *_) = render(certified).one("ScaledObject", "-second")["spec"]["triggers"]
     assert ("authenticationRef" in trigger, trigger["metadata"]["tls"]) == (True, "enable")
+    words = {"PLAIN": "plaintext", "SCRAM-SHA-256": "scram_sha256", "SCRAM-SHA-512": "scram_sha512"}
+    for mechanism, word in words.items():
+        (trigger, *_) = render(changed(usual, "kafka.saslMechanism", mechanism)).one("ScaledObject")["spec"]["triggers"]
+        assert trigger["metadata"]["sasl"] == word
+    plain = render(load("keda-plain"))
+    assert not {"sasl", "tls"} & plain.one("ScaledObject")["spec"]["triggers"][0]["metadata"].keys()
 
 
 def test_a_consumer_has_what_it_does_not_say_itself_from_the_defaults() -> None:

@@ -12,6 +12,7 @@ from tests.chart.rendering import CASES, CHART, changed, load, render
 RULE_FILES = sorted((CHART / "files" / "rules").glob("*.yaml"))
 RULES = {"groups": [group for path in RULE_FILES for group in yaml.safe_load(path.read_text())["groups"]]}
 DASHBOARDS = {path.name: json.loads(path.read_text()) for path in (CHART / "files" / "dashboards").glob("*.json")}
+COMPONENT = "app.kubernetes.io/component"
 
 # What the Prometheus operator says of a target.
 OF_A_TARGET = {"job", "instance", "namespace", "service", "pod", "container", "endpoint", "node"}
@@ -22,8 +23,10 @@ def test_the_rules_are_those_of_the_files() -> None:
 
 
 def test_no_ingress_is_missing_where_none_is_installed() -> None:
-    values = changed(load("consumers-only"), "monitoring.rules", "always")
-    text = json.dumps(render(values).one("PrometheusRule")["spec"])
+    values = changed(changed(load("consumers-only"), "monitoring.rules", "always"), "ingress.hpa", {"enabled": True})
+    found = render(values)
+    text = json.dumps(found.one("PrometheusRule")["spec"])
+    assert not [each for each in found.objects if each["metadata"]["labels"].get(COMPONENT) == "ingress"]
 
     assert "absent_over_time" in json.dumps(RULES)
     assert "absent_over_time" not in text

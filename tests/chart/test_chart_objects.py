@@ -60,14 +60,6 @@ def test_every_volume_is_mounted_and_every_mount_has_a_volume(rendered: Rendered
         assert len(set(mounts)) == len(mounts)
 
 
-def test_another_setting_is_another_sum() -> None:
-    values = load("minimal")
-    before = render(values).one("StatefulSet")["spec"]["template"]["metadata"]["annotations"]
-    values["ingress"]["log"] = {"level": "warning"}
-
-    assert render(values).one("StatefulSet")["spec"]["template"]["metadata"]["annotations"] != before
-
-
 def test_selectors_meet_their_pods_and_no_others(rendered: Rendered) -> None:
     labels = {name: pod["metadata"]["labels"] for name, pod in rendered.pods()}
     for workload in workloads(rendered):
@@ -108,7 +100,7 @@ def test_without_a_spool_a_pod_goes_when_its_successor_is_ready() -> None:
 
 def test_the_longest_names_still_fit() -> None:
     values = load("full")
-    values["fullnameOverride"] = "a" * 36
+    values |= {"fullnameOverride": "", "nameOverride": "a" * 36}
     found = render(values)
 
     # A StatefulSet's pods carry its name and a hash of eleven characters in a label; all else is a label or a host.
@@ -147,9 +139,10 @@ def test_what_runs_before_all_else_may_talk_already() -> None:
 def test_each_consumer_is_pruned_beside_itself_and_the_read_model_alone_compared() -> None:
     values = load("minimal")
     own = {"egress": [{"ports": [{"port": 8443}]}], "init": {"postgresSecret": "drx-owner"}}
-    values["consumers"]["read_model"] |= own
+    reader = values["consumers"]["read_model"] | own
     archive = {"enabled": True, "options": {"root": "/lake"}, "init": {}}
-    values["consumers"]["archive"] = values["consumers"]["read_model"] | archive
+    values["consumers"] = {"read_model": {"enabled": False}, "my_model": {**reader, "name": "read_model"}}
+    values["consumers"]["archive"] = reader | archive
     values |= {
         "prune": {"enabled": True},
         "compare": {"enabled": True, "args": ["/x.ndjson", "--mapping", "drx_standard"]},
@@ -160,14 +153,16 @@ def test_each_consumer_is_pruned_beside_itself_and_the_read_model_alone_compared
     commands = {name: each["spec"]["containers"][0]["command"] for name, each in jobs.items()}
     assert commands == {
         "drx-drx-bridge-archive-prune": ["drx-consumer", "prune", "archive", "--older-than=400d", "--actor=helm"],
-        "drx-drx-bridge-read-model-prune": ["drx-consumer", "prune", "read_model", "--older-than=400d", "--actor=helm"],
-        "drx-drx-bridge-read-model-compare": ["drx-consumer", "compare", *values["compare"]["args"]],
+        "drx-drx-bridge-my-model-prune": ["drx-consumer", "prune", "read_model", "--older-than=400d", "--actor=helm"],
+        "drx-drx-bridge-my-model-compare": ["drx-consumer", "compare", *values["compare"]["args"]],
     }
     for name, each in jobs.items():
         secret = values["consumers"]["archive"]["postgres"]["existingSecret"] if "archive" in name else "drx-owner"
         assert f"'secretName': '{secret}'" in str(each["spec"]["volumes"])
-    for name in ("archive", "read-model"):
-        assert "8443" in str(found.one("NetworkPolicy", f"-{name}-cron")["spec"]["egress"])
+    for each in (found, render(changed(values, "compare.enabled", False))):  # noqa: FBT003 - a value
+        for name in ("archive", "my-model"):
+            rules = str(each.one("NetworkPolicy", f"-{name}-cron")["spec"]["egress"])
+            assert ("8443" in rules, "5432" in rules) == (True, True)
 
 
 def test_consumers_reach_the_database_and_the_ingress_does_not() -> None:
@@ -236,6 +231,7 @@ def test_pods_and_workloads_are_changed_in_the_words_of_kubernetes(major: int) -
     values["consumers"]["read_model"] |= {
         "podSpec": {"dnsConfig": {"nameservers": ["10.0.0.9"]}, "securityContext": {"runAsUser": 4711}},
         "podAnnotations": {"example.test/mesh": "off"},
+        "extraEnv": [{"name": "CONSUMER_LOG__LEVEL", "value": "debug"}],
         "container": {"readinessProbe": {"periodSeconds": 1}},
         "workload": {"spec": {"minReadySeconds": 7, "strategy": {"type": "Recreate", "rollingUpdate": None}}},
     }
@@ -250,6 +246,7 @@ def test_pods_and_workloads_are_changed_in_the_words_of_kubernetes(major: int) -
     assert own["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert own["readinessProbe"]["periodSeconds"] == 1
     assert "readinessProbe" not in once
+    assert [each["value"] for each in once["env"] if each["name"] == "CONSUMER_LOG__LEVEL"] == ["debug"]
     assert own["resources"] == once["resources"]
     assert deployment["minReadySeconds"] == 7
     assert deployment["strategy"]["type"] == "Recreate"

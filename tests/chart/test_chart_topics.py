@@ -32,6 +32,11 @@ def test_a_job_makes_the_topics_before_the_job_that_asks_for_them() -> None:
         "--replication-factor=5",
         "--min-insync-replicas=3",
     ]
+    partitions = [{"name": "BRIDGE_KAFKA__PARTITIONS", "value": "7"}]
+    values = changed(changed(load("minimal"), "topicsJob.enabled", True), "ingress.extraEnv", partitions)  # noqa: FBT003 - a value
+    pod = render(values).one("Job", "-topics")["spec"]["template"]["spec"]
+    assert pod["volumes"][0]["secret"]["secretName"] == "drx-ingress-kafka"
+    assert [each for each in pod["containers"][0]["env"] if each["name"] == "BRIDGE_KAFKA__PARTITIONS"] == partitions
 
 
 def test_topics_of_strimzi_are_those_of_the_contract() -> None:
@@ -43,6 +48,8 @@ def test_topics_of_strimzi_are_those_of_the_contract() -> None:
 
     assert sorted(each["spec"]["topicName"] for each in render(values).all("KafkaTopic")) == sorted(found)
     assert found.keys() == {spec.name for spec in specs}
+    assert found["site.Alerts_1"]["metadata"]["name"] == "site.alerts-1"
+    assert not render(changed(values, "strimzi.topics", False)).all("KafkaTopic")  # noqa: FBT003 - a value
     for spec in specs:
         each = found[spec.name]
         assert {name: str(value) for name, value in each["spec"]["config"].items()} == spec.configs
@@ -115,9 +122,11 @@ def test_tables_are_made_within_the_release_where_their_user_comes_with_it(strim
     assert len(jobs) == 2
     for each in (*jobs, *strimzi.all("NetworkPolicy")):
         assert "helm.sh/hook" not in each["metadata"].get("annotations", {})
-    other = render(changed(load("strimzi"), "image.digest", f"sha256:{'0' * 64}")).all("Job")
+    assert {each["spec"]["activeDeadlineSeconds"] for each in jobs} == {3600}
+    other = render(changed(load("strimzi"), "consumerDefaults.serviceAccount", {"create": True}))
+    assert "helm.sh/hook" not in str(other.all("ServiceAccount"))
     # A Job cannot be changed, so another one has another name.
-    assert not {each["metadata"]["name"] for each in jobs} & {each["metadata"]["name"] for each in other}
+    assert not {each["metadata"]["name"] for each in jobs} & {each["metadata"]["name"] for each in other.all("Job")}
 
 
 def test_the_notes_sign_a_test_call_for_a_sandbox_source_only() -> None:
@@ -136,6 +145,7 @@ def test_the_notes_sign_a_test_call_for_a_sandbox_source_only() -> None:
 
 def test_the_test_sends_as_the_first_source_that_takes_what_it_sends() -> None:
     native = load("minimal")["ingress"]["sources"]["drx"]
+    native["scheme"] = "standard_webhooks"
     clinic = {**native, "environment": "sandbox", "profile": "dosespot_push", "scheme": "dosespot"}
     vendor = changed(load("minimal"), "ingress.sources", {"clinic": clinic})
     both = changed(changed(vendor, "ingress.sources.drx", native), "ingress.sources.last", native)
