@@ -14,7 +14,7 @@ class FaultDisk(Disk):
     """The local disk, with faults that a test sets.
 
     The next `sync_failures` end with EIO, and so do reads of `unreadable` files. All files together may have
-    `room_bytes`. A sync sets `hanging` and awaits `released`.
+    `room_bytes`. If `uncut`, no file is truncated. A sync sets `hanging` and awaits `released`.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -22,6 +22,7 @@ class FaultDisk(Disk):
         self.sync_failures = 0
         self.room_bytes: int | None = None
         self.read_only = False
+        self.uncut = False
         self.unreadable: Callable[[Path, int, int], bool] = lambda _path, _start, _end: False
         self.unlisted = False
         self.released = threading.Event()
@@ -40,6 +41,11 @@ class FaultDisk(Disk):
             raise OSError(errno.ENOSPC, "write")
         super().write(handle, content)
         self.observe("write")
+
+    def truncate(self, handle: int, size: int) -> None:
+        if self.uncut:
+            raise OSError(errno.EIO, "truncate")
+        super().truncate(handle, size)
 
     def sync(self, handle: int) -> None:
         del handle  # what is tested is not the disk, so it is spared

@@ -16,7 +16,7 @@ from bridge.event import Durable
 from bridge.kafka import partition_writer
 from bridge.kafka.accepted import Accepted, from_entry
 from bridge.kafka.known_ids_reader import KnownIdsReader
-from bridge.kafka.partition_writer import BATCH_MAX, SWEEP_S, PartitionWriters, WriterLimits
+from bridge.kafka.partition_writer import BATCH_MAX, OVERHEAD_BYTES, SWEEP_S, PartitionWriters, WriterLimits
 from bridge.kafka.record import Record
 from bridge.spool.segment import Entry, UnreadableEntryError
 from tests.builders import identity_in
@@ -396,10 +396,15 @@ async def test_a_partition_is_direct_again_beside_a_disk_that_hangs_when_nobody_
     await subject.writers.close(1)
 
 
-async def test_a_partition_keeps_to_a_disk_that_hangs_while_somebody_waits_for_it() -> None:
+@pytest.mark.parametrize("lost_by", ["kafka", "a bug"])
+async def test_a_partition_keeps_to_a_disk_that_hangs_while_somebody_waits_for_it(lost_by: str) -> None:
     subject, sent = await hung()
-    await subject.lose_write()
+    if lost_by == "kafka":
+        await subject.lose_write()
+    subject.producer.too_large = lambda record: bool(record.no_such_member)  # type: ignore[attr-defined]
+    subject.producer.flow()
     await asyncio.sleep(0.3)
+    subject.producer.too_large = lambda _: False
 
     with pytest.raises(NotDurableError, match="spool_unavailable"):
         subject.send("b")
@@ -480,9 +485,12 @@ async def test_a_partition_that_does_not_answer_is_not_waited_for_again_and_its_
     assert (bare.written, bare.known_ids.told, bare.late._value.get()) == (["a"], [("a", "committed")], 1)
 
 
-async def test_the_queue_is_bounded_and_a_delivery_larger_than_it_is_taken_when_nothing_else_is(bare: Subject) -> None:
+@pytest.mark.parametrize("limits", [WriterLimits(records_max=2), WriterLimits(bytes_max=2 * (OVERHEAD_BYTES + 1))])
+async def test_the_queue_is_bounded_and_a_delivery_larger_than_it_is_taken_when_nothing_else_is(
+    bare: Subject, limits: WriterLimits
+) -> None:
     """Refused, it would be refused for ever: an order of Photon may have 10,080 fills."""
-    bare.writers.limits = WriterLimits(records_max=2)
+    bare.writers.limits = limits
     large = [accepted(f"d/{n}", n) for n in range(3)]
     bare.producer.hold()
     sent = bare.send("a")

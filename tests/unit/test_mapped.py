@@ -177,6 +177,12 @@ def test_a_nested_record_is_given_by_its_parts() -> None:
     assert patient["date_of_birth"].isoformat() == "1979-09-01"
 
 
+def test_what_a_nested_record_has_no_field_for_is_kept() -> None:
+    event = event_of(with_lines(data="medication = 'med'\n"), BODY | {"med": {"description": "A", "shape": 1}})
+
+    assert event.value["extensions"] == {"/med": '{"description":"A","shape":1}'}
+
+
 def test_a_nested_record_is_given_whole() -> None:
     mapping = with_lines(data="medication = '{description: drug, ndc: code}'\n")
     value = event_of(mapping, BODY | {"drug": "Amoxicillin 500 mg", "code": "00093310905"}).value["medication"]

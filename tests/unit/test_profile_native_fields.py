@@ -173,6 +173,7 @@ def at(*parts: int) -> datetime:
         ("0e99999999999999999999", at(1970, 1, 1), ("instant_epoch",)),
         (f"0.{'3' * 100_000}", at(1970, 1, 1, 0, 0, 0, 333333), ("instant_epoch", "instant_truncated")),
         ("100000000000", at(1973, 3, 3, 9, 46, 40), ("instant_epoch",)),
+        ("-100000000000", at(1966, 10, 31, 14, 13, 20), ("instant_epoch",)),
     ],
     ids=lambda value: str(value)[:36],
 )

@@ -73,6 +73,21 @@ async def test_a_segment_that_was_begun_on_a_full_disk_and_holds_nothing_goes(tm
         assert again.value("corrupt_records_total") == 0
 
 
+async def test_a_file_that_keeps_part_of_a_failed_write_is_not_continued(tmp_path: Path, disk: FaultDisk) -> None:
+    async with open_spool(tmp_path, disk=disk) as kept:
+        await kept.put(1)
+        disk.room_bytes, disk.uncut = 2000, True
+        with pytest.raises(NotDurableError, match="full"):
+            await kept.spool.append([an_entry(2, payload=bytes(5000))])
+        disk.room_bytes = None
+        await kept.spool.maintain()
+        await kept.put(3)
+        assert await kept.head() == [1, 3]
+
+    async with open_spool(tmp_path) as again:
+        assert ordinals(again.found) == [1, 3]
+
+
 async def test_a_disk_that_became_read_only_is_still_drained(tmp_path: Path, disk: FaultDisk) -> None:
     """That is what a kernel does with a file system it has lost faith in; what it holds is wanted all the more."""
     async with open_spool(tmp_path) as kept:
