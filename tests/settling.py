@@ -106,6 +106,7 @@ class FailingLedger(Ledger):
         super().__init__(database, group=GROUP, cluster_id="here")
         self.look_fails: Callable[[list[str]], Exception | None] = lambda _: None  # ids of events
         self.begin_fails: Callable[[TopicPartition], Exception | None] = lambda _: None
+        self.commit_fails: Callable[[TopicPartition], Exception | None] = lambda _: None
         self.failed = 0
         self._held: asyncio.Event | None = None
 
@@ -123,6 +124,7 @@ class FailingLedger(Ledger):
         self._raise(self.begin_fails(tp))
         async with super().begin(tp, epoch, known) as settlement:
             yield settlement
+            self._raise(self.commit_fails(tp))
         held, self._held = self._held, None
         if held is not None:
             await held.wait()
@@ -258,6 +260,7 @@ class Bench:
         await until(lambda: self.processor.fenced(PLACE))
         self.processor.forget([PLACE])
         await self.feed(records)
+        assert not self.processor.fenced(PLACE)
 
     async def settled(self, next_offset: int, tp: TopicPartition = PLACE) -> None:
         await until(lambda: self.failed or self.processor.next_offset(tp) == next_offset)

@@ -2,7 +2,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.kafka.consumed_record import ConsumedRecord
+from consumers.runtime.ledger import Claim
+from consumers.runtime.park_limit import ParkLimitError
+from consumers.runtime.partition import WAITS_S, Partition
 from consumers.runtime.window import Window
+from tests.settling import PLACE, WHEN, a_record
 
 MEGABYTE = 1_000_000
 
@@ -19,6 +23,17 @@ def test_the_window_counts_all_that_a_record_holds() -> None:
     assert min(sizes) >= MEGABYTE
     window.settle([0])
     assert window.last_event_id == "e"
+
+
+def test_a_partition_waits_once_no_record_was_settled_for_long_unless_it_is_stopped() -> None:
+    partition = Partition(PLACE, Claim(1, 0, None, None, frozenset(), set(), WHEN))
+    partition.open(0)
+    for offset, now in enumerate((1_000.0, 1_200.0)):
+        partition.take(a_record(offset), now=now)
+    waits = [partition.waits(1_000.0 + WAITS_S + late) for late in (0, 1)]
+    partition.stop(ParkLimitError())
+
+    assert (waits, partition.waits(2_000.0)) == ([False, True], False)
 
 
 def a_window(*offsets: int, start: int = 0, settled: tuple[int, ...] = ()) -> Window:

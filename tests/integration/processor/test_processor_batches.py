@@ -81,6 +81,7 @@ async def test_a_batch_stays_one_but_for_a_key_whose_id_came_with_another_body(b
     await bench.settled(23)
 
     assert await bench.parked() == [("rx_2", 20, "id_conflict"), ("rx_2", 21, "key_parked")]
+    assert bench.count("id_conflicts_total", source="drx") == 1
     first, *others = effects.batches
     assert first == ["evt_0"]
     assert sorted(others, key=len) == [["evt_2"], [f"evt_{number}" for number in (1, *range(3, 20), 22)]]
@@ -123,6 +124,7 @@ async def test_a_transient_failure_holds_its_key_only(bench: Bench, effects: Eff
     await bench.settled(4)
 
     there = await bench.effects()
+    assert [len(ids) for ids in effects.batches].count(4) == 1, "taken apart at once"
     assert standing == [(1,), (2,)]
     assert sorted(there[:2]) == ["evt_0", "evt_2"]
     assert there[2:] == ["evt_1", "evt_3"]

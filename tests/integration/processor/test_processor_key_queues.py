@@ -75,7 +75,7 @@ async def test_what_waits_for_an_inbox_that_is_away_holds_no_drain_up(
 ) -> None:
     ledger.look_fails = lambda _: TransientError("connection_lost", systemic=True)
     await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(8)])
-    await until(lambda: ledger.failed > 1)
+    await until(lambda: bench.count("circuit_state", state="open") == 1)
     with capture_logs() as lines:
         await bench.processor.drain([PLACE], timeout_s=HANG_S)
 
@@ -131,13 +131,37 @@ async def test_keys_in_back_off_hold_no_worker(bench: Bench, effects: Effects) -
     effects.fail = lambda event, _: (
         TransientError("conflict") if event.key.startswith("bad") and not healed.is_set() else None
     )
+    effects.refused = {"evt_6"}
     log = [a_record(offset, f"bad_{offset}") for offset in range(4)] + [a_record(4, "rx_1"), a_record(5, "rx_2")]
-    await bench.feed(log)
+    await bench.feed([*log, a_record(6, "bad_0")])
     await until(lambda: bench.outcome("applied") == 2)
     healed.set()
-    await bench.settled(6)
+    await bench.settled(7)
 
     assert effects.applied[:2] == ["evt_4", "evt_5"]
+    assert await bench.rows("select attempts from drx_consumer.parked_event") == [(1,)], "of its own"
+
+
+async def test_an_id_that_two_keys_have_at_the_same_moment_is_published_by_the_first_alone(database: Database) -> None:
+    effects = Effects()
+    both = Gate(effects)
+    consumer = Consumer(GROUP, [PLACE.topic], mode=Lanes(8), publishes=["out"])
+
+    @consumer.handler
+    async def handle(event: Event, context: Context) -> None:
+        await effects.one(event, context)
+        context.publish("out", event.key, "v")
+
+    async with at_work(consumer, database) as bench:
+        await bench.feed([a_record(0, "rx_1", id="evt_same")])
+        await both.reached.wait()
+        bench.processor.offer(PLACE, [a_record(1, "rx_2", id="evt_same", body="other"), a_record(2, "rx_2")])
+        await until(lambda: len(effects.attempts) == 2)
+        both.open()
+        await bench.settled(3)
+
+        assert bench.count("id_conflicts_total", source="drx") == 1
+        assert await bench.rows("select count(*) from drx_consumer.outbox") == [(2,)]
 
 
 async def test_a_handler_that_swallows_cancellation_costs_its_key_only(

@@ -17,10 +17,11 @@ from tests.settling import PLACE, Bench, Effects, FailingLedger, Gate, a_consume
     [NoConnectionError("too_many_connections"), TransientError("statement_timeout")],
     ids=lambda exc: exc.code,
 )
+@pytest.mark.parametrize("step", ["begin_fails", "commit_fails"])
 async def test_what_our_own_statements_meet_is_no_records_fault_although_others_pass(
-    bench: Bench, effects: Effects, ledger: FailingLedger, failure: TransientError
+    bench: Bench, effects: Effects, ledger: FailingLedger, failure: TransientError, step: str
 ) -> None:
-    """A busy server refuses one and serves another: the handler is not asked about the record again."""
+    """A busy server refuses one and serves another."""
     effects.fail = lambda event, tried: TransientError("conflict") if event.id == "evt_0" and not tried else None
     offset = 1
 
@@ -29,7 +30,7 @@ async def test_what_our_own_statements_meet_is_no_records_fault_although_others_
         its = effects.attempts and queue and queue.has_lane == bench.consumer.transactional
         return failure if its and ledger.failed < 20 else None
 
-    ledger.begin_fails = refuses
+    setattr(ledger, step, refuses)
     await bench.feed([a_record(0)])
     while ledger.failed < 20:
         bench.processor.offer(PLACE, [a_record(offset, f"rx_{offset + 1}")])
@@ -38,7 +39,9 @@ async def test_what_our_own_statements_meet_is_no_records_fault_although_others_
     await bench.settled(offset)
 
     assert await bench.parked() == []
-    assert len(effects.applied) == offset
+    assert len(effects.kept) == offset
+    if step == "begin_fails" or not bench.consumer.transactional:
+        assert len(effects.applied) == offset, "the handler is not asked about the record again"
 
 
 async def test_a_batch_that_takes_long_costs_a_retried_record_no_attempts(ledger_dsn: str) -> None:

@@ -4,10 +4,12 @@ from typing import Any
 import pytest
 
 from bridge.errors import TransientError
+from bridge.kafka.consumed_record import TopicPartition
 from consumers.api import WINDOW_RECORDS, Batches, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime.partition import SETTLED_WINDOWS
 from tests.kafka import until
+from tests.logs import capture_logs
 from tests.settling import PLACE, Bench, Effects, FailingLedger, Gate, a_consumer, a_record, at_work
 
 
@@ -74,8 +76,10 @@ async def test_where_reading_starts_is_written_though_no_record_comes(bench: Ben
     """After a restore an empty partition goes on from there; the event before another offset is not known."""
     await bench.feed_all([a_record(0)])
     await bench.processor.adopt(PLACE)
+    before = bench.processor.next_offset(PLACE)
     bench.processor.start(PLACE, 7)
 
+    assert before is None
     await bench.until_rows("select next_offset, last_event_id from drx_consumer.progress", [(7, None)])
 
 
@@ -83,6 +87,7 @@ async def test_a_drain_settles_what_is_in_flight_and_starts_nothing(bench: Bench
     gate = Gate(effects)
     await bench.feed([a_record(0)])
     await gate.reached.wait()
+    bench.stop.set()
     draining = asyncio.create_task(bench.processor.drain([PLACE], timeout_s=30))
     await asyncio.sleep(0)
     bench.processor.offer(PLACE, [a_record(1)])
@@ -94,10 +99,14 @@ async def test_a_drain_settles_what_is_in_flight_and_starts_nothing(bench: Bench
 
 async def test_a_drain_gives_up_at_its_end(bench: Bench, effects: Effects) -> None:
     gate = Gate(effects)
+    idle = TopicPartition(PLACE.topic, 1)
+    await bench.adopt(idle)
     await bench.feed([a_record(0)])
     await gate.reached.wait()
-    await bench.processor.drain([PLACE], timeout_s=0.05)
+    with capture_logs() as logs:
+        await bench.processor.drain([PLACE, idle], timeout_s=0.05)
 
+    assert [each["partition"] for each in logs if each["event"] == "worker.given_up"] == [0]
     assert bench.processor.next_offset(PLACE) == 0
     assert await bench.effects() == []
 

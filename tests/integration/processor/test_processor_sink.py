@@ -134,6 +134,8 @@ async def test_a_partition_that_is_lost_takes_no_trial_from_the_others(bench: Be
     await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(2 * OPEN_AFTER)])
     await until(lambda: bench.count("circuit_state", state="open") == 1)
     await bench.feed([a_record(0, id="evt_other", tp=other)], other)
+    partitions = bench.processor._partitions.all()
+    await until(lambda: all(queue.held for each in partitions for queue in each.queues.values()))
     bench.processor.forget([PLACE])
     effects.down, pings = False, effects.pings
     await bench.settled(1, other)

@@ -141,6 +141,7 @@ async def test_a_partition_that_is_stopped_takes_no_room_from_the_others(
     log = [a_record(offset, f"rx_{offset % 2}") for offset in range(40)]
     await bench.adopt(other)
     await bench.feed(log)
+    full = not bench.processor.room(other)
     await until(lambda: bench.processor.halted(PLACE))
     room = bench.processor.room(other)
     await bench.processor._partitions[PLACE].idle()
@@ -150,7 +151,7 @@ async def test_a_partition_that_is_stopped_takes_no_room_from_the_others(
     await bench.read_again(log)
     await bench.settled(40)
 
-    assert (room, held) == (True, 0)
+    assert (full, room, held) == (True, True, 0)
     assert len(effects.kept) == 39
 
 
