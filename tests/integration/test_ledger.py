@@ -29,14 +29,6 @@ async def admitted(ledger: Ledger, tp: TopicPartition, epoch: int, *entries: Inb
         return [*await settlement.admit(entries)]
 
 
-async def test_a_claim_keeps_the_cluster_that_the_offsets_are_of(ledger: Ledger, database: Database) -> None:
-    await ledger.claim(PLACE)
-
-    claim = await Ledger(database, group=GROUP, cluster_id="cluster-b").claim(PLACE)
-
-    assert claim.cluster_id == "cluster-a"
-
-
 async def test_groups_and_partitions_are_strangers(ledger: Ledger, database: Database) -> None:
     mine = await ledger.claim(PLACE)
     await settled(ledger, mine.epoch, next_offset=10, above=(12,))
@@ -48,8 +40,8 @@ async def test_groups_and_partitions_are_strangers(ledger: Ledger, database: Dat
         assert (claim.next_offset, claim.settled, claim.parked) == (None, frozenset(), set())
         async with owner.begin(place, claim.epoch) as settlement:
             await settlement.settle(next_offset=20, last_event_id=None, above=())
-    claim = await ledger.claim(PLACE)
-    assert (claim.settled, claim.parked) == (frozenset({12}), {KEY})
+    claim = await Ledger(database, group=GROUP, cluster_id="cluster-b").claim(PLACE)
+    assert (claim.settled, claim.parked, claim.cluster_id) == (frozenset({12}), {KEY}, "cluster-a")
 
 
 async def test_the_mark_never_goes_back(ledger: Ledger) -> None:
@@ -60,6 +52,9 @@ async def test_the_mark_never_goes_back(ledger: Ledger) -> None:
     claim = await ledger.claim(PLACE)
 
     assert (claim.next_offset, claim.last_event_id, claim.settled) == (10, "evt-9", frozenset({11}))
+    # The record before `next_offset` may be one that a client never sees: nothing is to be compared then.
+    await settled(ledger, claim.epoch, next_offset=12, last=None)
+    assert (await ledger.claim(PLACE)).last_event_id is None
 
 
 async def test_what_is_settled_above_the_mark_goes_when_the_mark_has_passed(ledger: Ledger, database: Database) -> None:
@@ -68,15 +63,6 @@ async def test_what_is_settled_above_the_mark_goes_when_the_mark_has_passed(ledg
     await settled(ledger, claim.epoch, next_offset=3, last="evt-2")
 
     assert await rows(database, 'select "offset" from drx_consumer.settled order by 1') == [(3,), (5,)]
-
-
-async def test_a_mark_that_moves_past_no_record_of_ours_forgets_the_last_event(ledger: Ledger) -> None:
-    """The record before `next_offset` may be one that a client never sees: nothing is to be compared then."""
-    claim = await ledger.claim(PLACE)
-    await settled(ledger, claim.epoch, next_offset=10, last="evt-9")
-    await settled(ledger, claim.epoch, next_offset=12, last=None)
-
-    assert (await ledger.claim(PLACE)).last_event_id is None
 
 
 @pytest.mark.parametrize(

@@ -20,19 +20,13 @@ from tests.settling import (
     Effects,
     FailingLedger,
     Gate,
-    PlainDecoder,
     a_consumer,
     a_database,
     a_record,
     at_work,
-    hasty_learner,
 )
 
 MODES = pytest.mark.parametrize("mode", [Lanes(8, transactional=True), Lanes(8)], ids=["inside", "outside"])
-
-
-def schema_7(offset: int, key: str) -> bytes:
-    return b"\0\0\0\0\7" + (a_record(offset, key).value or b"")
 
 
 @pytest.mark.parametrize("mode", [Lanes(8)])
@@ -191,18 +185,3 @@ async def test_a_handler_that_swallows_cancellation_costs_its_key_only(
         assert await bench.parked() == [("rx_1", 0, "handler_timeout")]
         assert {"evt_1", "evt_2"} <= set(await bench.effects())
         end.set()
-
-
-async def test_a_registry_that_does_not_answer_keeps_no_other_key_waiting(database: Database) -> None:
-    decoder = PlainDecoder()
-    decoder.answer = TransientError("registry_unreachable", systemic=True)
-    learner = hasty_learner(decoder)
-
-    async with at_work(a_consumer(Effects(), Lanes(8)), database, decoder=decoder, learner=learner) as bench:
-        await bench.feed([a_record(0, value=schema_7(0, "rx_1")), a_record(1, "rx_2")])
-        await until(lambda: bench.outcome("applied") == 1 and decoder.learned > 1)
-        halted = bench.processor.halted(PLACE)
-        decoder.answer = None
-        await bench.settled(2)
-
-        assert (halted, await bench.parked()) == (False, [])

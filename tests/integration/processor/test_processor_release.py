@@ -3,7 +3,7 @@ import pytest
 from bridge.errors import PermanentError, TransientError
 from consumers.api import Batches, Lanes
 from consumers.postgres.pool import Database
-from consumers.runtime import operator, parking
+from consumers.runtime import operator
 from consumers.runtime.operator import By
 from tests.kafka import until
 from tests.logs import capture_logs
@@ -106,20 +106,3 @@ async def test_a_release_waits_for_a_batch_that_appends_to_the_same_key(bench: B
     await bench.until_rows("select key from drx_consumer.parked_key", [])
 
     assert [event for event in effects.kept if event != "evt_2"] == ["evt_0", "evt_1", "evt_3"]
-
-
-@pytest.mark.parametrize("mode", [Lanes(4)])
-async def test_a_full_lot_stops_the_partition_and_says_what_to_do(
-    bench: Bench, effects: Effects, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(parking, "EVENTS_OF_KEY_MAX", 2)
-    effects.refused = {"evt_0"}
-    with capture_logs() as logs:
-        await bench.feed([a_record(offset) for offset in range(4)])
-        await until(lambda: bench.processor.halted(PLACE))
-
-    (line,) = [each for each in logs if each["event"] == "worker.partition_stopped"]
-    assert (line["topic"], line["partition"], line["group"], line["code"]) == (*PLACE, GROUP, "parking_full")
-    assert f"drx-consumer parked retry {GROUP} KEY --topic {PLACE.topic}" in line["hint"]
-    assert bench.processor.next_offset(PLACE) == 2
-    assert effects.kept == []

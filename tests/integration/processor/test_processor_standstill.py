@@ -11,6 +11,7 @@ from consumers.runtime.decoding import UNKNOWN_GRACE_S
 from consumers.runtime.operator import By
 from consumers.runtime.park_limit import ParkLimitError
 from tests.kafka import until
+from tests.logs import capture_logs
 from tests.settling import (
     ALL_MODES,
     GROUP,
@@ -46,6 +47,11 @@ async def test_a_registry_that_is_away_keeps_no_circuit_open(database: Database,
         effects.down = False
         await until(lambda: bench.count("circuit_state", state="closed") == 1)
         await until(lambda: len(effects.kept) == 30)
+        halted = bench.processor.halted(PLACE)
+        decoder.answer = None
+        await bench.settled(31)
+
+        assert (halted, await bench.parked()) == (False, [])
 
 
 async def test_a_schema_that_the_registry_learns_late_lets_a_key_go_on(database: Database) -> None:
@@ -181,8 +187,12 @@ async def test_a_limit_met_where_the_key_is_parked_leaves_something_to_release(
     monkeypatch.setattr(parking, "EVENTS_OF_KEY_MAX", 2)
     effects.refused = {"evt_1"}
     log = [a_record(0, "rx_2"), *(a_record(offset) for offset in range(1, 5))]
-    await bench.feed(log)
-    await until(lambda: bench.processor.halted(PLACE))
+    with capture_logs() as logs:
+        await bench.feed(log)
+        await until(lambda: bench.processor.halted(PLACE))
+    (line,) = [each for each in logs if each["event"] == "worker.partition_stopped"]
+    assert (line["topic"], line["partition"], line["group"], line["code"]) == (*PLACE, GROUP, "parking_full")
+    assert f"drx-consumer parked retry {GROUP} KEY --topic {PLACE.topic}" in line["hint"]
     await bench.settled(3)
     parked = await bench.parked()
     await until(lambda: bench.count("parking_full_partitions") == 1)
