@@ -94,7 +94,7 @@ is_type = expr("cast(filter(headers, h -> h.key = 'ce_type')[0].value as string)
 versions_url = {f"{registry}/subjects/{subject(RECORDS[event_type], topic)}/versions"!r}
 versions = [json.load(urlopen(f"{{versions_url}}/{{number}}")) for number in json.load(urlopen(versions_url))]
 newest = {{"avroSchema": versions[-1]["schema"]}}
-# The value is preceded by a byte 0 and the id of its writer's schema.
+# The value begins with a byte 0 and the id of its writer's schema.
 schema_id, body = expr("cast(conv(hex(substring(value, 2, 4)), 16, 10) as int)"), expr("substring(value, 6)")
 value = coalesce(
     *(when(schema_id == each["id"], from_avro(body, each["schema"], newest)) for each in versions),

@@ -53,7 +53,7 @@ def replay(
     reason: str,
     bootstrap_servers: str | None,
 ) -> int:
-    """Post parked deliveries of a source to the running ingress again; exit 1 if one is parked again.
+    """Post parked deliveries of a source to the ingress again; exit 1 if any is parked again, refused or skipped.
 
     Each keeps its id and time of first receipt; those of one key are posted in the order of first receipt. Deliveries
     parked as `id_conflict` are skipped unless --reason-code names it. Deliveries that are events by now get the outcome
