@@ -159,8 +159,11 @@ async def test_the_end_of_a_drain_is_logged_once_with_the_number_of_records(subj
     with capture_logs() as lines:
         subject.producer.connected = True
         await until(lambda: not subject.writers.spooling)
+        await subject.send_in_outage("d")
+        subject.producer.connected = True
+        await until(lambda: not subject.writers.spooling)
 
-    assert lines == [{"event": "worker.spool_drained", "log_level": "info", "records": 3}]
+    assert [(each["event"], each["records"]) for each in lines] == [("worker.spool_drained", n) for n in (3, 1)]
 
 
 async def test_each_drain_first_looks_at_what_others_have_written(subject: Subject) -> None:
@@ -671,7 +674,7 @@ async def test_one_that_is_too_large_does_not_fail_others_beside_what_was_found_
     assert subject.written == ["a", "c", "old"]
 
 
-async def test_what_waits_for_the_end_of_a_drain_is_not_overtaken_when_more_is_found(subject: Subject) -> None:
+async def waiting_for_the_end_of_a_drain(subject: Subject) -> asyncio.Future[Durable]:
     subject.spool.peek_max = 1
     await subject.send_in_outage("a", "b", "c")
     subject.producer.hold()
@@ -680,8 +683,21 @@ async def test_what_waits_for_the_end_of_a_drain_is_not_overtaken_when_more_is_f
     subject.spool.unreadable = True
     subject.producer.flow()
     await until(lambda: subject.written == ["a"])
-    (waiting,) = subject.send("w")
+    return subject.send("w")[0]
 
+
+@pytest.mark.parametrize("connected", [True, False])
+async def test_what_waits_for_the_end_of_a_drain_that_fails_is_spooled(subject: Subject, *, connected: bool) -> None:
+    waiting = await waiting_for_the_end_of_a_drain(subject)
+    subject.producer.connected, subject.producer.failure = connected, "kafka_unavailable"
+    subject.spool.unreadable = False
+
+    assert await waiting == "spooled"
+    assert subject.kept == ["b", "c", "w"]
+
+
+async def test_what_waits_for_the_end_of_a_drain_is_not_overtaken_when_more_is_found(subject: Subject) -> None:
+    waiting = await waiting_for_the_end_of_a_drain(subject)
     find(subject, *[f"old{n}" for n in range(2 * BATCH_MAX)])
     subject.spool.unreadable = False
     await subject.producer.wait_for_write()
@@ -722,7 +738,7 @@ async def test_a_delivery_of_two_partitions_is_spooled_when_one_of_them_is(subje
     assert subject.known_ids.told[1:] == [("b", "spooled"), ("c", "committed")]
 
 
-def raising(method: Callable[..., Any], exc: type[BaseException], *, every: int) -> Callable[..., Any]:
+def raising(method: Callable[..., Any], exc: BaseException | type[BaseException], *, every: int) -> Callable[..., Any]:
     """Let each call of `every` calls raise, after a turn of the loop if it is a coroutine function."""
     calls = count(1)
 
@@ -736,6 +752,23 @@ def raising(method: Callable[..., Any], exc: type[BaseException], *, every: int)
         return await call(*arguments, **named)
 
     return call_later if iscoroutinefunction(method) else call
+
+
+async def test_a_call_that_fails_on_the_disk_leaves_another_one_its_drain(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = raising(subject.spool.append, NotDurableError("io_error"), every=2)
+    monkeypatch.setattr(subject.spool, "append", failing)
+    subject.producer.connected = False
+    subject.spool.hold()
+    first, second = subject.send("a", "b")
+    with pytest.raises(NotDurableError, match="spool_unavailable"):
+        await second
+    subject.spool.flow()
+    assert await first == "spooled"
+
+    subject.producer.connected = True
+    await until(lambda: subject.written == ["a"])
 
 
 @pytest.mark.parametrize("exc", [TypeError, asyncio.CancelledError])
