@@ -83,6 +83,27 @@ async def test_where_reading_starts_is_written_though_no_record_comes(bench: Ben
     await bench.until_rows("select next_offset, last_event_id from drx_consumer.progress", [(7, None)])
 
 
+@pytest.mark.parametrize("mode", [Lanes(1, transactional=True)])
+async def test_a_worker_whose_partition_was_claimed_by_another_goes_on(bench: Bench, ledger: FailingLedger) -> None:
+    await bench.adopt()
+    await ledger.claim(PLACE)
+    bench.processor.offer(PLACE, [a_record(0)])
+    await bench.read_again([a_record(0)])
+    await bench.settled(1)
+
+
+@pytest.mark.parametrize("mode", [Lanes(1)])
+async def test_no_handler_is_called_for_a_partition_that_was_lost(bench: Bench, effects: Effects) -> None:
+    gate, other = Gate(effects), TopicPartition(PLACE.topic, 1)
+    await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(20)])
+    await gate.reached.wait()
+    bench.processor.forget([PLACE])
+    gate.open()
+    await bench.feed_all([a_record(0, id="evt_other", tp=other)], other)
+
+    assert effects.attempts == ["evt_0", "evt_other"]
+
+
 async def test_a_drain_settles_what_is_in_flight_and_starts_nothing(bench: Bench, effects: Effects) -> None:
     gate = Gate(effects)
     await bench.feed([a_record(0)])

@@ -7,7 +7,7 @@ from consumers.runtime import operator
 from consumers.runtime.operator import By
 from tests.kafka import until
 from tests.logs import capture_logs
-from tests.settling import GROUP, PLACE, Bench, Effects, FailingLedger, Gate, a_record
+from tests.settling import GROUP, PLACE, Bench, Effects, FailingLedger, Gate, a_consumer, a_record, at_work
 
 
 async def test_a_record_that_fails_again_stays_with_its_new_code(bench: Bench, effects: Effects) -> None:
@@ -68,6 +68,18 @@ async def test_a_record_that_is_skipped_while_it_is_released_leaves_its_result_t
     await until(lambda: bench.outcome("parked") >= 3 + len(parked))
     assert bench.outcome("parked") == 3 + len(parked), "evt_0 is not parked again"
     assert bench.outcome("applied") == 1, "of evt_1 or, when all are dropped, evt_3"
+
+
+async def test_a_parked_record_that_is_not_wanted_any_more_is_released_unhandled(
+    database: Database, effects: Effects, mode: Lanes | Batches
+) -> None:
+    effects.refused = {"evt_0"}
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed_all([a_record(0)])
+    async with at_work(a_consumer(effects, mode, types=["renewal.*"]), database) as bench:
+        await bench.adopt()
+        await bench.request_release("rx_1")
+        await bench.until_rows("select key from drx_consumer.parked_key", [])
 
 
 async def test_new_records_of_a_key_never_overtake_its_release(bench: Bench, effects: Effects) -> None:
