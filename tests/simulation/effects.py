@@ -97,12 +97,13 @@ class Effects:
             'select grp, topic, part, "offset", event_id, class, code, raised from drx_consumer.parked_event'
         )
         rivals = self._rivals()
+        # The limit of attempts also counts the first failures of an outage, and deadlocks of the handler.
+        counts_others = not {"sinks.state", "postgres.fails"}.isdisjoint(self._scene.plan.kinds)
+        guilty = (*GUILTY, "stumbles") if counts_others else GUILTY
         for group, topic, part, offset, event_id, cls, code, raised in rows:
             if MARKER in (raised or "") or "kq7_" in (raised or ""):
                 self.note("no_phi", "raised", raised)
             record = self._scene.logs[TopicPartition(topic, part)][offset]
-            # The limit of attempts also counts the first failures of an outage.
-            guilty = (*GUILTY, "stumbles") if "sinks.state" in self._scene.plan.kinds else GUILTY
             is_guilty = self._scene.sinks.guilt(event_id) in guilty or _value(record) is None
             if cls not in ("behind", "operator") and not is_guilty and event_id not in rivals:
                 self.note("parked_at_fault", group, event_id, "at", topic, part, offset, cls, code)
