@@ -140,6 +140,16 @@ async def test_a_delivery_is_not_spooled_before_the_disk_says_so(subject: Subjec
     assert await sent == "spooled"
 
 
+async def test_what_is_in_memory_when_kafka_goes_away_is_spooled_before_what_comes(subject: Subject) -> None:
+    sent = await subject.send_in_flight("a")
+    sent += subject.send("b")
+    subject.producer.connected = False
+    sent += subject.send("c")
+
+    assert await asyncio.gather(*sent) == ["spooled"] * 3
+    assert subject.kept == ["a", "b", "c"]
+
+
 async def test_a_late_ack_is_taken_off_the_disk_and_not_written_again(hasty: Subject) -> None:
     first = await hasty.send_in_flight("a")
     await asyncio.gather(*first, *hasty.send("b"))
@@ -407,6 +417,7 @@ async def test_a_partition_keeps_to_a_disk_that_hangs_while_somebody_waits_for_i
     subject.producer.too_large = lambda record: bool(record.no_such_member)  # type: ignore[attr-defined]
     subject.producer.flow()
     await asyncio.sleep(0.3)
+    assert subject.writers.blocked == (lost_by == "a bug")
     subject.producer.too_large = lambda _: False
 
     with pytest.raises(NotDurableError, match="spool_unavailable"):
@@ -686,11 +697,13 @@ async def waiting_for_the_end_of_a_drain(subject: Subject) -> asyncio.Future[Dur
     return subject.send("w")[0]
 
 
-@pytest.mark.parametrize("connected", [True, False])
-async def test_what_waits_for_the_end_of_a_drain_that_fails_is_spooled(subject: Subject, *, connected: bool) -> None:
+@pytest.mark.parametrize("fault", ["away", "failing", "slow"])
+async def test_what_waits_for_the_end_of_a_drain_that_fails_is_spooled(subject: Subject, fault: str) -> None:
+    if fault == "slow":
+        subject.writers.limits = replace(subject.writers.limits, spool_after_s=0.05)
     waiting = await waiting_for_the_end_of_a_drain(subject)
-    subject.producer.connected, subject.producer.failure = connected, "kafka_unavailable"
-    subject.spool.unreadable = False
+    subject.producer.connected, subject.producer.failure = fault != "away", "kafka_unavailable"
+    subject.spool.unreadable = fault == "slow"
 
     assert await waiting == "spooled"
     assert subject.kept == ["b", "c", "w"]
