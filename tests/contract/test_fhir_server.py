@@ -332,6 +332,10 @@ async def test_a_withdrawn_resource_keeps_everything_but_its_status(desk: Desk) 
 
     found = await desk.get(flag)
     assert (found["status"], found["code"], version(found)) == ("inactive", code, "2")
+    place = desk.place(flag)
+    await desk.peer.delete(place)
+    await desk.write(gone)
+    assert (await desk.peer.get(place))["resourceType"] == "OperationOutcome"
 
 
 @pytest.mark.parametrize("bundle", ["true", "false"])
@@ -389,7 +393,8 @@ async def test_a_patient_who_is_not_in_use_or_had_the_identifier_once_is_not_the
     identifier = {"system": "https://ehr.example/mrn", "value": uuid4().hex}
     had = {**identifier, "use": "old"}
     assert await writer.patient(identifier, born=None) is None
-    own = await peer.create({"resourceType": "Patient", "identifier": [identifier], "active": True})
+    seen = [{"other": {"display": "another record"}, "type": "seealso"}]
+    own = await peer.create({"resourceType": "Patient", "identifier": [identifier], "active": True, "link": seen})
     link = [{"other": {"reference": own}, "type": "replaced-by"}]
     await peer.create({"resourceType": "Patient", "identifier": [identifier], "active": False})
     await peer.create({"resourceType": "Patient", "identifier": [identifier], "link": link})

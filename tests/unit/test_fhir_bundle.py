@@ -51,7 +51,7 @@ def test_an_identifier_of_others_that_begins_as_ours_stays() -> None:
 
 
 def test_a_partial_update_changes_its_elements_and_keeps_what_others_may_write() -> None:
-    meta = {"tag": [{"code": "x"}], "source": SOURCE}
+    meta = {"tag": [{"code": "x"}], "security": [{"code": "R"}], "source": SOURCE}
     current = {"id": "drx-1", "intent": "order", "status": "draft", "meta": {**meta, "versionId": "3"}}
 
     assert patched(an_order(), current) == {**current, "identifier": [OURS], "status": "active", "meta": meta}
@@ -63,6 +63,7 @@ def test_a_reference_to_another_patient_is_another_person() -> None:
 
     assert not another_person(order, {"subject": {"reference": "Patient/1", "display": "Quintero"}})
     assert another_person(order, {"subject": {"reference": "Patient/2"}})
+    assert not another_person(order, {"subject": {"identifier": {"system": "urn:mrn", "value": "1"}}})
     identified = an_order(subject={"identifier": {"system": "urn:mrn", "value": "1"}})
     subjects = [
         {"identifier": {"system": f"urn:{of}", "value": no}} for of, no in (("mrn", "1"), ("mrn", "2"), ("", "2"))

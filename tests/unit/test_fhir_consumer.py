@@ -79,8 +79,9 @@ async def test_an_event_of_no_interest_is_not_looked_at(event: Event, origin: st
     consumer = open_fhir(setup(accounts="acct_1", imports="skip"))
     handle: Any = consumer.handle
     await handle(event, replace(a_context(), origin=origin))
+    handle = open_fhir(setup(accounts="acct_1")).handle
     with pytest.raises(PermanentError, match="bad_key"):
-        await handle(an_event("prescription.created", key="rx\0"), a_context())
+        await handle(an_event("prescription.created", key="rx\0"), replace(a_context(), origin="import"))
 
     assert (consumer.mode, consumer.handler_timeout_s) == (Lanes(8, transactional=True), 80)
 

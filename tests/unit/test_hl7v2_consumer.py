@@ -73,17 +73,20 @@ async def test_what_waits_is_told_once_an_import_makes_its_patient_known() -> No
     rows, receiver = Rows(), Receiver()
     handle: Any = opened().handle
     before: dict[str, Any] = {"source": "other", "at": datetime(2026, 1, 2, tzinfo=UTC), "extensions": {"x": "left"}}
-    waiting = an_event("prescription.processed", key="rx_1", **before)
-    await handle(waiting, a_context(rows, receiver, origin=""))
+    # The first one is not sent once the order is cancelled, and the second one still is.
+    overtaken = an_event("prescription.processed", key="rx_1", **before)
+    waiting = an_event("cancel.responded", key="rx_1", decision="approved", **before)
+    for event in (overtaken, waiting):
+        await handle(event, a_context(rows, receiver, origin=""))
     assert receiver.taken == []
-    ((_, held), (_, document, ordered, *_)) = rows.stored
-    rows.found = [(document, ordered, [(1, held)])]
+    (_, other), _, (_, held), (_, document, ordered, *_) = rows.stored
+    rows.found = [(document, ordered, [(1, other), (2, held)])]
     await handle(an_event("prescription.sent", key="rx_1", patient=PATIENT), a_context(rows, receiver))
 
     assert [each[:EVENT_PART] for each in receiver.taken] == [event_part(waiting)]
     assert "left" not in str(held)
     assert "|20260102000000+0000||OMP^O09^" in receiver.texts[0]
-    assert "\rORC|SC|rx_1^DRX|||SC||||20260102000000+0000\r" in receiver.texts[0]
+    assert "\rORC|CR|rx_1^DRX|||||||20260102000000+0000\r" in receiver.texts[0]
 
 
 @pytest.mark.parametrize(

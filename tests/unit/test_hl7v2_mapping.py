@@ -205,7 +205,7 @@ DAY = date(2026, 1, 2)
     [
         (an_event("prescription.sent", medication=THIRTY), "RXO", {11: "30", 12: "^EA"}),
         (an_event("prescription.sent", medication=THIRTY | {"quantity": None}), "RXO", {11: "", 12: ""}),
-        (an_event("fulfillment.status_changed", rx_reference_number="441"), "ORC", {3: "441"}),
+        (an_event("fulfillment.status_changed", rx_reference_number="441"), "ORC", {2: "rx_1^S", 3: "441"}),
         (
             an_event("fill.status_changed", quantity_dispensed=Decimal(30), fill_date=DAY),
             "RXD",
@@ -221,7 +221,13 @@ DAY = date(2026, 1, 2)
     ],
 )
 def test_a_field_has_the_value_of_the_event_or_setting(event: Event, segment: str, fields: dict[int, str]) -> None:
-    names = {"sending_facility": "A", "receiving_app": "B", "receiving_facility": "C", "ack_mode": "enhanced"}
+    names = {
+        "sending_app": "S",
+        "sending_facility": "A",
+        "receiving_app": "B",
+        "receiving_facility": "C",
+        "ack_mode": "enhanced",
+    }
     found = [*one(event, options=PLAIN.model_copy(update=names))[segment], *[""] * 20]
 
     assert {number: found[number] for number in fields} == fields
@@ -340,6 +346,7 @@ CANCELLED = [
 def test_what_comes_late_of_a_cancelled_order_is_not_sent(late: str) -> None:
     assert one(*CANCELLED, an_event(late)) == {}
     assert one(an_event("prescription.sent"), *CANCELLED, an_event(late)) == {}
+    assert one(CANCELLED[1], an_event(late)) == {}
 
 
 @pytest.mark.parametrize(

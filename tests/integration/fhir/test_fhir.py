@@ -1,6 +1,6 @@
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import partial
 from typing import Any
 
@@ -93,7 +93,7 @@ async def test_in_any_order_and_repetition_the_server_ends_with_the_same(fake: F
 
 
 async def test_a_repeat_costs_no_request(fake: FakeFhir) -> None:
-    event = created(0)
+    event = created(0, extensions={"x": "\x07"})
     async with running(open_fhir, options=options(fake)) as desk:
         await desk.feed(event)
         before = list(fake.requests)
@@ -105,12 +105,14 @@ async def test_a_repeat_costs_no_request(fake: FakeFhir) -> None:
 
 async def test_what_changes_nothing_costs_no_request(fake: FakeFhir) -> None:
     async with running(open_fhir, options=options(fake)) as desk:
-        await desk.feed(created(1))
+        await desk.feed(created(1), sent(2))
         before = list(fake.requests)
         await desk.feed(created(0))
 
-        assert desk.count("applied") == 2
-    assert fake.requests == before
+        assert (desk.count("applied"), fake.requests) == (3, before)
+        # A signature is told, though the order stays as it is.
+        await desk.feed(told_at("epcs.signed", 3, prescriber={"npi": "1234567893", "last_name": "Okafor"}))
+    assert len([place for place in fake.all() if place.startswith("Provenance")]) == 3
 
 
 async def test_after_a_restore_of_an_older_database_no_older_state_comes_back(fake: FakeFhir) -> None:
@@ -212,17 +214,20 @@ async def test_a_patient_that_is_not_there_parks_or_is_named(fake: FakeFhir, unm
 
 
 async def test_the_servers_own_patient_is_referred_to(fake: FakeFhir) -> None:
-    identifier = {"system": "https://ehr.example/mrn", "value": "MRN-1"}
-    fake.put({"resourceType": "Patient", "id": "p1", "identifier": [identifier]})
-    searching = options(fake, references="search", mrn_system="https://ehr.example/mrn")
+    identifier = {"system": "https://ehr.example/acct_1/mrn", "value": "MRN-1"}
+    fake.put({"resourceType": "Patient", "id": "p1", "identifier": [identifier], "birthDate": "1979"})
+    of_account = {"mrn_system": "https://ehr.example/{account}/mrn", "complete_after_refills": "true"}
+    searching = options(fake, references="search", **of_account)
+    ordered: Any = {"patient": PATIENT, "medication": {"description": "q", "refills": 0}}
     async with running(open_fhir, options=searching) as desk:
-        await desk.feed(an_event("prescription.created", patient=PATIENT), an_event("fill.status_changed"))
+        await desk.feed(an_event("prescription.created", **ordered), filled(0, "dispensed"))
 
         assert await desk.parked() == []
+        await desk.feed(created(0, key="rx_2", patient=PATIENT | {"date_of_birth": date(1980, 1, 1)}))
         fake.put({"resourceType": "Patient", "id": "p2", "identifier": [identifier]})
         await desk.feed(an_event("prescription.updated"))
-        assert await codes(desk) == ["multiple_matches"]
-    assert fake.get(ORDER)["subject"] == {"reference": "Patient/p1"}
+        assert sorted(await codes(desk)) == ["multiple_matches", "patient_mismatch"]
+    assert (fake.get(ORDER)["subject"], fake.get(ORDER)["status"]) == ({"reference": "Patient/p1"}, "completed")
 
 
 async def test_what_was_deleted_is_revived_or_left_alone(fake: FakeFhir) -> None:

@@ -200,6 +200,7 @@ LATER = {
     "no frame": sends(b"\x0cMSH|^~\\&|EHR\rMSA|AA|MSH-10\r\x1c\x0d"),
     "an empty frame": sends(b"\x0b\x1c\x0d"),
     "no MSA": sends(b"\x0bMSH|^~\\&|EHR\r\x1c\x0d"),
+    "no control id": sends(b"\x0bMSH|^~\\&|EHR\rMSA|AA|\r\x1c\x0d"),
     "HTTP": sends(b"HTTP/1.1 400 Bad Request\r\n\r\n", then_closes=True),
     "no end": sends(b"\x0b" + b"x" * 200_000),
 }
@@ -253,7 +254,7 @@ async def test_what_is_refused_for_good_is_parked_with_what_follows_of_its_key(a
 
 
 async def test_what_waits_for_its_patient_is_sent_in_order_once_the_patient_is_known() -> None:
-    thin = [an_event("prescription.processed", key="rx_1", id=f"evt_{number}") for number in range(3)]
+    thin = [an_event("prescription.processed", key="rx_1", id=f"evt_{8 - number}") for number in range(3)]
     whole = sent("rx_1", id="evt_9", patient=PATIENT)
     async with sending(no_patient="hold") as (receiver, consumer):
         await consumer.feed(*thin)
