@@ -1,11 +1,14 @@
 """A failing disk: no false success, no loss of durable events, and recovery as soon as it works."""
 
 import asyncio
+import errno
 from pathlib import Path
 
 import pytest
 
 from bridge.errors import NotDurableError
+from bridge.spool.availability import GROUP_MAX_BYTES
+from bridge.spool.segment import scan
 from tests.fault_disk import FOREVER, FaultDisk
 from tests.spooling import PARTITION, an_entry, make_spool, open_spool, ordinals, segments
 from tests.waiting import HANG_S
@@ -16,17 +19,27 @@ def disk(tmp_path: Path) -> FaultDisk:
     return FaultDisk(tmp_path)
 
 
-async def test_a_failed_fsync_is_not_retried_but_written_to_another_file(tmp_path: Path, disk: FaultDisk) -> None:
+@pytest.mark.parametrize("failing", [["sync"], ["write"], ["sync", "extend .segment"]])
+async def test_after_a_failed_write_or_fsync_the_group_is_written_to_another_file(
+    tmp_path: Path, disk: FaultDisk, failing: list[str]
+) -> None:
     """A second fsync of the same pages succeeds without a write, so only another file tells the truth."""
-    async with open_spool(tmp_path, disk=disk) as kept:
+
+    def fail(operation: str) -> None:
+        if operation in failing:
+            failing.remove(operation)
+            raise OSError(errno.EIO, operation)
+
+    async with open_spool(tmp_path, disk=disk, now_ns=lambda: 7) as kept:  # the clock stands still
         await kept.put(1)
-        disk.sync_failures = 1
+        disk.observe = fail
         await kept.put(2)
         await kept.put(3)
 
-        assert len(segments(tmp_path)) == 2
-        assert kept.spool.code == ""
+        assert (failing, kept.spool.code) == ([], "")
         assert await kept.head() == [1, 2, 3]
+    contents = [path.read_bytes() for path in segments(tmp_path)]
+    assert [scan(each, segment=7 + n, newest=False, keys={}).is_ended for n, each in enumerate(contents)] == [True] * 2
 
     async with open_spool(tmp_path) as again:
         assert ordinals(again.found) == [1, 2, 3]
@@ -34,11 +47,13 @@ async def test_a_failed_fsync_is_not_retried_but_written_to_another_file(tmp_pat
 
 
 async def test_a_disk_that_fails_every_fsync_takes_nothing_and_loses_nothing(tmp_path: Path, disk: FaultDisk) -> None:
-    async with open_spool(tmp_path, disk=disk) as kept:
+    payload = bytes(GROUP_MAX_BYTES)
+    async with asyncio.timeout(HANG_S), open_spool(tmp_path, disk=disk, capacity_bytes=3 * len(payload)) as kept:
         await kept.put(1)
         disk.sync_failures = FOREVER
-        with pytest.raises(NotDurableError, match="io_error"):
-            await kept.put(2)
+        # The second call waits for the group of the first one.
+        calls = [kept.spool.append([an_entry(2, payload=payload)]) for _ in range(2)]
+        assert list(map(str, await asyncio.gather(*calls, return_exceptions=True))) == ["io_error"] * 2
         assert kept.spool.code == "io_error"
         assert kept.value("available") == 0
         with pytest.raises(NotDurableError, match="io_error"):
@@ -50,7 +65,7 @@ async def test_a_disk_that_fails_every_fsync_takes_nothing_and_loses_nothing(tmp
         disk.sync_failures = 0
         await kept.spool.maintain()
         assert kept.spool.code == ""
-        await kept.put(4)
+        await kept.spool.append([an_entry(4, payload=2 * payload)])
 
     async with open_spool(tmp_path) as again:
         assert ordinals(again.found) == [1, 4]
@@ -141,12 +156,18 @@ async def test_a_close_does_not_wait_for_ever_for_a_disk_that_hangs(tmp_path: Pa
 async def test_the_directory_is_synced_before_anything_in_a_new_file_counts(tmp_path: Path, disk: FaultDisk) -> None:
     """Or the file itself could be gone after a power cut."""
     order: list[str] = []
-    disk.observe = order.append
+    begun = ["create .segment", "sync directory"]
+
+    def fail_once(operation: str) -> None:
+        order.append(operation)
+        if order == begun:
+            raise OSError(errno.EIO, operation)
+
     async with open_spool(tmp_path, disk=disk) as kept:
-        order.clear()
+        disk.observe = fail_once
         await kept.put(1)
 
-        assert order == ["create .segment", "sync directory", "write", "sync"]
+        assert order == [*begun, "unlink .segment", *begun, "write", "sync"]
 
 
 async def test_positions_that_cannot_be_written_cost_nothing_now(tmp_path: Path, disk: FaultDisk) -> None:

@@ -39,6 +39,7 @@ async def test_what_is_appended_is_found_after_a_restart_in_order(tmp_path: Path
         await kept.put(1, 2)
         await kept.put(3, partition=OTHER)
         await kept.spool.append([an_entry(4, payload=bytes(GROUP_MAX_BYTES + 1))])
+        assert kept.spool.last_ordinal() == 4
 
     async with open_spool(tmp_path) as again:
         assert ordinals(again.found) == [1, 2, 3, 4]
@@ -159,6 +160,7 @@ async def test_the_capacity_is_kept_and_comes_back(tmp_path: Path) -> None:
 async def test_who_gave_up_before_it_was_begun_is_left_out(tmp_path: Path) -> None:
     async with open_spool(tmp_path) as kept:
         first, second, third = (asyncio.ensure_future(kept.spool.append([an_entry(n)])) for n in (1, 2, 3))
+        await asyncio.sleep(0)  # until they wait for a group
         second.cancel()
         await asyncio.gather(first, third)
 
