@@ -74,11 +74,11 @@ def test_what_a_filter_leaves_out_of_a_list_is_an_element_too(each: str) -> None
 def test_members_of_an_object_are_elements_whatever_their_names() -> None:
     mapping = compiled(HEAD.replace('"events"', "\"rxs.* | [?type == 'P']\"") + REPORTED + TABLE)
 
-    events = outcome_of(mapping, {"rxs": {"a": ANN, "b/~": BOB}, "by": "x"}).events
+    events = outcome_of(mapping, {"rxs": {"a": ANN, "b/~1": BOB}, "by": "x"}).events
 
     assert [kept(each) for each in events] == [
         {"/by": "x", "/rxs/a/patient": "Ann"},
-        {"/by": "x", "/rxs/b~1~0/patient": "Bob"},
+        {"/by": "x", "/rxs/b~1~01/patient": "Bob"},
     ]
 
 
@@ -96,7 +96,10 @@ def test_a_word_is_read_in_the_element_and_then_in_the_body() -> None:
         ("d/2", "arr:3", "BATCH"),
         ("d/3", "arr:4", "BATCH"),
     ]
-    assert parked(mapping, batch(ANN, {"rx": "3"})) == ParkReason("unknown_type", "", "/events/*/type", "arr:3")
+    assert parked(mapping, batch(ANN, {"rx": "3"}, {"rx": "4"})) == ParkReason(
+        "unknown_type", "", "/events/*/type", "arr:3"
+    )
+    assert parked(mapping, batch({"type": "P"}, ANN | {"rx": "a b"})).detail == "no_key"
     malformed = batch(ANN, {"rx": "3", "type": "is eaten"})
     assert parked(mapping, malformed) == ParkReason("unknown_type", field="/events/*/type", key="arr:3")
 
