@@ -16,8 +16,7 @@ async def an_endpoint(handler: Handler, *, tls: ssl.SSLContext | None = None) ->
     runner = web.ServerRunner(web.Server(handler), shutdown_timeout=0.1)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
-        await site.start()
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
         host, port = runner.addresses[0][:2]
         yield f"{'http' if tls is None else 'https'}://{host}:{port}/desk"
     finally:

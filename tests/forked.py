@@ -56,8 +56,7 @@ class Forked:
     def __init__(self, command: Sequence[str], env: Mapping[str, str], outputs: tuple[Path, Path]) -> None:
         for path in outputs:
             path.touch()
-        arguments = (list(command[2:]), dict(env), outputs)
-        self._process = _CONTEXT.Process(target=_become, args=arguments, daemon=True)
+        self._process = _CONTEXT.Process(target=_become, args=(list(command[2:]), dict(env), outputs), daemon=True)
         with _LOCK:
             self._process.start()
         assert self._process.pid is not None
@@ -85,8 +84,7 @@ def run(command: Sequence[str], env: Mapping[str, str], *, timeout_s: float) -> 
     """Run a program that `can_fork` accepts to its end; return exit code, stdout and stderr."""
     with tempfile.TemporaryDirectory() as directory:
         outputs = (Path(directory) / "stdout", Path(directory) / "stderr")
-        code = Forked(command, env, outputs).wait(timeout_s)
-        return code, outputs[0].read_text(), outputs[1].read_text()
+        return Forked(command, env, outputs).wait(timeout_s), outputs[0].read_text(), outputs[1].read_text()
 
 
 def _become(arguments: list[str], env: dict[str, str], outputs: tuple[Path, Path]) -> None:

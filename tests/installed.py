@@ -15,5 +15,4 @@ def install(directory: Path, consumers: Mapping[str, str]) -> dict[str, str]:
     (home / "METADATA").write_text("Metadata-Version: 2.1\nName: drx-test-consumers\nVersion: 0\n")
     lines = [f"{name} = {where}" for name, where in consumers.items()]
     (home / "entry_points.txt").write_text("\n".join([f"[{GROUP}]", *lines, ""]))
-    path = [str(directory), str(ROOT), os.environ.get("PYTHONPATH", "")]
-    return {"PYTHONPATH": os.pathsep.join(filter(None, path))}
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(directory), str(ROOT), os.environ.get("PYTHONPATH", "")]))}

@@ -33,8 +33,7 @@ class ReadModel:
 
     async def apply_within(self, connection: Any, *events: Event, topic: str = TOPIC) -> None:
         batch = [Placed(event, self._context(topic)) for event in events]
-        handle = cast("BatchHandler", self.consumer.handle)
-        await handle(batch, connection)
+        await cast("BatchHandler", self.consumer.handle)(batch, connection)
 
     async def tick(self) -> None:
         for job in self.consumer.jobs:

@@ -77,8 +77,7 @@ def main(name: str) -> None:
         inputs, transitive = context.resolver.resolve(wanted)
         # `JarCache` knows no classifiers; the one jar that has one, orc-core of "connect", is for files of ORC.
         needed = (found for found in transitive if found.scope in {"compile", "runtime"} and not found.classifier)
-        used = [*inputs, *needed]
-        LockFile.from_resolved_dependencies(used, environment_name=name, min_java_version=17).save(path)
+        LockFile.from_resolved_dependencies([*inputs, *needed], environment_name=name, min_java_version=17).save(path)
 
 
 if __name__ == "__main__":

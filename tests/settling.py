@@ -83,8 +83,7 @@ class PlainDecoder(EventDecoder):
         fields = json.loads(record.value[5:] if record.value[0] == 0 else record.value)
         if fields["type"] in self.unknown:
             raise UnknownRecordError
-        key = (record.key or b"").decode()
-        return Event(fields["id"], fields["type"], "drx", key, WHEN, WHEN, fields)
+        return Event(fields["id"], fields["type"], "drx", (record.key or b"").decode(), WHEN, WHEN, fields)
 
     async def learn(self, record: ConsumedRecord) -> None:
         del record

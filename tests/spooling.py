@@ -105,8 +105,7 @@ class Kept:
 
     def value(self, name: str) -> float:
         # Only this metric: collecting all of them would cost more than most operations of a spool.
-        wanted = f"drxbridge_spool_{name}"
-        (metric,) = self.metrics.registry.restricted_registry([wanted]).collect()
+        (metric,) = self.metrics.registry.restricted_registry([f"drxbridge_spool_{name}"]).collect()
         (sample,) = metric.samples
         return sample.value
 

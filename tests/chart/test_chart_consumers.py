@@ -25,8 +25,7 @@ SHIPPED = folders()
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
 def test_a_consumer_that_ships_reads_the_options_of_its_example(folder: Folder, clean: pytest.MonkeyPatch) -> None:
     rendered = render(load(folder.name))
-    pod = rendered.one("Deployment")["spec"]["template"]
-    for name, value in variables(rendered, pod, pod_name="pod-0").items():
+    for name, value in variables(rendered, rendered.one("Deployment")["spec"]["template"], pod_name="pod-0").items():
         clean.setenv(name, value)
     options = read_options(options_of(folder.name), folder.name, load_settings([folder.name]).options(folder.name))
 

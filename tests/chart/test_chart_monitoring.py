@@ -77,8 +77,7 @@ def test_dashboards_are_those_of_the_files() -> None:
 )
 def test_monitors_meet_a_port_of_the_pods_and_leave_consumers_their_name(case: str, kind: str, key: str) -> None:
     """By default a target's labels win: `service` would be that of Kubernetes, not the name that rules go by."""
-    said = {label for each in contract()["metrics"] for label in each.get("labels", ())}
-    assert said & OF_A_TARGET == {"service"}
+    assert {label for each in contract()["metrics"] for label in each.get("labels", ())} & OF_A_TARGET == {"service"}
     rendered = render(CASES[case])
     monitors = rendered.all(kind)
     assert len(monitors) == 2

@@ -87,8 +87,7 @@ def test_operators_take_every_object_of_theirs(objects: list[tuple[str, Object]]
 
 
 def test_recipes_that_keep_a_source_on_one_pod_name_what_is_there() -> None:
-    rendered = [render(merged(load("minimal"), yaml.safe_load(text))) for text in RECIPES]
-    gateway, istio, cilium = rendered
+    gateway, istio, cilium = [render(merged(load("minimal"), yaml.safe_load(text))) for text in RECIPES]
 
     assert (
         gateway.one("BackendTrafficPolicy")["spec"]["targetRefs"][0]["name"]

@@ -31,8 +31,7 @@ def _complaints(objects: list[tuple[str, dict[str, Any]]], version: str) -> Iter
         if not path.is_file():
             yield f"{where}: Kubernetes {version} has no {each['kind']} of {each['apiVersion']}"
             continue
-        validator = Draft202012Validator(json.loads(path.read_text()), registry=registry)
-        for error in validator.iter_errors(each):
+        for error in Draft202012Validator(json.loads(path.read_text()), registry=registry).iter_errors(each):
             yield f"{where}: Kubernetes {version}: {'.'.join(map(str, error.absolute_path))}: {error.message[:300]}"
 
 

@@ -98,8 +98,7 @@ async def add_what_the_bridge_never_writes(servers: str) -> int:
         records = [await consumer.getone() for _ in FILLS]
     async with AIOKafkaProducer(bootstrap_servers=servers) as producer:
         where = {"key": KEY.encode(), "partition": PARTITION}
-        other = [("ce_type", b"note.written")]
-        await producer.send_and_wait(PRESCRIPTIONS_TOPIC, b"no Avro", headers=other, **where)
+        await producer.send_and_wait(PRESCRIPTIONS_TOPIC, b"no Avro", headers=[("ce_type", b"note.written")], **where)
         for each in records:
             last = await producer.send_and_wait(PRESCRIPTIONS_TOPIC, each.value, headers=list(each.headers), **where)
     return int(last.offset) + 1

@@ -31,8 +31,7 @@ async def test_a_process_says_once_what_it_has_settled_on_and_again_when_that_ch
 ) -> None:
     """The check of Kafka says another word after each of the seconds."""
     results = {"kafka": first, "spool": "ok"}
-    checks = {name: partial(results.__getitem__, name) for name in results}
-    watch = Readiness(checks, settle_s=settle_s)
+    watch = Readiness({name: partial(results.__getitem__, name) for name in results}, settle_s=settle_s)
     stop = asyncio.Event()
     with capture_logs() as found:
         running = asyncio.create_task(watch.run(stop))

@@ -222,8 +222,7 @@ async def test_only_a_client_that_knows_that_answer_is_asked_for_a_body(version:
 
 
 async def test_a_body_keeps_its_time_whatever_becomes_of_its_invitation() -> None:
-    server = HardenedServer(Inviting(), read_timeout_s=HANG_S)
-    connection, transport = server(), Quiet()
+    connection, transport = HardenedServer(Inviting(), read_timeout_s=HANG_S)(), Quiet()
     transport.taken, transport.protocol = False, connection
     connection.connection_made(transport)
     connection.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")

@@ -482,8 +482,7 @@ async def test_what_an_operator_has_named_is_answered_and_written_nowhere(word: 
     async with running(sources=[a_source(profile=drx_standard.ignoring(frozenset({word})))]) as ingress:
         with capture_logs() as lines:
             answers = [await ingress.post(a_body(type=word)) for _ in range(2)]
-        heard_at = ingress.metrics.source_last_event.labels("drx")
-        assert heard_at._value.get() == 0
+        assert ingress.metrics.source_last_event.labels("drx")._value.get() == 0
         other = await ingress.post(a_body(type="prescription.cancelled"))
 
     assert answers == [(200, {"outcome": "ignored", "id": "evt_1"})] * 2
@@ -499,8 +498,7 @@ async def test_the_words_of_updates_are_told_and_have_a_bounded_number_of_series
         answer = await ingress.post(a_body(type=f"type.{number}"), webhook_id=f"evt_{number}")
         assert answer[1]["outcome"] == "accepted"
 
-    found = [each for each in _series(ingress) if b"other_reported_total" in each]
-    assert len(found) == 51
+    assert len([each for each in _series(ingress) if b"other_reported_total" in each]) == 51
     sample = {"source": "drx", "reported_type": "…"}
     assert ingress.metrics.registry.get_sample_value("drxbridge_other_reported_total", sample) == 10
     with capture_logs() as lines:
@@ -609,8 +607,7 @@ async def test_a_bug_in_a_stage_costs_the_others_of_the_turn_nothing(
 
 async def test_deliveries_of_one_turn_are_published_in_the_order_of_their_arrival(ingress: Ingress) -> None:
     """Those of one key must be, and a repeat among them is none of them."""
-    ids = ["evt_2", "evt_1", "evt_2", "evt_3"]
-    for name in ids:
+    for name in ["evt_2", "evt_1", "evt_2", "evt_3"]:
         ingress.feed(genuine(name))
     await until(lambda: len(ingress.publisher.published) == 3 and not ingress.admission.count)
 

@@ -42,8 +42,7 @@ async def issuer() -> AsyncIterator[Issuer]:
     app.router.add_get("/elsewhere", one.answer)
     runner = web.AppRunner(app)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
     one.url = f"http://127.0.0.1:{runner.addresses[0][1]}/keys"
     yield one
     await runner.cleanup()

@@ -770,8 +770,7 @@ def raising(method: Callable[..., Any], exc: BaseException | type[BaseException]
 async def test_a_call_that_fails_on_the_disk_leaves_another_one_its_drain(
     subject: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failing = raising(subject.spool.append, NotDurableError("io_error"), every=2)
-    monkeypatch.setattr(subject.spool, "append", failing)
+    monkeypatch.setattr(subject.spool, "append", raising(subject.spool.append, NotDurableError("io_error"), every=2))
     subject.producer.connected = False
     subject.spool.hold()
     first, second = subject.send("a", "b")

@@ -112,14 +112,11 @@ def test_what_the_operator_must_change_is_one_line_and_exit_2() -> None:
 def test_what_the_machine_refuses_is_one_line_and_exit_2(command: str, said: str) -> None:
     """Exit 1 would say that a check has found something."""
     full = "exec >/dev/full"
-
     assert ended("pass", command=command, shell=full) == (2, "", said)
 
 
 def test_a_start_that_hangs_ends_at_a_signal() -> None:
-    opening = "os.kill(os.getpid(), signal.SIGTERM); await asyncio.Event().wait()"
-
-    status, out, err = ended("pass", opening)
+    status, out, err = ended("pass", "os.kill(os.getpid(), signal.SIGTERM); await asyncio.Event().wait()")
 
     assert (status, err) == (0, "")
     assert events(out) == stop_lines("SIGTERM")

@@ -94,9 +94,7 @@ async def test_an_outcome_without_events_is_a_bug_and_never_answered_as_durable(
 
 def test_ordinals_rise_above_what_is_spooled_whatever_the_clock_says() -> None:
     """A spool may be opened late, and the clock may have been set back since it was filled."""
-    last_spooled = iter([0, 0, 5_000, 5_000, 0])
-
-    numbers = ordinals(last_spooled.__next__, now_ns=lambda: 1_000_000)
+    numbers = ordinals(iter([0, 0, 5_000, 5_000, 0]).__next__, now_ns=lambda: 1_000_000)
 
     assert [next(numbers) for _ in range(5)] == [1000, 1001, 5001, 5002, 5003]
 

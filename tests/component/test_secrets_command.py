@@ -84,9 +84,7 @@ def test_a_rotation_keeps_the_former_secret_for_a_while(directory: Path, monkeyp
     audit = directory.parent / "audit"
     monkeypatch.setenv("DRX_AUDIT_FILE", str(audit))
 
-    result = run("new", "drx", "--rotate-h", "24", "--reason", "yearly")
-
-    assert result.exception is None
+    assert run("new", "drx", "--rotate-h", "24", "--reason", "yearly").exception is None
     current, previous = load(directory, scheme_of("drx", load_settings().sources["drx"]))
     assert (current.name, previous.name) == ("current", "previous")
     assert isinstance(previous.key, HmacKey)

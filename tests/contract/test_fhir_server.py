@@ -80,8 +80,7 @@ def a_task(order: Resource, status: str = "requested") -> Resource:
 
 
 def an_origin(*targets: Resource) -> EventOrigin:
-    who = {"who": {"display": "drx"}}
-    elements = {"recorded": "2026-09-14T15:00:00Z", "agent": [who]}
+    elements = {"recorded": "2026-09-14T15:00:00Z", "agent": [{"who": {"display": "drx"}}]}
     return EventOrigin(Resource("Provenance", f"drx-{uuid4().hex}", elements), [each.id for each in targets])
 
 

@@ -152,8 +152,7 @@ def test_it_says_what_it_is_and_runs_as_nobody_special(image: OwnImage) -> None:
 def test_it_has_what_is_locked_and_its_bill_says_so(image: OwnImage) -> None:
     code = "import sys; sys.stdout.write(open('/usr/share/drx-bridge/sbom.cdx.json').read())"
     bill = json.loads(run(image, "python", "-c", code))
-    lock = (ROOT / "requirements.lock").read_text()
-    locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", lock, re.MULTILINE))
+    locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
 
     found = {each["name"]: each["version"] for each in bill["components"] if each["purl"].startswith("pkg:pypi/")}
     assert found.items() <= locked.items()
@@ -205,9 +204,8 @@ def test_the_ingress_runs_restricted_and_writes_nothing_to_its_root(
     until(lambda: is_ready(container, management), what="readiness")
     body = a_body(id=f"image-{uuid4().hex}")
     webhook_id = json.loads(body)["id"]
-    url = f"http://127.0.0.1:{http}/webhooks/drx"
 
-    assert status_of(url, body, signed_headers(body, webhook_id=webhook_id)) == 200
+    assert status_of(f"http://127.0.0.1:{http}/webhooks/drx", body, signed_headers(body, webhook_id=webhook_id)) == 200
     container.stop(timeout=int(HANG_S))
     assert container.wait(timeout=HANG_S)["StatusCode"] == 0, container.logs().decode()
     # None, or the folders that the engine itself makes to mount on.

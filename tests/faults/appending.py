@@ -72,8 +72,7 @@ def ask_release(scene: Scene) -> None:
 def check(scene: Scene) -> None:
     """Check that each event had its effect once, in order per prescription, also of the refused one."""
     lives = scene.lives
-    parked = {key for (key,) in scene.ask("select key from drx_consumer.parked_key")}
-    assert parked <= {lives.prescription_id(REFUSED)}
+    assert {key for (key,) in scene.ask("select key from drx_consumer.parked_key")} <= {lives.prescription_id(REFUSED)}
     ask_release(scene)
     until(lambda: scene.parked() == 0, what=f"the release of what {scene.group} has parked")
     assert dict(scene.ask(_APPENDED)) == lives.ids()

@@ -54,6 +54,5 @@ def check(lake: Path, schema: str, scene: Scene) -> None:
     assert table.num_rows == scene.written
     assert set(table["event_id"].to_pylist()) == set(chain.from_iterable(scene.lives.ids().values()))
     named = scene.ask(f'select path, row_count from "{schema}".file')  # noqa: S608 - ours
-    visible = {str(path.relative_to(lake)) for path in (lake / "events").rglob("*.parquet")}
-    assert {path for path, _ in named} == visible
+    assert {path for path, _ in named} == {str(path.relative_to(lake)) for path in (lake / "events").rglob("*.parquet")}
     assert sum(count for _, count in named) == scene.written

@@ -35,8 +35,7 @@ _BESIDE = {"p99 before, ms": "p99_calm_s", "p99 during, ms": "p99_s"}
 def table(results: Sequence[Result]) -> str:
     columns = ["row", "fault", "runs", *_SUMS, *_WORST, *_BESIDE]
     lines = [_line(columns), _line(["---", "---", *["--:" for _ in columns[2:]]])]
-    by_row = sorted(results, key=lambda result: result.row)
-    for name, runs in groupby(by_row, key=lambda result: result.row):
+    for name, runs in groupby(sorted(results, key=lambda result: result.row), key=lambda result: result.row):
         lines.append(_line(_cells(name, list(runs))))
     lines.append(_line(_cells("all", results, title="")))
     return "\n".join(lines)

@@ -93,8 +93,7 @@ class FakeFhir:
         return found
 
     def delete(self, place: str) -> None:
-        kept = self.kept[place]
-        self.kept[place] = Kept(kept.version + 1, None)
+        self.kept[place] = Kept(self.kept[place].version + 1, None)
 
     def all(self) -> dict[str, Resource]:
         return {place: kept.resource for place, kept in self.kept.items() if kept.resource is not None}
@@ -218,8 +217,7 @@ class FakeFhir:
     def _answered(self, each: _Write, request: str, *, is_there: bool) -> web.Response:
         created = each.path not in self.kept
         version = self.kept[each.path].version if is_there else self._write(each.path, each.resource, request)
-        location = f"{self.url}/{each.path}/_history/{version}"
-        return _json(201 if created else 200, None, etag=version, location=location)
+        return _json(201 if created else 200, None, etag=version, location=f"{self.url}/{each.path}/_history/{version}")
 
     def _refused(self, write: _Write, coming: set[str]) -> web.Response | None:
         kept, resource, conditions = self.kept.get(write.path), write.resource, write.conditions

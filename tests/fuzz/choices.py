@@ -21,8 +21,7 @@ class Choices:
 
     def below(self, bound: int) -> int:
         """Choose from `range(bound)`, by as many bytes as the bound needs."""
-        width = max(1, ((bound - 1).bit_length() + 7) // 8)
-        return int.from_bytes(self.take(width), "big") % bound
+        return int.from_bytes(self.take(max(1, ((bound - 1).bit_length() + 7) // 8)), "big") % bound
 
     def one(self, items: Sequence[Item]) -> Item:
         return items[self.below(len(items))]

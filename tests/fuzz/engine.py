@@ -16,8 +16,7 @@ def main() -> None:
     with atheris.instrument_imports(include=["bridge"]):
         check = target.check()
     # libFuzzer starts itself again, by a shell, where it judges inputs that may end the process.
-    itself = shlex.join([sys.executable, "-m", "tests.fuzz.engine", target.name])
-    atheris.Setup([itself, *sys.argv[2:]], check)
+    atheris.Setup([shlex.join([sys.executable, "-m", "tests.fuzz.engine", target.name]), *sys.argv[2:]], check)
     atheris.Fuzz()
 
 

@@ -70,8 +70,7 @@ def consumer_environment(
 
 async def drx_consumer(env: Mapping[str, str], *arguments: str) -> tuple[int, str, str]:
     """Run one command to its end; return exit code, stdout and stderr."""
-    command = [sys.executable, "-m", "consumers", *arguments]
-    return await asyncio.to_thread(run, command, env, timeout_s=HANG_S)
+    return await asyncio.to_thread(run, [sys.executable, "-m", "consumers", *arguments], env, timeout_s=HANG_S)
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,9 +81,8 @@ async def test_a_recipe_of_the_page(name: str, tmp_path: Path) -> None:
             assert await post(another, forged) == 401
             assert await post(foreign, forged) in {400, "ended"}
             assert await post(None, forged) in {400, "ended"}
-        outside = aiohttp.TCPConnector(local_addr=("127.0.0.2", 0))
         async with (
-            aiohttp.ClientSession(connector=outside) as session,
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(local_addr=("127.0.0.2", 0))) as session,
             session.post(f"{ingress.url}/webhooks/drx", data=a_body(), headers=JSON | forged) as answer,
         ):
             assert answer.status == 401

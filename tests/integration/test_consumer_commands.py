@@ -62,9 +62,8 @@ async def test_a_missing_topic_is_told_before_there_are_tables(desk: Desk, tmp_p
     """An install that fails for it finds the database as it was when it is repeated."""
     (tmp_path / "other").mkdir()
     package = install_code(tmp_path / "other", "desk", CODE.format(topic=topics.unique_key("absent"), group=desk.group))
-    lacking = replace(desk, env={**desk.env, **package})
 
-    code, out, err = await lacking("init", "--from", "earliest", "--unless-placed")
+    code, out, err = await replace(desk, env={**desk.env, **package})("init", "--from", "earliest", "--unless-placed")
 
     assert "no such topic" in err
     assert (code, out) == (2, "")
@@ -148,9 +147,8 @@ async def test_one_partition_is_moved_as_the_hint_says_or_to_an_offset(desk: Des
     await desk.lines("init", "--from", "latest")
     move = ("--force", "--reason", "a corrupt batch")
     _, _, advice = hint("offset_expired", consumer="desk", tp=TopicPartition(desk.topic, 1)).partition("drx-consumer ")
-    command = ["a drill" if each == "…" else each for each in shlex.split(advice)]
 
-    code, _, err = await drx_consumer(desk.env, *command)
+    code, _, err = await drx_consumer(desk.env, *["a drill" if each == "…" else each for each in shlex.split(advice)])
     assert code == 0, err
     assert [offset for _, offset, _, _ in desk.progress()] == [3, 0]
     moved = await desk.lines("init", "--from", "2", "--partition", f"{desk.topic}/1", *move)
@@ -247,9 +245,8 @@ async def test_an_operator_begins_and_forgets_what_the_owner_made_tables_for(
 
     placed = await drx_consumer(operator, "init", *beside, "--from", "latest")
     moved = await drx_consumer(operator, "init", *beside, "--from", "earliest", "--force", "--reason", "a drill")
-    forgotten = await drx_consumer(operator, "forget", *beside, "--reason", "a drill")
 
-    done = (placed, moved, forgotten)
+    done = (placed, moved, await drx_consumer(operator, "forget", *beside, "--reason", "a drill"))
     assert [(code, spoken(err)) for code, _, err in done] == [(0, "")] * 3
     verbs = ("init", "init", "forget")
     assert [acts(err) for _, _, err in done] == [[(verb, "begun"), (verb, "done")] for verb in verbs]

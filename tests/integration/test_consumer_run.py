@@ -239,8 +239,7 @@ def test_one_at_a_time_the_last_line_names_the_record_that_kills(
 ) -> None:
     records = list(islice(LIVES.records(topic, partitions=2), 20))
     fill(cluster.bootstrap_servers, records)
-    killer = [each for each in records if each.partition == 1][5]
-    event_id = dict(killer.headers)["ce_id"].decode()
+    event_id = dict([each for each in records if each.partition == 1][5].headers)["ce_id"].decode()
     command = [sys.executable, "-m", "consumers", "run", "desk", "--one-at-a-time"]
     with start(code=KILLED, more={"KILLER": event_id, "MODE": mode}, command=command) as process:
         process.ended()

@@ -65,8 +65,7 @@ async def test_a_door_that_stays_shut_is_systemic(postgres: str, part: str, wron
     address = urlsplit(postgres)
     if part == "netloc":
         wrong += address.netloc.rpartition("@")[2]
-    dsn = address._replace(**{part: wrong}).geturl()
-    async with open_database(dsn, size=1, application_name="test") as database:
+    async with open_database(address._replace(**{part: wrong}).geturl(), size=1, application_name="test") as database:
         failure = await failure_of(database)
 
     assert isinstance(failure, TransientError)

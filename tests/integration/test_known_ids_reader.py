@@ -111,8 +111,7 @@ async def test_events_and_parked_deliveries_of_all_topics_are_found_with_their_r
     async with following(topics.bootstrap_servers, [events, parked, empty], memory) as reader:
         await until(lambda: reader.ready)
 
-    sha256 = a_delivery(id="evt_1").body_sha256
-    assert (Identity("drx", "evt_1", sha256), WHEN_S) in memory.told
+    assert (Identity("drx", "evt_1", a_delivery(id="evt_1").body_sha256), WHEN_S) in memory.told
     assert [(each.id, each.reason) for each, _ in sorted(memory.told)] == [
         ("evt_1", ""),
         ("evt_2", ""),
@@ -276,8 +275,7 @@ async def test_partitions_and_topics_that_come_later_are_followed(topics: Topics
         await until(lambda: reader.ready)
         reader.follow(later)
         await until(lambda: memory.ids["evt_1"] == 1 and reader.ready)
-        grown = admin.create_partitions([NewPartitions(first, 2)])[first]
-        await asyncio.to_thread(grown.result, HANG_S)
+        await asyncio.to_thread(admin.create_partitions([NewPartitions(first, 2)])[first].result, HANG_S)
         reader._topics[first].tail.refresh_metadata()  # type: ignore[union-attr]  # else within a minute
         fill(topics.bootstrap_servers, [a_record(first, "evt_2", partition=1)])
         await until(lambda: memory.ids["evt_2"] == 1)

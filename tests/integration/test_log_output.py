@@ -45,8 +45,7 @@ async def test_nobody_reads_the_log(kafka: str, tmp_path: Path) -> None:
 
 async def test_there_is_no_standard_output(kafka: str, tmp_path: Path) -> None:
     """Its number would be that of the first connection: what is written there must not be lines."""
-    command = ["sh", "-c", 'exec "$@" >&-', "sh", *serve_command()]
-    with IngressProcess(tmp_path, kafka, command=command) as ingress:
+    with IngressProcess(tmp_path, kafka, command=["sh", "-c", 'exec "$@" >&-', "sh", *serve_command()]) as ingress:
         ingress.ready()
 
         assert await deliver_many(ingress) == {200}

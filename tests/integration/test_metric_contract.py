@@ -105,7 +105,5 @@ async def test_a_heartbeat_goes_all_the_way_into_kafka(ingress: IngressProcess) 
 
 async def test_without_it_nothing_is_posted_and_nothing_is_said(cluster: Cluster, tmp_path: Path) -> None:
     with IngressProcess(tmp_path, cluster.bootstrap_servers) as quiet:
-        text = quiet.ready().asked("/metrics")[1].decode()
-
-        assert "drxbridge_heartbeat_last_seen_timestamp_seconds{" not in text
+        assert "drxbridge_heartbeat_last_seen_timestamp_seconds{" not in quiet.ready().asked("/metrics")[1].decode()
         assert quiet.metric("drxbridge_http_requests_total") == 0

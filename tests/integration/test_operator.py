@@ -103,8 +103,7 @@ async def test_a_skip_of_an_equal_id_leaves_the_first_ones_digest(ledger: Ledger
 
 async def test_a_skip_of_a_record_without_an_id_writes_no_inbox_row(ledger: Ledger, database: Database) -> None:
     async with ledger.begin(PLACE, 1) as settlement:
-        bare = a_consumed_record(7)._replace(headers=[])
-        await parking.park(settlement, bare, Why("poison", "not_avro", 0))
+        await parking.park(settlement, a_consumed_record(7)._replace(headers=[]), Why("poison", "not_avro", 0))
 
     (decision,) = await discard(database, GROUP, TOPIC, KEY, offset=7, by=By("ann", "not ours"))
 
@@ -155,9 +154,8 @@ async def test_a_dry_run_says_what_would_be_done_and_does_nothing(
     await parked(ledger, 7, 9)
     before = await everything(database)
     would = await _VERBS[verb](database, dry=True)
-    after = await everything(database)
 
-    assert after == before
+    assert await everything(database) == before
     assert await _VERBS[verb](database, dry=False) == would
     assert await everything(database) != before
 
@@ -228,8 +226,7 @@ async def test_a_forgotten_group_leaves_only_the_trace_of_it(ledger: Ledger, dat
         await settlement.admit([an_entry("evt-1"), an_entry("evt-2")])
         await settlement.settle(next_offset=2, last_event_id="evt-1", above=(7, 9))
     await parked(ledger, 7, 9)
-    stranger = Ledger(database, group="other", cluster_id="cluster-a")
-    await stranger.claim(PLACE)
+    await Ledger(database, group="other", cluster_id="cluster-a").claim(PLACE)
 
     forgotten = await forget_group(database, GROUP, by=By("ann", "rebuilt as desk-2"))
 

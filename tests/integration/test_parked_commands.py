@@ -161,8 +161,7 @@ async def checks(desk: Commands) -> list[tuple[str, str, str]]:
 
 
 async def test_doctor_finds_what_a_start_would_refuse_and_what_is_parked(desk: Commands) -> None:
-    begin = "drx-consumer init desk --from earliest|latest|TIME"
-    assert await checks(desk) == [("failed", "not initialised", begin)]
+    assert await checks(desk) == [("failed", "not initialised", "drx-consumer init desk --from earliest|latest|TIME")]
 
     execute(
         desk.dsn,

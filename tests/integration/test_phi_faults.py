@@ -93,8 +93,7 @@ async def test_an_exception_at_any_place_says_nothing_that_it_holds(kafka: str, 
 
 
 def failing_serve(fault: Path) -> list[str]:
-    command = [sys.executable, "-m", "tests.integration.phi_faults", "bridge", "serve"]
-    return ["env", f"{VARIABLE}={fault}", *command]
+    return ["env", f"{VARIABLE}={fault}", sys.executable, "-m", "tests.integration.phi_faults", "bridge", "serve"]
 
 
 @pytest.fixture

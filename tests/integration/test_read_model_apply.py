@@ -58,9 +58,8 @@ async def test_batches_single_records_and_any_order_end_in_the_same_rows(postgre
 
 async def test_the_row_says_who_and_what_from_the_newest_event_that_does(model: ReadModel) -> None:
     full = native((SAMPLES / "native" / "03_prescription_sent.json").read_bytes())
-    thin = filled(60 * 24, "dispensed", key=full.key)
 
-    await model.apply(thin, full)
+    await model.apply(filled(60 * 24, "dispensed", key=full.key), full)
 
     row = await model.prescription(full.key)
     assert {

@@ -42,14 +42,13 @@ class Site:
         return await drx_consumer(self.env, command, "read_model", "--schema", self.schema, *arguments)
 
     def run(self, **settings: str) -> ConsumerProcess:
-        all_settings = {**self.settings, "READ_MODEL__SCHEMA": self.schema, **settings}
         return ConsumerProcess(
             self.directory,
             "read_model",
             bootstrap_servers=self.bootstrap_servers,
             dsn=self.dsn,
             env=None,
-            **all_settings,
+            **{**self.settings, "READ_MODEL__SCHEMA": self.schema, **settings},
         )
 
     async def fill(self) -> tuple[list[Any], str]:
@@ -130,6 +129,5 @@ async def test_tables_may_lack_what_was_read_if_somebody_says_so(site: Site) -> 
     assert (unexplained[0], "--go-on needs --reason" in unexplained[2]) == (2, True)
     assert trial[0] == 0
     assert code == 0, err
-    kept = site.rows("select actor, reason from drx_consumer.audit where verb = 'go_on'")
-    assert kept == [("ann", "new in 2.0")]
+    assert site.rows("select actor, reason from drx_consumer.audit where verb = 'go_on'") == [("ann", "new in 2.0")]
     assert site.rows("select count(*) from {schema}.event") == [(0,)]

@@ -226,8 +226,7 @@ async def test_what_was_parked_again_goes_in_the_order_of_its_first_receipt(vend
     numbers = [number * KEYS for number in range(100)]  # of one key
     first = [WHEN + timedelta(minutes=number * 7 % 100) for number in range(100)]
     records = [parked(vendor, number, at=at) for number, at in zip(numbers, first, strict=True)]
-    conflict = parked(vendor, 1, at=WHEN, reason="id_conflict")
-    fill(vendor.ingress.bootstrap_servers, [*records, records[1], conflict])
+    fill(vendor.ingress.bootstrap_servers, [*records, records[1], parked(vendor, 1, at=WHEN, reason="id_conflict")])
     vendor.restart(HEAD + STATE)
     old = tmp_path / "old.toml"
     old.write_text(HEAD + NOTHING)

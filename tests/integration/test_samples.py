@@ -67,8 +67,7 @@ class Played:
 @pytest.fixture(scope="module")
 def played(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
     Topics(cluster.bootstrap_servers).standard()
-    directory = tmp_path_factory.mktemp("ingress")
-    with IngressProcess(directory, cluster.bootstrap_servers) as ingress:
+    with IngressProcess(tmp_path_factory.mktemp("ingress"), cluster.bootstrap_servers) as ingress:
         ingress.ready()
         yield asyncio.run(_play(ingress))
 
@@ -81,8 +80,7 @@ async def _play(ingress: IngressProcess) -> Played:
     for record in records:
         found.setdefault((header(record, "ce_id"), header(record, "drx_body_sha256")), []).append(record)
     for file, sent in samples.items():
-        mine = found.get((sent.id, sha256(sent.body).hexdigest()), ())
-        samples[file] = Sent(sent.id, sent.body, sent.reply, mine)
+        samples[file] = Sent(sent.id, sent.body, sent.reply, found.get((sent.id, sha256(sent.body).hexdigest()), ()))
     return Played(samples, records, ingress)
 
 

@@ -63,8 +63,7 @@ class TemporalServer:
         """Return when it listens; skip the test where there is no server."""
         if not is_built():
             pytest.skip("no Temporal server: `make temporal-server` fetches it, 33 MB")
-        command = _command(self._port, self._options)
-        self._process = start(command, self._log, is_ready=lambda: listens(self._port))
+        self._process = start(_command(self._port, self._options), self._log, is_ready=lambda: listens(self._port))
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -63,9 +63,7 @@ CIDR = configure("cidr", {"networks": "192.0.2.0/24"}, tolerance_s=None)
 def test_a_source_without_a_key_takes_no_readiness_from_one_that_can_deliver(
     sources: list[Source], status: str, results: dict[str, str]
 ) -> None:
-    checks = secret_checks({each.name: each for each in sources}, now=lambda: NOW)
-
-    assert judge(checks) == (
+    assert judge(secret_checks({each.name: each for each in sources}, now=lambda: NOW)) == (
         status,
         results,
         {name: "no_active_secret" for name, result in results.items() if result == "degraded"},

@@ -38,8 +38,7 @@ class Key:
 
 def a_circuit(sink: Sink | None = None, *, spread: Spread | None = None) -> Circuit:
     metrics = ConsumerMetrics(CollectorRegistry(), service="tests")
-    ping = (sink or Sink()).ping
-    return Circuit(ping, metrics=metrics, group="tests", spread=spread or (lambda *_: BRIEF))
+    return Circuit((sink or Sink()).ping, metrics=metrics, group="tests", spread=spread or (lambda *_: BRIEF))
 
 
 def fail(circuit: Circuit, times: int = OPEN_AFTER, *, first: bool = True) -> None:

@@ -65,8 +65,7 @@ def test_the_header_form_is_read_and_counts_before_the_payload() -> None:
     body = CODEC.encode(PING, a_ping())[5:]
 
     headers = [(SCHEMA_HEADER, b"of no schema"), (SCHEMA_HEADER, b"\x01" + PING_GUID.bytes), ("ce_id", b"evt_1")]
-    decoded = CODEC.decode(body, headers)
-    assert decoded == Decoded(PING, PING_ID, a_ping())
+    assert CODEC.decode(body, headers) == Decoded(PING, PING_ID, a_ping())
 
 
 @pytest.mark.parametrize(

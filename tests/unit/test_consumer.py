@@ -18,9 +18,7 @@ def count(consumer: Consumer) -> int:
 
 @pytest.mark.parametrize(("connections", "lanes"), [(100, 8), (9, 8), (8, 7), (3, 2), (2, 1)])
 def test_transactional_lanes_leave_one_connection_free(connections: int, lanes: int) -> None:
-    consumer = Consumer("tests", ["topic"], mode=Lanes(8, transactional=True))
-
-    assert count(consumer.within(connections)) == lanes
+    assert count(Consumer("tests", ["topic"], mode=Lanes(8, transactional=True)).within(connections)) == lanes
 
 
 class SyncCall:

@@ -19,9 +19,7 @@ def test_a_child_hears_nothing_of_another_system() -> None:
         "CONSUMER_LOG__LEVEL": "debug",
     }
 
-    environment = child_environment(shell, {"BRIDGE_HTTP__PORT": "18080"})
-
-    assert environment == {
+    assert child_environment(shell, {"BRIDGE_HTTP__PORT": "18080"}) == {
         "PATH": "/bin",
         "BRIDGE_HTTP__DEADLINE_S": "2",
         "BRIDGE_HTTP__PORT": "18080",

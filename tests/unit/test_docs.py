@@ -121,9 +121,8 @@ def test_a_word_that_is_added_to_the_answers_appears_everywhere(monkeypatch: pyt
         for outcome, word in (("refused", "refused"), ("parked", "parked"), ("unavailable", "away"))
     ]
     api, page = openapi(), senders()
-    responses = api["paths"]["/webhooks/{source}"]["post"]["responses"]
 
-    assert "refused_anew" in responses["418"]["description"]
+    assert "refused_anew" in api["paths"]["/webhooks/{source}"]["post"]["responses"]["418"]["description"]
     for word, sentence in (
         ("refused_anew", "a new refusal"),
         ("parked_anew", "a new reason"),

@@ -113,9 +113,7 @@ def test_what_a_type_lacks_is_named(
     chooses_ids: bool,  # noqa: FBT001 - a parameter
     expected: list[str],
 ) -> None:
-    found = lacks(chooses_ids=chooses_ids, **changes)
-
-    assert found == [f"MedicationRequest: {each}" for each in expected]
+    assert lacks(chooses_ids=chooses_ids, **changes) == [f"MedicationRequest: {each}" for each in expected]
 
 
 def test_what_a_server_says_nothing_of_is_lacking() -> None:

@@ -64,8 +64,7 @@ LONGEST = configure(
 
 @pytest.mark.parametrize("scheme", [StandardWebhooks(), LONGEST], ids=lambda scheme: scheme.name)
 def test_the_largest_head_of_a_parked_delivery_is_within_its_bound(scheme: Scheme) -> None:
-    names = (b"content-type", b"content-length", b"user-agent", *scheme.safe)
-    heads = dict.fromkeys(names, b"\xff" * 100_000)
+    heads = dict.fromkeys((b"content-type", b"content-length", b"user-agent", *scheme.safe), b"\xff" * 100_000)
     delivery = a_delivery(
         b"",
         id="i" * 200 + "~01234567",

@@ -107,9 +107,7 @@ def test_the_body_of_a_parked_delivery_is_in_json_as_text_too() -> None:
 
 def test_nothing_from_outside_reaches_the_terminal_as_a_command() -> None:
     """A sender that puts an escape sequence into a field must not rewrite the operator's screen."""
-    shown = a_record({"account_id": "a\x1b[2J\x9b\r\nb [red]c[/red]"})
-
-    lines = for_people(shown)
+    lines = for_people(a_record({"account_id": "a\x1b[2J\x9b\r\nb [red]c[/red]"}))
 
     assert not any(control in lines for control in "\x1b\x9b\r")
     assert "a\\x1b[2J\\x9b\\r\\nb [red]c[/red]" in lines

@@ -24,6 +24,4 @@ def record(event_id: str, **headers: str) -> ConsumedRecord:
 def test_an_element_is_no_event_of_another_that_is_in_conflict(
     reason: str, headers: dict[str, str], *, is_event: bool
 ) -> None:
-    marks = _marks(record("b2", drx_reason=reason))
-
-    assert marks.isdisjoint(_event_marks(record("f1/fill", **headers))) != is_event
+    assert _marks(record("b2", drx_reason=reason)).isdisjoint(_event_marks(record("f1/fill", **headers))) != is_event

@@ -227,8 +227,7 @@ def records_deleted(site: Site) -> Iterator[None]:
 def _delete_records(site: Site) -> None:
     admin = AdminClient({"bootstrap.servers": site.cluster.bootstrap_servers})
     partitions = admin.list_topics(EVENTS, timeout=ANSWER_S).topics[EVENTS].partitions
-    ends = [TopicPartition(EVENTS, number, OFFSET_END) for number in partitions]
-    for deleted in admin.delete_records(ends).values():
+    for deleted in admin.delete_records([TopicPartition(EVENTS, number, OFFSET_END) for number in partitions]).values():
         deleted.result(ANSWER_S)
 
 

@@ -36,8 +36,7 @@ def scaled_query(query: str, factor: int) -> str:
     def shortened(match: re.Match[str]) -> str:
         return re.sub(_SPAN, lambda span: scaled_duration(span[0], factor), match[0])
 
-    shorter = _outside_texts(query, lambda code: _DURATION.sub(shortened, code))
-    return _AHEAD.sub(divided, _AGE.sub(divided, shorter))
+    return _AHEAD.sub(divided, _AGE.sub(divided, _outside_texts(query, lambda code: _DURATION.sub(shortened, code))))
 
 
 def scaled_duration(text: str, factor: int) -> str:

@@ -141,8 +141,7 @@ class Site:
     played: set[str] = field(default_factory=set)
 
     def deliver(self, body: bytes, *, age_s: int = 0, key: bytes = KEY) -> int:
-        webhook_id = orjson.loads(body)["id"]
-        headers = signed_headers(body, webhook_id=webhook_id, timestamp=int(time.time()) - age_s, key=key)
+        headers = signed_headers(body, webhook_id=orjson.loads(body)["id"], timestamp=int(time.time()) - age_s, key=key)
         request = Request(self.ingress.webhook_url, data=body, headers=headers, method="POST")  # noqa: S310 - http to ourselves
         try:
             with urlopen(request, timeout=PROBE_S) as answer:  # noqa: S310 - as above
@@ -152,8 +151,7 @@ class Site:
             return exc.code
 
     def keep_secret(self, *, until: datetime = _END) -> None:
-        lines = f"{SECRET}\naccept_until = {until:%Y-%m-%dT%H:%M:%SZ}\n"
-        write_text(self.ingress.secrets_dir / "current", lines)
+        write_text(self.ingress.secrets_dir / "current", f"{SECRET}\naccept_until = {until:%Y-%m-%dT%H:%M:%SZ}\n")
 
     def well(self) -> None:
         """Wait until every target has been up for a while, the spool is empty, and heartbeats arrive."""

@@ -22,8 +22,7 @@ JUMP_S = 600.0
 
 
 async def kill_a_broker(scene: Scene) -> None:
-    victim = scene.rng.choice(sorted(scene.brokers.brokers))
-    await asyncio.to_thread(scene.brokers.kill_broker, victim)
+    await asyncio.to_thread(scene.brokers.kill_broker, scene.rng.choice(sorted(scene.brokers.brokers)))
 
 
 async def freeze_all(scene: Scene) -> None:
@@ -58,8 +57,7 @@ FAULTS: Mapping[str, Fault] = {
 async def nemesis(scene: Scene) -> None:
     """Inject one or two faults for a while, heal, and repeat; the keys may be rotated in between."""
     length_s = float(os.environ.get(LENGTH_VARIABLE) or LENGTH_S * scene.tier.factor)
-    clock = await give_clock(scene)
-    faults: dict[str, Fault] = {**FAULTS, "T1": partial(jump, clock=clock)}
+    faults: dict[str, Fault] = {**FAULTS, "T1": partial(jump, clock=await give_clock(scene))}
     ends_at = asyncio.get_running_loop().time() + length_s
     async with scene.load.poisson(scene.tier.rate):
         while asyncio.get_running_loop().time() < ends_at:

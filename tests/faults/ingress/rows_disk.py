@@ -136,8 +136,7 @@ async def drain_killed(scene: Scene) -> None:
         for _ in range(DEATHS):
             scene.brokers.pause()
             point, most = scene.rng.choice(DRAINING)
-            death = f"{point}:kill@{scene.rng.randint(1, most)}"
-            await _another_life(scene, **{failpoints.VARIABLE: death})
+            await _another_life(scene, **{failpoints.VARIABLE: f"{point}:kill@{scene.rng.randint(1, most)}"})
             await asyncio.sleep(scene.rng.uniform(0.5, 1.5))
             scene.brokers.resume()
             await asyncio.to_thread(scene.ingress.ended)

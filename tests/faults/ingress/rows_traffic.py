@@ -35,8 +35,7 @@ async def tenfold(scene: Scene) -> None:
 
 
 async def conflicting(scene: Scene) -> None:
-    told = [scene.load.prescriptions.new() for _ in range(scene.tier.times(25))]
-    left = iter(told)
+    left = iter([scene.load.prescriptions.new() for _ in range(scene.tier.times(25))])
 
     async def send() -> None:
         for prescription in left:

@@ -50,8 +50,7 @@ async def test_a_delivery_is_accepted_only_when_all_in_sync_replicas_have_it(sta
             while await sent(next(numbers)) != "accepted":  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.05)
             record, *_ = await ingress.records()
-            leader = await asyncio.to_thread(leader_of, trio, record.topic, record.partition)
-            followers = {1, 2, 3} - {leader}
+            followers = {1, 2, 3} - {await asyncio.to_thread(leader_of, trio, record.topic, record.partition)}
             for follower in followers:
                 trio.pause_broker(follower)
             number = next(numbers)

@@ -85,9 +85,8 @@ CASES = {
 @pytest.mark.parametrize("name", SABOTAGES)
 async def test_a_promise_that_is_broken_on_purpose_is_found(stage: Stage, seed: int, name: str) -> None:
     row = replace(CASES[name].row, command=[sys.executable, "-m", "tests.faults.sabotage", name, "serve"])
-    outcome = await play(row, stage, seed=seed, tier=TIER)
 
-    assert CASES[name].found(outcome)
+    assert CASES[name].found(await play(row, stage, seed=seed, tier=TIER))
 
 
 @pytest.mark.parametrize("row", [OUTAGE, NO_SPOOL], ids=["spool", "no spool"])

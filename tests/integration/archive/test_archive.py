@@ -161,8 +161,7 @@ async def test_digests_stand_in_place_of_ids_and_rows_of_a_prescription_still_jo
     secret, lake = tmp_path / "secret", tmp_path / "lake"
     secret.write_text("a secret of 32 bytes and more, yes")
     events = list(sample_events())
-    given = options(lake, columns="hashed", hash_key_file=str(secret))
-    async with running(open_archive, options=given) as archive:
+    async with running(open_archive, options=options(lake, columns="hashed", hash_key_file=str(secret))) as archive:
         await archive.feed(*events)
         table = await published(archive, lake, len(events))
 

@@ -81,8 +81,7 @@ async def test_a_day_that_has_ended_becomes_one_file(postgres: str, tmp_path: Pa
         named = await database.fetch("select path, row_count, published_at is not null from archive.file")
         assert [tuple(row) for row in named] == [(str(file.relative_to(tmp_path)), rows, True)]
         assert {path.suffix for path in (tmp_path / "staging").iterdir()} == {".gone"}
-        places = parquet.read_table(file, columns=["_partition", "_offset"], partitioning=None)
-        assert places.num_rows == rows
+        assert parquet.read_table(file, columns=["_partition", "_offset"], partitioning=None).num_rows == rows
 
 
 async def test_a_day_waits_until_it_has_ended_and_nothing_came_for_a_day(postgres: str, tmp_path: Path) -> None:
@@ -201,8 +200,7 @@ async def test_a_death_at_any_moment_leaves_the_files_before_or_the_one_after(
 
 async def test_files_wait_to_be_published_as_one(tmp_path: Path) -> None:
     """Those of all partitions, for `WAIT_S`: readers get few."""
-    options = {"root": str(tmp_path), "wait_s": "86400"}
-    async with running(open_archive, options=options) as archive:
+    async with running(open_archive, options={"root": str(tmp_path), "wait_s": "86400"}) as archive:
         writer: Archiver = archive._consumer.prepare.__self__  # type: ignore[union-attr]
         database = archive._database
         rows = await write(writer, database, files=4)

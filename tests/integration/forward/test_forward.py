@@ -97,8 +97,7 @@ async def test_the_official_package_verifies_every_sample(secrets: Path) -> None
     events = list(sample_events())
     assert {event.type for event in events} == set(EVENT_MODELS)
     with NodeReceiver(SECRET) as receiver:
-        given = options(receiver.url, secrets, types="*,system.ping")
-        async with running(open_forward, options=given) as forward:
+        async with running(open_forward, options=options(receiver.url, secrets, types="*,system.ping")) as forward:
             await forward.feed(*events)
             assert await forward.parked() == []
 
@@ -211,8 +210,7 @@ async def test_what_is_refused_for_good_is_parked_and_others_go_on(secrets: Path
 
         assert await forward.parked() == [Parked("rx_1", refused.id, "http_400")]
         assert attempts(script) == [refused.id, other.id]
-        kept = await forward.fetch("select * from drx_consumer.parked_key")
-        assert "Berry" not in repr(kept)
+        assert "Berry" not in repr(await forward.fetch("select * from drx_consumer.parked_key"))
 
 
 async def test_an_endless_answer_is_taken_for_what_its_status_says(secrets: Path) -> None:

@@ -346,8 +346,7 @@ async def test_a_ping_opens_a_connection_that_is_kept_unless_all_are_in_use() ->
 
 async def test_without_tls_only_where_that_is_allowed() -> None:
     async with a_receiver() as receiver:
-        secured = options(receiver.port, allow_plaintext="false")
-        async with running(open_hl7v2, options=secured) as consumer:
+        async with running(open_hl7v2, options=options(receiver.port, allow_plaintext="false")) as consumer:
             consumer.offer(sent("rx_1", id="evt_1"))
             await until(lambda: any(asked(consumer, code) for code in ("tls", "unreachable", "cut_off")))
         assert receiver.tried == []

@@ -22,8 +22,7 @@ def client() -> Iterator[Any]:
     command = [sys.executable, "-m", "bridge", "schemas", "serve", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own command
         assert process.stderr is not None
-        url = process.stderr.readline().removeprefix("registry at ").strip()
-        with SchemaRegistryClient({"url": url}) as opened:
+        with SchemaRegistryClient({"url": process.stderr.readline().removeprefix("registry at ").strip()}) as opened:
             yield opened
         process.terminate()
         assert process.wait(timeout=10) == 0
@@ -39,10 +38,9 @@ def test_the_deserializer_reads_every_record_as_it_was_mapped(client: Any) -> No
 def test_the_latest_version_serves_who_carries_no_schema(client: Any) -> None:
     sample = samples()[0]
     entry = bundled().latest()[sample.record]
-    latest = client.get_latest_version(entry.subject)
     serialize = AvroSerializer(
         client,
-        latest.schema.schema_str,
+        client.get_latest_version(entry.subject).schema.schema_str,
         conf={
             "auto.register.schemas": False,
             "use.latest.version": True,

@@ -43,8 +43,7 @@ class ForeignRegistry:
         self.texts: dict[int, str] = {}
 
     def put(self, subject: str, text: str) -> int:
-        known = (each for each, other in self.texts.items() if _same(other, text))
-        number = next(known, FIRST_ID + len(self.texts))
+        number = next((each for each, other in self.texts.items() if _same(other, text)), FIRST_ID + len(self.texts))
         self.texts[number] = text
         self.subjects[subject] = number
         self._versions.add((subject, number))

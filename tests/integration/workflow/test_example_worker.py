@@ -73,8 +73,7 @@ async def test_a_renewal_reminds_after_three_days_and_escalates_after_fourteen(
                 an_event("renewal.responded", key=answered, request_id=answered, id="evt_answer"),
             )
             # The answer had come before any time has passed.
-            done = client.get_workflow_handle(f"renewal:drx:{answered}")
-            assert await done.result() == "evt_answer"
+            assert await client.get_workflow_handle(f"renewal:drx:{answered}").result() == "evt_answer"
             await pass_time(client, timedelta(days=2, hours=23))
             assert words(key) == []
 

@@ -59,8 +59,7 @@ def ids(event: Event) -> dict[str, object]:
 async def test_a_request_is_one_workflow_from_the_question_to_the_answer(
     temporal: TemporalServer, client: Client, request_id: str
 ) -> None:
-    patient = {"first_name": "Ada", "last_name": "Berry"}
-    asked = an_event("renewal.requested", request_id=request_id, patient=patient)
+    asked = an_event("renewal.requested", request_id=request_id, patient={"first_name": "Ada", "last_name": "Berry"})
     answered = an_event("renewal.responded", request_id=request_id)
     closed = an_event("renewal.closed", request_id=request_id)
     async with running(open_workflow, options=options(temporal)) as consumer:

@@ -64,8 +64,7 @@ def more() -> dict[str, str]:
 @pytest.fixture
 async def desk(model_dsn: str, temporal: TemporalServer, more: dict[str, str]) -> AsyncIterator[Desk]:
     registry = CollectorRegistry()
-    options = {"address": temporal.address, "allow_plaintext": "true", **more}
-    consumer = open_workflow(Setup(options, registry))
+    consumer = open_workflow(Setup({"address": temporal.address, "allow_plaintext": "true", **more}, registry))
     assert consumer.around is not None
     async with AsyncExitStack() as stack:
         model = await stack.enter_async_context(open_model(model_dsn))
