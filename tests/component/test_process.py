@@ -76,9 +76,17 @@ def stop_lines(name: str) -> list[tuple[str, str]]:
     return [("worker.stopping", name), ("worker.stopped", "")]
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 0), ("SIGINT", 130)])
-def test_a_signal_ends_it_in_order(name: str, code: int) -> None:
-    status, out, err = ended(f"os.kill(os.getpid(), signal.{name}); await stop.wait()")
+@pytest.mark.parametrize(
+    ("name", "code", "bodies"),
+    [
+        ("SIGTERM", 0, ["os.kill(os.getpid(), signal.SIGTERM); await stop.wait()"]),
+        ("SIGINT", 130, ["os.kill(os.getpid(), signal.SIGINT); await stop.wait()"]),
+        ("SIGTERM", 0, ["pass", "os.kill(os.getpid(), signal.SIGTERM); await asyncio.Event().wait()"]),
+    ],
+    ids=["SIGTERM", "SIGINT", "a start that hangs"],
+)
+def test_a_signal_ends_it_in_order(name: str, code: int, bodies: list[str]) -> None:
+    status, out, err = ended(*bodies)
 
     assert (status, err) == (code, "")
     assert events(out) == stop_lines(name)
@@ -113,13 +121,6 @@ def test_what_the_machine_refuses_is_one_line_and_exit_2(command: str, said: str
     """Exit 1 would say that a check has found something."""
     full = "exec >/dev/full"
     assert ended("pass", command=command, shell=full) == (2, "", said)
-
-
-def test_a_start_that_hangs_ends_at_a_signal() -> None:
-    status, out, err = ended("pass", "os.kill(os.getpid(), signal.SIGTERM); await asyncio.Event().wait()")
-
-    assert (status, err) == (0, "")
-    assert events(out) == stop_lines("SIGTERM")
 
 
 def test_a_stop_that_hangs_is_cut_off_also_where_the_loop_does() -> None:

@@ -364,10 +364,9 @@ async def test_nothing_is_moved_to_another_person(desk: Desk, name: str) -> None
 
     order = an_order()
     await desk.write(about("1"))
-    with pytest.raises(PermanentError) as caught:
+    with pytest.raises(PermanentError, match=r"^patient_mismatch$"):
         await desk.write(about("2"))
 
-    assert caught.value.code == "patient_mismatch"
     assert (await desk.get(about("1")))[name]["identifier"]["value"] == "1"
 
 
@@ -380,10 +379,8 @@ async def test_a_patient_is_found_by_identifier(peer: Peer, writer: FhirServer) 
     assert await writer.patient({"system": system, "value": value}, born=None) is None
 
     await peer.create({"resourceType": "Patient", "identifier": [identifier]})
-    with pytest.raises(PermanentError) as caught:
+    with pytest.raises(PermanentError, match=r"^multiple_matches$"):
         await writer.patient(identifier, born=None)
-
-    assert caught.value.code == "multiple_matches"
 
 
 async def test_a_patient_who_is_not_in_use_or_had_the_identifier_once_is_not_the_one(
@@ -408,9 +405,8 @@ async def test_a_patient_born_on_another_day_is_not_the_one(peer: Peer, writer: 
     own = await peer.create({"resourceType": "Patient", "identifier": [identifier], "birthDate": said})
 
     assert await writer.patient(identifier, born="1971-03-04") == {"reference": own}
-    with pytest.raises(PermanentError) as caught:
+    with pytest.raises(PermanentError, match=r"^patient_mismatch$"):
         await writer.patient(identifier, born="1970-12-31")
-    assert caught.value.code == "patient_mismatch"
 
 
 @pytest.mark.parametrize("value", ["123,456", "123|456", "123$456", "123\\", "\\,123", "a&b=c+d"])

@@ -95,10 +95,9 @@ async def test_what_does_not_fit_a_batch_is_left_to_the_next(subject: Subject) -
 async def test_a_record_that_is_too_large_is_refused_and_nothing_of_its_batch_is_written(subject: Subject) -> None:
     large = subject.record(b"x" * (MESSAGE_MAX + 5000))
 
-    with pytest.raises(RecordRefusedError) as caught:
+    with pytest.raises(RecordRefusedError, match=r"^record_too_large$"):
         await subject.producer.write(subject.topic, 0, [subject.record(b"a"), large])
 
-    assert caught.value.code == "record_too_large"
     assert await subject.values(0) == []
 
 
@@ -115,30 +114,22 @@ async def test_a_partition_takes_records_after_a_refusal(subject: Subject) -> No
     assert subject.producer.ready
 
 
-async def test_a_missing_topic_is_told_and_not_created(subject: Subject) -> None:
-    with pytest.raises(NotDurableError) as caught:
+async def test_a_missing_topic_is_told_and_not_created_and_so_is_a_partition_outside_one(subject: Subject) -> None:
+    with pytest.raises(NotDurableError, match=r"^topic_missing$"):
         await subject.producer.write("no-such-topic", 0, [subject.record(b"a")])
 
-    assert caught.value.code == "topic_missing"
     with pytest.raises(NotDurableError):
         await subject.producer.write("no-such-topic", 0, [subject.record(b"a")])
-
-
-async def test_a_partition_outside_the_topic_is_told(subject: Subject) -> None:
-    with pytest.raises(NotDurableError) as caught:
+    with pytest.raises(NotDurableError, match=r"^topic_missing$"):
         await subject.producer.write(subject.topic, PARTITIONS, [subject.record(b"a")])
-
-    assert caught.value.code == "topic_missing"
 
 
 async def test_a_closed_producer_refuses_at_once(subject: Subject) -> None:
     await subject.producer.close(5)
     assert not subject.producer.ready
 
-    with pytest.raises(NotDurableError) as caught:
+    with pytest.raises(NotDurableError, match=r"^kafka_unavailable$"):
         await subject.producer.write(subject.topic, 0, [subject.record(b"a")])
-
-    assert caught.value.code == "kafka_unavailable"
 
 
 async def test_partitions_are_written_side_by_side(subject: Subject) -> None:

@@ -220,9 +220,8 @@ async def test_a_rebalance_takes_everything_and_gives_some_back(subject: Subject
 
     (kept,) = transport.assigned()
     assert listener.heard[-2:] == [("revoked", frozenset(subject.tps)), ("assigned", frozenset([kept]))]
-    with pytest.raises(TransportError) as caught:
+    with pytest.raises(TransportError, match=r"^offset_missing$"):
         await poll_for(transport, [kept], 1)
-    assert caught.value.code == "offset_missing"
 
 
 async def test_a_commit_for_a_partition_that_was_lost_is_refused(subject: Subject) -> None:
@@ -230,10 +229,8 @@ async def test_a_commit_for_a_partition_that_was_lost_is_refused(subject: Subjec
     await subject.share(transport, listener)
     (lost,) = set(subject.tps) - transport.assigned()
 
-    with pytest.raises(TransportError) as caught:
+    with pytest.raises(TransportError, match=r"^not_member$"):
         await transport.commit({lost: 1})
-
-    assert caught.value.code == "not_member"
 
 
 async def test_seek_pause_and_resume_of_what_is_not_ours_do_nothing(subject: Subject) -> None:
@@ -261,10 +258,8 @@ async def test_without_a_broker_a_start_says_so() -> None:
     kafka = FakeKafka({"t": 1})
     kafka.go_away()
     for transport in (FakeTransport(kafka), GroupTransport(KafkaConnection("127.0.0.1:1"), group="g", topics=["t"])):
-        with pytest.raises(TransportError) as caught:
+        with pytest.raises(TransportError, match=r"^no_answer$"):
             await transport.start(Listener())
-
-        assert caught.value.code == "no_answer"
 
 
 async def test_a_file_that_cannot_be_used_now_is_waited_for(tmp_path: Path) -> None:
@@ -272,11 +267,9 @@ async def test_a_file_that_cannot_be_used_now_is_waited_for(tmp_path: Path) -> N
     connection = KafkaConnection("127.0.0.1:1", security_protocol="SSL", ssl_certfile=tmp_path / "away")
     transport = GroupTransport(connection, group="g", topics=["t"])
 
-    with pytest.raises(TransportError) as caught:
+    with pytest.raises(TransportError, match=r"^config$"):
         await transport.start(Listener())
     await transport.stop()
-
-    assert caught.value.code == "config"
 
 
 @pytest.mark.kafka
@@ -313,10 +306,8 @@ async def reset(topics: Topics) -> AsyncIterator[Any]:
 @pytest.mark.kafka
 async def test_a_question_over_a_connection_that_was_reset_has_no_answer(reset: Any) -> None:
     """And is no bug that would end the process."""
-    with pytest.raises(TransportError) as caught:
+    with pytest.raises(TransportError, match=r"^no_answer$"):
         await reset.bounds(reset.assigned())
-
-    assert caught.value.code == "no_answer"
 
 
 @pytest.mark.kafka
@@ -324,7 +315,5 @@ async def test_a_member_whose_metadata_nobody_renews_any_more_says_so(reset: Any
     """It would wait for them for ever: the error has ended the task that renews them."""
     reset._consumer._client.force_metadata_update()
 
-    with pytest.raises(TransportError) as caught:
+    with pytest.raises(TransportError, match=r"^no_answer$"):
         await poll_for(reset, [], 1)
-
-    assert caught.value.code == "no_answer"

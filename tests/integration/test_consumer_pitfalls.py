@@ -134,11 +134,9 @@ async def test_questions_to_a_frozen_broker_end_with_no_answer(
     first = TopicPartition(topic, 0)
     async with ours(topics, topic, group) as transport, paused(cluster):
         for ask in (transport.commit({first: 1}), transport.bounds([first])):
-            with pytest.raises(TransportError) as caught:
+            with pytest.raises(TransportError, match=r"^no_answer$"):
                 async with asyncio.timeout(HANG_S):
                     await ask
-
-            assert caught.value.code == "no_answer"
 
 
 async def test_a_client_that_fetches_no_more_says_so(topics: Topics, topic: str, group: str) -> None:
@@ -147,7 +145,5 @@ async def test_a_client_that_fetches_no_more_says_so(topics: Topics, topic: str,
         transport._consumer._fetcher._fetch_task.cancel()
         await asyncio.gather(transport._consumer._fetcher._fetch_task, return_exceptions=True)
 
-        with pytest.raises(TransportError) as caught:
+        with pytest.raises(TransportError, match=r"^no_answer$"):
             await transport.poll([TopicPartition(topic, 0)], timeout_s=0)
-
-        assert caught.value.code == "no_answer"

@@ -102,10 +102,11 @@ def test_a_delivery_signed_in_a_few_lines_is_accepted(place: Path) -> None:
     assert answer.startswith('200 {"outcome":"accepted","id":"evt_')
 
 
-def test_verify_agrees_with_that_signature(place: Path) -> None:
-    assert shell(place, the_block_with("signed.txt")) == (
+@pytest.mark.parametrize(("name", "slot"), [("signed.txt", "current"), ("pubsub.txt", "issuer.pem")])
+def test_verify_agrees_with_that_signature_and_with_a_token(place: Path, name: str, slot: str) -> None:
+    assert shell(place, the_block_with(name)) == (
         '{"accept": true, "code": "verified"}\n',
-        "accepted: signed with the key in slot current\n",
+        f"accepted: signed with the key in slot {slot}\n",
     )
 
 
@@ -114,13 +115,6 @@ def test_verify_names_the_parameters_of_a_signature(place: Path) -> None:
 
     assert code == '{"accept": false, "code": "signature_malformed"}\n'
     assert "with SCHEME_FORMAT=pairs and SCHEME_SIGNATURE_NAME=s and SCHEME_TEMPLATE={timestamp}.{body}\n" in words
-
-
-def test_a_token_is_made_and_verified(place: Path) -> None:
-    assert shell(place, the_block_with("pubsub.txt")) == (
-        '{"accept": true, "code": "verified"}\n',
-        "accepted: signed with the key in slot issuer.pem\n",
-    )
 
 
 def test_a_body_is_signed_mapped_and_made_without_sending_it(place: Path) -> None:

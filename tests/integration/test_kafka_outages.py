@@ -114,11 +114,10 @@ async def test_a_record_that_a_broker_looks_into_and_refuses_is_told_and_the_nex
     await asyncio.to_thread(configure_topic, cluster.bootstrap_servers, topic, "cleanup.policy", "compact")
     async with ready_producer(cluster.bootstrap_servers, topic) as producer:
         await until_working(producer, topic)
-        with pytest.raises(RecordRefusedError) as caught:
+        with pytest.raises(RecordRefusedError, match=r"^record_refused$"):
             await producer.write(topic, 0, [a_record(topic)._replace(key=cast("bytes", None))])
         await producer.write(topic, 0, [a_record(topic, b"next")])
 
-    assert caught.value.code == "record_refused"
     assert [record.value for record in await read_all(cluster.bootstrap_servers, topic)] == [b"first", b"next"]
 
 

@@ -239,7 +239,7 @@ async def test_an_effect_that_is_rolled_back_takes_its_inbox_row_along(ledger: L
     async with ledger.begin(PLACE, claim.epoch) as settlement:
         await settlement.admit([an_entry("good")])
         await settlement.connection.execute("insert into effect values ('good')")
-    with pytest.raises(PermanentError) as caught:  # noqa: PT012 - the record's two statements
+    with pytest.raises(PermanentError, match=r"^23505$"):  # noqa: PT012 - the record's two statements
         async with ledger.begin(PLACE, claim.epoch) as settlement:
             await settlement.admit([an_entry("bad")])
             await settlement.connection.execute("insert into effect values ('bad'), ('good')")
@@ -247,7 +247,6 @@ async def test_an_effect_that_is_rolled_back_takes_its_inbox_row_along(ledger: L
         again = await settlement.admit([an_entry("bad")])
         await settlement.settle(next_offset=2, last_event_id=None, above=())
 
-    assert caught.value.code == "23505"
     assert again == ["fresh"]
     assert await rows(database, "select note from effect") == [("good",)]
 

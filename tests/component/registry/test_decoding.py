@@ -67,10 +67,8 @@ def test_a_delivery_that_was_no_event_is_one_of_its_own_type() -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_record_that_is_none_of_ours_says_why(record: ConsumedRecord, code: str) -> None:
-    with pytest.raises(DecodeError) as caught:
+    with pytest.raises(DecodeError, match=f"^{code}$"):
         by_the_lock().decode(record)
-
-    assert caught.value.code == code
 
 
 def test_a_record_that_names_another_type_than_its_schema_is_foreign() -> None:
