@@ -175,8 +175,7 @@ def test_consumers_reach_the_database_and_the_ingress_does_not() -> None:
 
     assert reached("-ingress") == {53, 9093, 9094}
     assert reached("-read-model") == reached("-read-model-init") == {53, 9093, 9094, 5432}
-    assert reached("-drain") == {53, 9093, 9094}
-    assert reached("-test") == {53, "http"}
+    assert (reached("-drain"), reached("-test")) == ({53, 9093, 9094}, {53, "http"})
 
 
 def test_a_stop_fits_into_the_grace_of_the_pod(rendered: Rendered) -> None:
@@ -248,8 +247,7 @@ def test_pods_and_workloads_are_changed_in_the_words_of_kubernetes(major: int) -
     assert "readinessProbe" not in once
     assert [each["value"] for each in once["env"] if each["name"] == "CONSUMER_LOG__LEVEL"] == ["debug"]
     assert own["resources"] == once["resources"]
-    assert deployment["minReadySeconds"] == 7
-    assert deployment["strategy"]["type"] == "Recreate"
+    assert (deployment["minReadySeconds"], deployment["strategy"]["type"]) == (7, "Recreate")
     # To the API server the same as none.
     assert deployment["strategy"].get("rollingUpdate") is None
 

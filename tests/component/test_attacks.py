@@ -110,8 +110,7 @@ async def test_the_oldest_of_too_many_strangers_makes_room() -> None:
                 assert await ended(reader) == b""
 
             assert (await ingress.post(webhook_id="evt_2"))[0] == 200
-            assert ingress.ended("too_many") == 3
-            assert ingress.server.open_connections == 4
+            assert (ingress.ended("too_many"), ingress.server.open_connections) == (3, 4)
 
 
 @pytest.mark.parametrize("ids", [["evt_1"] * 8, [f"own_{number}" for number in range(8)]], ids=["captured", "secret"])

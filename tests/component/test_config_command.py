@@ -27,8 +27,7 @@ def test_the_effective_values_are_one_document_without_secrets(
     output = capsys.readouterr().out
     document = json.loads(output)
     assert code == 0
-    assert document["kafka"]["partitions"] == 6
-    assert document["sources"]["drx"]["secrets_dir"] == str(secrets)
+    assert (document["kafka"]["partitions"], document["sources"]["drx"]["secrets_dir"]) == (6, str(secrets))
     assert document["registry"]["url"] == "https://***@registry.test"
     assert "hunter2" not in output
 

@@ -104,8 +104,7 @@ def test_all_that_a_start_would_refuse_is_found_at_once(
 
     checks = json.loads(capsys.readouterr().out)["checks"]
     failed = [each["check"] for each in checks if each["verdict"] == "failed"]
-    assert code == 1
-    assert failed == ["kafka", "risks", "risks", "http", "routes", "registry", "sources"]
+    assert (code, failed) == (1, ["kafka", "risks", "risks", "http", "routes", "registry", "sources"])
 
 
 def test_every_check_is_one_line_and_what_failed_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
@@ -226,7 +225,6 @@ def test_a_key_that_others_may_read_is_named_and_not_shown(
 
     finding = in_spool(settings)["spool key"]
 
-    assert finding.verdict == "failed"
-    assert finding.text == f"{path}: key_exposed"
+    assert (finding.verdict, finding.text) == ("failed", f"{path}: key_exposed")
     assert "chmod" in finding.advice
     assert capsys.readouterr().out == ""

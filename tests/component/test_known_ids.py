@@ -117,5 +117,4 @@ def test_an_id_is_known_until_the_last_fraction_of_its_window(dedupe: KnownIds, 
     dedupe.recalled(recalled, clock.s)
     clock.s += WINDOW_S - 0.1
 
-    assert dedupe.begin([EVENT]) == Known()
-    assert dedupe.begin([recalled]) == Known()
+    assert (dedupe.begin([EVENT]), dedupe.begin([recalled])) == (Known(), Known())

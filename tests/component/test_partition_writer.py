@@ -185,8 +185,7 @@ async def test_each_drain_first_looks_at_what_others_have_written(subject: Subje
     find(subject, "c")
     await until(lambda: not subject.writers.spooling)
 
-    assert subject.written == ["a", "b", "c"]
-    assert subject.caught_up == [PLACE] * 3
+    assert (subject.written, subject.caught_up) == (["a", "b", "c"], [PLACE] * 3)
 
 
 async def test_until_the_topics_were_read_the_disk_takes_what_may_be_a_repeat(subject: Subject) -> None:
@@ -404,8 +403,7 @@ async def test_a_partition_is_direct_again_beside_a_disk_that_hangs_when_nobody_
 
     subject.resume_disk()
     await until(lambda: not subject.spool.entries and not subject.writers.spooling)
-    assert subject.written == ["a", "b"]
-    assert subject.writers.records == 0
+    assert (subject.written, subject.writers.records) == (["a", "b"], 0)
     await subject.writers.close(1)
 
 
@@ -579,8 +577,7 @@ async def test_a_stop_does_not_wait_for_a_drain_that_waits() -> None:
     async with asyncio.timeout(HANG_S):
         await subject.writers.close(1)
 
-    assert subject.kept == ["a"]
-    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert (subject.kept, asyncio.all_tasks()) == (["a"], {asyncio.current_task()})
 
 
 async def test_what_an_earlier_process_left_on_disk_is_drained_before_anything_new(subject: Subject) -> None:
@@ -592,8 +589,7 @@ async def test_what_an_earlier_process_left_on_disk_is_drained_before_anything_n
     assert await asyncio.gather(*later.send("c")) == ["spooled"]
     await until(lambda: not subject.spool.entries)
 
-    assert later.followed == [TOPIC]
-    assert later.written == ["a", "b", "c"]
+    assert (later.followed, later.written) == ([TOPIC], ["a", "b", "c"])
     assert later.known_ids.told[:2] == [("a", "spooled"), ("b", "spooled")]
     await later.writers.close(1)
 

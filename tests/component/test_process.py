@@ -77,16 +77,16 @@ def stop_lines(name: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("name", "code", "bodies"),
+    ("name", "code", "work", "opening"),
     [
-        ("SIGTERM", 0, ["os.kill(os.getpid(), signal.SIGTERM); await stop.wait()"]),
-        ("SIGINT", 130, ["os.kill(os.getpid(), signal.SIGINT); await stop.wait()"]),
-        ("SIGTERM", 0, ["pass", "os.kill(os.getpid(), signal.SIGTERM); await asyncio.Event().wait()"]),
+        ("SIGTERM", 0, "os.kill(os.getpid(), signal.SIGTERM); await stop.wait()", "pass"),
+        ("SIGINT", 130, "os.kill(os.getpid(), signal.SIGINT); await stop.wait()", "pass"),
+        ("SIGTERM", 0, "pass", "os.kill(os.getpid(), signal.SIGTERM); await asyncio.Event().wait()"),
     ],
     ids=["SIGTERM", "SIGINT", "a start that hangs"],
 )
-def test_a_signal_ends_it_in_order(name: str, code: int, bodies: list[str]) -> None:
-    status, out, err = ended(*bodies)
+def test_a_signal_ends_it_in_order(name: str, code: int, work: str, opening: str) -> None:
+    status, out, err = ended(work, opening)
 
     assert (status, err) == (code, "")
     assert events(out) == stop_lines(name)

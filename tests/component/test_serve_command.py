@@ -129,8 +129,7 @@ def test_a_run_says_what_runs_when_it_can_work_and_that_it_has_stopped(good: dic
         timer.cancel()
 
     started, unavailable = lines[0], next(line for line in lines if line["event"] == "worker.producer_unavailable")
-    assert process.returncode == 0
-    assert started["event"] == "worker.started"
+    assert (process.returncode, started["event"]) == (0, "worker.started")
     assert started["sources"] == {"drx": "drx_standard, sandbox, standard_webhooks, at most 300 s old"}
     assert started["brokers"] == unavailable["address"] == good["BRIDGE_KAFKA__BOOTSTRAP_SERVERS"]
     assert started["spool"] == good["BRIDGE_SPOOL__DIR"]
@@ -150,8 +149,7 @@ def test_every_command_explains_itself(run: Run, command: str) -> None:
 def test_a_wrong_command_line_is_one_line_and_exit_2(run: Run, arguments: tuple[str, ...]) -> None:
     outcome = run(*arguments)
 
-    assert outcome.code == 2
-    assert outcome.stdout == ""
+    assert (outcome.code, outcome.stdout) == (2, "")
     (line,) = outcome.stderr.splitlines()
     assert "absent" in line
     assert "--help" in line

@@ -191,8 +191,7 @@ async def test_a_server_that_follows_http_takes_what_is_not_there_yet_once(token
         assert (before, fake.writes) == (2, 3)
         await desk.forgetful().write(other)
         await desk.write(other, origin=an_origin())
-        assert fake.writes == 3
-        assert len(fake.all()) == 4
+        assert (fake.writes, len(fake.all())) == (3, 4)
 
 
 @pytest.mark.parametrize("bundle", ["true", "false"])
@@ -222,8 +221,7 @@ async def test_what_others_write_between_our_look_and_our_write_stays_as_does_al
 
     found = await desk.get(order)
     assert (found["status"], version(found)) == ("on-hold", "4")
-    assert found["reasonCode"] == [{"text": "hypertension"}]
-    assert found["note"] == [{"text": "theirs"}]
+    assert (found["reasonCode"], found["note"]) == ([{"text": "hypertension"}], [{"text": "theirs"}])
     assert "statusReason" not in found
     assert THEIRS in found["identifier"]
     assert [each["code"] for each in found["meta"]["tag"]] == ["seen"]

@@ -141,8 +141,7 @@ def test_it_is_small(image: OwnImage) -> None:
 def test_it_says_what_it_is_and_runs_as_nobody_special(image: OwnImage) -> None:
     config = image.client.images.get(image.name).attrs["Config"]
 
-    assert config["User"] == "10001:10001"
-    assert config["Cmd"] == ["drx-bridge", "serve"]
+    assert (config["User"], config["Cmd"]) == ("10001:10001", ["drx-bridge", "serve"])
     assert not config["Entrypoint"]
     assert set(config["ExposedPorts"]) == {"8080/tcp", "9090/tcp"}
     assert config["Labels"]["org.opencontainers.image.title"] == "drx-bridge"

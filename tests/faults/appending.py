@@ -80,5 +80,4 @@ def check(scene: Scene) -> None:
 
 
 def check_sink(sink: Sink, scene: Scene) -> None:
-    assert scene.parked() == 0
-    assert sink.told_of(scene.group) == scene.lives.ids()
+    assert (scene.parked(), sink.told_of(scene.group)) == (0, scene.lives.ids())

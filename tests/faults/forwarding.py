@@ -43,8 +43,7 @@ def forwarding(
 
 def check(desk: Sink, scene: Scene) -> None:
     lives = scene.lives
-    assert scene.parked() == 0
-    assert desk.told_of(scene.group) == lives.ids()
+    assert (scene.parked(), desk.told_of(scene.group)) == (0, lives.ids())
     sent = desk.posted[scene.group]
     wrong = [
         event.id
@@ -52,5 +51,4 @@ def check(desk: Sink, scene: Scene) -> None:
         for event in lives.events(number)
         if sent[event.id] != {native_json(event.value)}
     ]
-    assert wrong == []
-    assert len(sent) == lives.count
+    assert (wrong, len(sent)) == ([], lives.count)

@@ -39,7 +39,6 @@ def check(schema: str, scene: Scene) -> None:
         row = (min(times), max(times), len(events), *(state[name] for name in COLUMNS))
         if found.get(lives.prescription_id(number)) != row:
             wrong.append(lives.prescription_id(number))
-    assert wrong == []
-    assert len(found) == lives.prescriptions
+    assert (wrong, len(found)) == ([], lives.prescriptions)
     counts = scene.ask(f"select count(*), count(distinct event_id) from {schema}.event")  # noqa: S608 - ours
     assert counts == [(lives.count, lives.count)]

@@ -203,11 +203,10 @@ async def test_a_session_that_is_ended_in_a_statement_is_systemic(postgres: str,
                 "select pg_terminate_backend(pid, 10000) from pg_stat_activity where wait_event_type = 'Lock'"
             )
             failure = await deleting
-        after = await rows(other, "select 1")
+        assert await rows(other, "select 1") == [(1,)]
 
     assert isinstance(failure, TransientError)
     assert (failure.code, failure.systemic) == ("shutting_down", True)
-    assert after == [(1,)]
 
 
 async def test_a_session_that_is_ended_before_the_commit_is_systemic(postgres: str, database: Database) -> None:
@@ -231,12 +230,11 @@ async def test_a_frozen_server_is_systemic_within_the_bound(own_postgres: Embedd
             inside = await failure_of(database, "select 1")
             outside = await failure_of(database, "select 1")
         await asyncio.to_thread(own_postgres.resume)
-        after = await rows(database, "select 1")
+        assert await rows(database, "select 1") == [(1,)]
 
     assert isinstance(inside, TransientError)
     assert isinstance(outside, TransientError)
     assert (inside.systemic, outside.systemic) == (True, True)
-    assert after == [(1,)]
 
 
 async def test_a_time_out_of_the_handlers_own_stays_its_own(postgres: str) -> None:
@@ -247,9 +245,7 @@ async def test_a_time_out_of_the_handlers_own_stays_its_own(postgres: str) -> No
             async with database.transaction(calls_services=True) as connection:
                 await connection.execute("create table half ()")
                 raise TimeoutError
-        after = await rows(database, "select pg_backend_pid(), to_regclass('half')")
-
-    assert after == [(before, None)]
+        assert await rows(database, "select pg_backend_pid(), to_regclass('half')") == [(before, None)]
 
 
 async def test_a_cancelled_statement_leaves_a_connection_that_works(database: Database, postgres: str) -> None:

@@ -87,10 +87,8 @@ def test_a_record_is_one_json_line_with_health_information_masked(cluster: Clust
         "record": RECORD,
         "headers": {"ce_type": "prescription.processed", "ce_id": "evt_1"},
     }
-    assert value["event_id"] == "evt_1"
-    assert value["occurred_at"] == "2026-09-14T15:09:26.535000Z"
-    assert value["prescription_id"] == "***"
-    assert value["extensions"] == {}
+    assert (value["event_id"], value["occurred_at"]) == ("evt_1", "2026-09-14T15:09:26.535000Z")
+    assert (value["prescription_id"], value["extensions"]) == ("***", {})
 
 
 def test_what_is_not_ours_is_said_and_the_next_record_is_shown(cluster: Cluster, topic: str) -> None:

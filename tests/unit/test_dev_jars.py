@@ -43,8 +43,7 @@ def test_what_is_missing_or_cut_short_is_fetched_under_its_own_name(tmp_path: Pa
 
         cache.fetch()
 
-        assert cache.class_path == str(path)
-        assert path.read_bytes() == CONTENT
+        assert (cache.class_path, path.read_bytes()) == (str(path), CONTENT)
 
 
 def test_a_file_that_is_not_the_locked_one_is_refused_and_not_kept(tmp_path: Path) -> None:

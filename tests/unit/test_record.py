@@ -38,8 +38,7 @@ def test_an_event_has_exactly_the_headers_of_the_contract() -> None:
     ]
     assert (EVENT.topic, EVENT.partition, EVENT.key, EVENT.value) == ("t", 3, b"rx_1", b"avro")
     # Whole milliseconds: a float would round some receipts up, and a record would seem younger than its header says.
-    assert EVENT.timestamp_ms == 1_772_366_400_000
-    assert repr(EVENT) == "Record(t/3)"
+    assert (EVENT.timestamp_ms, repr(EVENT)) == (1_772_366_400_000, "Record(t/3)")
 
 
 def test_an_event_of_a_mapping_file_names_it_in_one_more_header() -> None:

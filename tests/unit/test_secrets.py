@@ -142,22 +142,19 @@ def test_the_last_good_set_is_kept_until_there_is_another(watched: Watched, dama
         case _:
             current.write_text(whsec(2) + "\naccept_until = soon")
 
-    assert watched.after(3) == [("current", 1)]
-    assert set(watched.outcomes) == {"failed"}
+    assert (watched.after(3), set(watched.outcomes)) == ([("current", 1)], {"failed"})
 
     path.mkdir(exist_ok=True)
     current.write_text(whsec(3))
 
-    assert watched.after(2) == [("current", 3)]
-    assert watched.outcomes[-1] == "reloaded"
+    assert (watched.after(2), watched.outcomes[-1]) == ([("current", 3)], "reloaded")
 
 
 def test_a_pipe_among_the_slots_is_a_failure_and_holds_up_no_reload(watched: Watched) -> None:
     """Opening one waits for a writer, so that no later change would be seen."""
     os.mkfifo(watched.path / "next")
 
-    assert watched.after(2) == [("current", 1)]
-    assert watched.outcomes == ["failed", "failed"]
+    assert (watched.after(2), watched.outcomes) == ([("current", 1)], ["failed", "failed"])
     assert refusal_of(watched.path).code == "secrets_unreadable"
 
     (watched.path / "next").unlink()
@@ -172,8 +169,7 @@ def test_a_file_amid_being_written_is_no_failure(watched: Watched) -> None:
     watched.after(1)
     (watched.path / "next").write_text(whsec(2))
 
-    assert watched.after(2) == [("current", 1), ("next", 2)]
-    assert watched.outcomes == ["reloaded"]
+    assert (watched.after(2), watched.outcomes) == ([("current", 1), ("next", 2)], ["reloaded"])
 
 
 def kubernetes_writes(path: Path, revision: str, **slots: str) -> None:
@@ -195,8 +191,7 @@ def test_a_kubernetes_volume_is_followed_through_its_links(tmp_path: Path) -> No
 
     kubernetes_writes(tmp_path, "..2026_02", current=whsec(2), previous=whsec(1))
 
-    assert watched.after(2) == [("current", 2), ("previous", 1)]
-    assert watched.outcomes == ["reloaded"]
+    assert (watched.after(2), watched.outcomes) == ([("current", 2), ("previous", 1)], ["reloaded"])
 
 
 @pytest.fixture

@@ -82,8 +82,7 @@ async def test_a_new_release_asks_only_for_what_is_new(ids_file: Path) -> None:
     registry = Answers({OURS[-1].record: 900})
     ids = await resolve_ids(OURS, registry=registry, path=ids_file)
 
-    assert ids[OURS[-1].record] == 900
-    assert ids[OURS[0].record] == 100
+    assert (ids[OURS[-1].record], ids[OURS[0].record]) == (900, 100)
     assert registry.asked == 1
 
 

@@ -87,8 +87,7 @@ async def test_a_partition_whose_fence_failed_is_claimed_again_under_a_new_gener
         group.kafka.add(A, "a")
         await until(lambda: group.processor.ids(A) == ["a"])
 
-    assert group.processor.adoptions == [A, A]
-    assert group.processor.forgotten[0] == A
+    assert (group.processor.adoptions, group.processor.forgotten[0]) == ([A, A], A)
 
 
 async def test_what_is_taken_without_a_word_is_forgotten_when_the_next_assignment_comes(group: Group) -> None:

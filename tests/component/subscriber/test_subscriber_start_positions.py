@@ -88,8 +88,7 @@ async def test_a_batch_that_cannot_be_read_stops_its_partition_only_after_what_l
             group.kafka.add(B, "later")
             await until(lambda: group.processor.ids(B) == ["other", "later"])
             assert A in group.transport.paused
-            assert running.degraded() == "degraded"
-            assert running.live() == "ok"
+            assert (running.degraded(), running.live()) == ("degraded", "ok")
             assert group.sample("consumer_stopped_partitions", code="batch_unreadable") == 1
             assert group.sample("client_rebuilds_total") == 0
 

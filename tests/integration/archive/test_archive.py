@@ -225,8 +225,7 @@ async def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.Mon
         table = await published(archive, tmp_path, 20)
         assert await archive.parked() == []
 
-    assert table.num_rows == 20
-    assert len(visible(tmp_path)) == 1
+    assert (table.num_rows, len(visible(tmp_path))) == (20, 1)
     assert list((tmp_path / "staging").iterdir()) == []
 
 

@@ -74,8 +74,7 @@ async def test_a_day_that_has_ended_becomes_one_file(postgres: str, tmp_path: Pa
             assert len(visible(tmp_path)) >= 3
             await run(writer, database, 2)
             (file,) = visible(tmp_path)
-            assert file.parent.name == "received_date=2026-09-14"
-            assert found(tmp_path) == (rows, rows)
+            assert (file.parent.name, found(tmp_path)) == ("received_date=2026-09-14", (rows, rows))
             await age(database)
 
         named = await database.fetch("select path, row_count, published_at is not null from archive.file")
@@ -104,8 +103,7 @@ async def test_a_day_keeps_files_of_another_release_and_of_somebody_else(postgre
         (first.parent / "notes.txt").touch()
         await run(writer, database, 4)
 
-        assert len(visible(tmp_path)) == 2
-        assert found(tmp_path) == (rows, rows)
+        assert (len(visible(tmp_path)), found(tmp_path)) == (2, (rows, rows))
         assert len(list(first.parent.iterdir())) == 3
 
 
@@ -118,8 +116,7 @@ async def test_a_day_of_many_files_is_merged_in_steps(
         await run(writer, database, 1)
         for left in (5, 3, 1):
             await run(writer, database, 2)
-            assert len(visible(tmp_path)) == left
-            assert found(tmp_path) == (rows, rows)
+            assert (len(visible(tmp_path)), found(tmp_path)) == (left, (rows, rows))
 
 
 async def test_a_day_that_lacks_a_file_stays_as_it_is_and_holds_up_no_other(postgres: str, tmp_path: Path) -> None:
@@ -188,14 +185,12 @@ async def test_a_death_at_any_moment_leaves_the_files_before_or_the_one_after(
             command = [sys.executable, "-m", "tests.integration.archive.merging", postgres, str(lake)]
             env = {**os.environ, VARIABLE: f"{point}:kill"}
             code, _, _ = await asyncio.to_thread(forked.run, command, env, timeout_s=HANG_S)
-            assert code == -signal.SIGKILL
-            assert found(lake) == (rows, rows)
+            assert (code, found(lake)) == (-signal.SIGKILL, (rows, rows))
         for _ in range(2):
             await age(database)
             await run(writer, database, RUNS)
 
-        assert len(visible(lake)) == 1
-        assert found(lake) == (rows, rows)
+        assert (len(visible(lake)), found(lake)) == (1, (rows, rows))
 
 
 async def test_files_wait_to_be_published_as_one(tmp_path: Path) -> None:

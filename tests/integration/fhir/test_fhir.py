@@ -130,8 +130,7 @@ async def test_after_a_restore_of_an_older_database_no_older_state_comes_back(fa
         await desk.feed(filled(5, "dispensed"))
 
         assert (desk.count("applied"), await desk.parked()) == (len(events) + 1, [])
-    assert fake.get(ORDER)["status"] == "cancelled"
-    assert fake.get(FLAG)["status"] == "active"
+    assert (fake.get(ORDER)["status"], fake.get(FLAG)["status"]) == ("cancelled", "active")
 
 
 async def test_a_signal_that_stands_no_more_makes_its_flag_inactive(fake: FakeFhir) -> None:
@@ -142,8 +141,7 @@ async def test_a_signal_that_stands_no_more_makes_its_flag_inactive(fake: FakeFh
         await desk.feed(filled(3, "not_dispensed"))
 
         assert await desk.parked() == []
-    assert fake.get(FLAG)["status"] == "inactive"
-    assert fake.kept[FLAG].version == 2
+    assert (fake.get(FLAG)["status"], fake.kept[FLAG].version) == ("inactive", 2)
 
 
 @pytest.mark.parametrize(

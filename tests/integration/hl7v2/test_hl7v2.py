@@ -181,8 +181,7 @@ async def test_as_many_connections_as_it_may_have_and_no_more() -> None:
     async with sending(*[slow] * 24, connections="3") as (receiver, consumer):
         await consumer.feed(*events)
 
-    assert receiver.at_once == 3
-    assert len(receiver.tried) == 24
+    assert (receiver.at_once, len(receiver.tried)) == (3, 24)
 
 
 # The first two may be the record's own fault, and after the first five the connection is in step.
