@@ -93,7 +93,7 @@ class ByServers(LoadScopeScheduling):  # type: ignore[misc]  # nothing is publis
                 return 0
             if scope == CONSUMERS:
                 return 1 if over else 5
-            if _is_serverless(scope) != beside:
+            if scope.startswith(SERVERLESS) != beside:
                 return 4
             return 2 if scope in LONGEST else 3
 
@@ -104,7 +104,3 @@ class ByServers(LoadScopeScheduling):  # type: ignore[misc]  # nothing is publis
         given = (self.workqueue, *self.assigned_work.values())
         parts = [tests for each in given for scope, tests in each.items() if scope.startswith(PART)]
         return sum(not done for tests in parts for done in tests.values())
-
-
-def _is_serverless(scope: str) -> bool:
-    return scope.startswith(SERVERLESS)

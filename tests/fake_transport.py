@@ -78,8 +78,7 @@ class FakeTransport(GroupTransport):
         self.positions: dict[TopicPartition, int] = {}
         self.failure: str | None = None
         self.answer_s = 0.05
-        self.renewed = False
-        self.stopped = False
+        self.renewed, self.stopped = False, False
         self.hooks: list[asyncio.Task[None]] = []
         self._gives = frozenset(kafka.logs if gives is None else gives)
         self._assigned: frozenset[TopicPartition] = frozenset()

@@ -22,15 +22,13 @@ class FakeProducer(Producer):
     """Kafka in memory; every write fails with the code `failure`, and with `refusal` for what is `too_large`."""
 
     def __init__(self, topics: dict[str, int], *, batch_max: int = 100) -> None:
-        self.topics = topics
-        self.batch_max = batch_max
+        self.topics, self.batch_max = topics, batch_max
         self.log: defaultdict[tuple[str, int], list[Record]] = defaultdict(list)
         self.batches: list[int] = []
         self.too_large: Callable[[Record], bool] = lambda _: False
         self.refusal = RecordRefusedError("record_too_large")
         self.failure: str | None = None
-        self.connected = True
-        self.closed = False
+        self.connected, self.closed = True, False
         self._writing = asyncio.Semaphore(0)
         self._flowing = asyncio.Event()
         self._flowing.set()

@@ -21,11 +21,9 @@ class FaultDisk(Disk):
         self.directory = directory
         self.sync_failures = 0
         self.room_bytes: int | None = None
-        self.read_only = False
-        self.uncut = False
+        self.read_only, self.uncut = False, False
         self.unreadable: Callable[[Path, int, int], bool] = lambda _path, _start, _end: False
-        self.unlisted = False
-        self.released = threading.Event()
+        self.unlisted, self.released = False, threading.Event()
         self.released.set()
         self.hanging = threading.Event()
         self.observe: Callable[[str], None] = lambda _operation: None

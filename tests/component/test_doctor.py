@@ -39,10 +39,6 @@ def a_source(secrets_dir: Path, **changes: Any) -> SourceSettings:
     return SourceSettings(**{"profile": "drx_standard", "environment": "sandbox", "secrets_dir": secrets_dir} | changes)
 
 
-def a_secret(directory: Path, name: str = "current", *lines: str) -> None:
-    (directory / name).write_text("\n".join([SECRET, *lines]) + "\n")
-
-
 def found(source: SourceSettings) -> list[Finding]:
     settings = Settings(sources={"drx": source})
     return [*check_sources(settings), *check_windows(settings, now=NOW)]
@@ -83,7 +79,7 @@ def test_each_risk_is_found_unless_the_brokers_are_on_this_machine(
     ],
 )
 def test_when_a_secret_counts_is_said(tmp_path: Path, lines: list[str], verdict: str, words: str) -> None:
-    a_secret(tmp_path, "current", *lines)
+    (tmp_path / "current").write_text("\n".join([SECRET, *lines]) + "\n")
 
     finding = found(a_source(tmp_path))[1]
 

@@ -181,8 +181,7 @@ async def running(
 
     The default of `sources` is `drx`, with signatures of Standard Webhooks.
     """
-    port = free_port()
-    metrics = IngressMetrics(CollectorRegistry())
+    port, metrics = free_port(), IngressMetrics(CollectorRegistry())
     publisher = ScriptedPublisher()
     publisher.gate.set()
     publisher.dedupe.finished = True

@@ -135,8 +135,7 @@ async def test_a_new_key_is_taken_over_while_the_ingress_runs(
 
     await until(is_taken)
     (tmp_path / FILE).unlink()
-    issuer.status = 500
-    asked = issuer.asked
+    issuer.status, asked = 500, issuer.asked
     await until(lambda: issuer.asked > asked + 2)
     assert not running.done()  # what was read last still counts
     stop.set()

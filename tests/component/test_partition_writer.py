@@ -739,8 +739,7 @@ async def test_a_drain_that_stands_still_beside_a_full_disk_keeps_no_memory_of_w
 
 async def test_a_delivery_of_two_partitions_is_spooled_when_one_of_them_is(subject: Subject) -> None:
     await subject.send_in_outage("a")
-    subject.spool.unreadable = True
-    subject.producer.connected = True
+    subject.spool.unreadable, subject.producer.connected = True, True
 
     assert await subject.writers.enqueue([accepted("b", 1), accepted("c", 2, partition=1)]) == "spooled"
 

@@ -212,8 +212,7 @@ async def test_a_write_to_a_partition_without_a_leader_floods_no_broker(monkeypa
 @pytest.mark.virtual_time
 @pytest.mark.parametrize(("brokers", "quiet"), [(1, True), (3, False)])
 async def test_a_question_has_the_time_to_reach_another_broker_if_one_hangs(brokers: int, *, quiet: bool) -> None:
-    connection = KafkaConnection("127.0.0.1:1")
-    metrics = IngressMetrics(CollectorRegistry())
+    connection, metrics = KafkaConnection("127.0.0.1:1"), IngressMetrics(CollectorRegistry())
     producer = KafkaProducer(connection=connection, topics=[TOPIC], partitions=12, metrics=metrics)
     generation = producer._generation = Generation(connection.options(), client=connection.producer)
     generation._metadata._brokers = {n: BrokerMetadata(n, "127.0.0.1", n, None) for n in range(brokers)}

@@ -27,10 +27,8 @@ ID_KEY = bytes(32)
 
 class Part:
     def __init__(self, *, ends: bool = False, fails: Exception | None = None, ignores_stop: bool = False) -> None:
-        self.ends = ends
-        self.fails = fails
-        self.ignores_stop = ignores_stop
-        self.drained = False
+        self.ends, self.fails = ends, fails
+        self.ignores_stop, self.drained = ignores_stop, False
         self.cancelled = False
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -98,8 +96,7 @@ async def test_what_is_opened_is_given_unless_the_stop_comes_first() -> None:
 
 @asynccontextmanager
 async def managed(checks: Mapping[str, Check], live: Check) -> AsyncIterator[Ask]:
-    port = free_port()
-    registry = CollectorRegistry()
+    port, registry = free_port(), CollectorRegistry()
     IngressMetrics(registry)
     management = ManagementPort(checks=checks, registry=registry, host="127.0.0.1", port=port, live=live)
     stop = asyncio.Event()

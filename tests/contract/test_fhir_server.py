@@ -98,8 +98,7 @@ class Desk:
     """What a prescription's resources are written with: it remembers their ids, as the consumer does."""
 
     def __init__(self, peer: Peer, writer: FhirServer) -> None:
-        self.peer = peer
-        self.writer = writer
+        self.peer, self.writer = peer, writer
         self.known: dict[str, str] = {}
 
     async def write(self, *resources: Resource, origin: EventOrigin | None = None) -> None:

@@ -64,8 +64,7 @@ class Subject:
             await self.producer.write(*tp, [record])
 
     async def member(self) -> tuple[GroupTransport, Listener]:
-        listener = Listener()
-        transport = self._new()
+        listener, transport = Listener(), self._new()
         await transport.start(listener)
         self.stack.push_async_callback(transport.stop)
         async with asyncio.timeout(HANG_S):

@@ -34,14 +34,7 @@ _WITHOUT_SHELL = (
 
 @dataclass(frozen=True, slots=True)
 class OwnImage:
-    """What was built.
-
-    Attributes:
-        client: A `docker.DockerClient`.
-        base: Image that both stages stand on.
-        name: The image.
-        without_shell: The same on a base that has no shell any more.
-    """
+    """What was built: on `base`, on which both stages stand, and the same on a base that has no shell any more."""
 
     client: Any
     base: str
@@ -172,8 +165,7 @@ def test_the_ingress_runs_restricted_and_writes_nothing_to_its_root(
     image: OwnImage, cluster: Cluster, topics: Topics, tmp_path: Path, cleanup: ExitStack
 ) -> None:
     topics.standard()
-    http = free_port()
-    management = free_port()
+    http, management = free_port(), free_port()
     secrets = a_folder(tmp_path, "secrets", {"current": SECRET})
     # A new volume takes over whose folder it covers: the one of the user of the image.
     volume = image.client.volumes.create(f"drx-bridge-test-{uuid4().hex}")

@@ -20,8 +20,7 @@ NAME = "archive"
 @contextmanager
 def archiving(ground: Ground, lives: Lives, *, partitions: int = PARTITIONS) -> Iterator[tuple[Scene, Path]]:
     schema = f"a{uuid4().hex[:12]}"
-    topic = f"faults.archive.{schema}"
-    lake = ground.directory / f"lake-{schema}"
+    topic, lake = f"faults.archive.{schema}", ground.directory / f"lake-{schema}"
     options = {"ROOT": str(lake), "SCHEMA": schema, "TOPICS": topic, "WAIT_S": "0.2", "BATCH_RECORDS": "50"}
     subject = Subject(NAME, f"{NAME}.{schema}", topic, options, partial(check, lake, schema))
     with scene_of(ground, subject, lives, partitions=partitions) as scene:

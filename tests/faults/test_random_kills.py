@@ -44,8 +44,7 @@ def play(ground: Ground, case: Case, seed: int) -> None:
 
 def _kill_at_random(scene: Scene, rng: random.Random) -> None:
     """Kill one while it settles records or, one time in four, while it starts, joins or claims."""
-    before = scene.settled()
-    member = scene.member()
+    before, member = scene.settled(), scene.member()
     if rng.random() < 0.75:
         scene.wait_settled(before + 1)
         time.sleep(rng.uniform(0, 1))

@@ -12,8 +12,7 @@ class Choices:
     """Reads from the front of some bytes; when they are used up, every choice is the first."""
 
     def __init__(self, content: bytes) -> None:
-        self._content = content
-        self._at = 0
+        self._content, self._at = content, 0
 
     @property
     def is_used_up(self) -> bool:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -63,20 +63,25 @@ class IngressProcess(ServiceProcess):
 
     def _environment(self, port: int, management_port: int, settings: Mapping[str, str]) -> dict[str, str]:
         source = f"BRIDGE_SOURCES__{self.source}__"
-        return clean_environment() | {
-            "BRIDGE_INSTANCE": self.instance,
-            "BRIDGE_HEARTBEAT__ENABLED": "false",  # most tests count everything that is posted
-            "BRIDGE_SPOOL__DIR": str(self.secrets_dir.parent / "spool"),
-            "BRIDGE_HTTP__HOST": "127.0.0.1",
-            "BRIDGE_HTTP__PORT": str(port),
-            "BRIDGE_MANAGEMENT__HOST": "127.0.0.1",
-            "BRIDGE_MANAGEMENT__PORT": str(management_port),
-            "BRIDGE_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap_servers,
-            f"{source}PROFILE": "drx_standard",
-            f"{source}ENVIRONMENT": "sandbox",
-            f"{source}SECRETS_DIR": str(self.secrets_dir),
-            **{f"BRIDGE_{name}": value for name, value in settings.items()},
-        }
+        inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("BRIDGE_")}
+        return (
+            inherited
+            | NO_AUTHORITIES
+            | {
+                "BRIDGE_INSTANCE": self.instance,
+                "BRIDGE_HEARTBEAT__ENABLED": "false",  # most tests count everything that is posted
+                "BRIDGE_SPOOL__DIR": str(self.secrets_dir.parent / "spool"),
+                "BRIDGE_HTTP__HOST": "127.0.0.1",
+                "BRIDGE_HTTP__PORT": str(port),
+                "BRIDGE_MANAGEMENT__HOST": "127.0.0.1",
+                "BRIDGE_MANAGEMENT__PORT": str(management_port),
+                "BRIDGE_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap_servers,
+                f"{source}PROFILE": "drx_standard",
+                f"{source}ENVIRONMENT": "sandbox",
+                f"{source}SECRETS_DIR": str(self.secrets_dir),
+                **{f"BRIDGE_{name}": value for name, value in settings.items()},
+            }
+        )
 
     @property
     def webhook_url(self) -> str:
@@ -88,22 +93,13 @@ class IngressProcess(ServiceProcess):
         return self
 
     async def records(self) -> list[ConsumedRecord]:
-        return await read_records(self.bootstrap_servers, lambda source: source == self.source)
-
-
-async def read_records(bootstrap_servers: str, wanted: Callable[[str], bool]) -> list[ConsumedRecord]:
-    async with open_reader(KafkaConnection(bootstrap_servers), list(STANDARD_TOPICS), from_beginning=True) as found:
-        return [record async for record in found.until_end() if wanted(record.header("ce_source"))]
+        connection = KafkaConnection(self.bootstrap_servers)
+        async with open_reader(connection, list(STANDARD_TOPICS), from_beginning=True) as found:
+            return [record async for record in found.until_end() if record.header("ce_source") == self.source]
 
 
 def serve_command() -> list[str]:
     return [sys.executable, "-m", "bridge", "serve"]
-
-
-def clean_environment() -> dict[str, str]:
-    return {
-        name: value for name, value in os.environ.items() if not name.upper().startswith("BRIDGE_")
-    } | NO_AUTHORITIES
 
 
 async def ask(session: aiohttp.ClientSession, url: str, **options: Any) -> Reply:

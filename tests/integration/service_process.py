@@ -38,10 +38,8 @@ class ServiceProcess:
     def __init__(
         self, command: Sequence[str], env: Mapping[str, str], *, outputs: tuple[Path, Path], management_url: str
     ) -> None:
-        self.env = dict(env)
-        self.management_url = management_url
-        self._command = list(command)
-        self._outputs = outputs
+        self.env, self.management_url = dict(env), management_url
+        self._command, self._outputs = list(command), outputs
         self._process = self._spawn()
 
     def __enter__(self) -> Self:

@@ -15,7 +15,7 @@ from bridge.dev.kafka import create_topics
 from bridge.event import Identity, ParkReason
 from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.known_ids_reader import LAG_MAX_S, KnownIdsReader, ReaderWaits
-from bridge.kafka.reader import SLICE_RECORDS, Tail
+from bridge.kafka.reader import SLICE_RECORDS
 from bridge.kafka.record import Record, event_record, unrecognized_record
 from bridge.known.known_ids import KnownIds
 from tests.builders import a_delivery, an_event
@@ -184,8 +184,7 @@ async def test_a_topic_that_is_made_anew_while_it_is_read_is_read_again(topics: 
 
 
 async def test_a_topic_that_is_missing_is_waited_for(topics: Topics) -> None:
-    late = topics.unique_key("test")
-    memory = Memory()
+    late, memory = topics.unique_key("test"), Memory()
 
     async with following(
         topics.bootstrap_servers, [topics.fresh(partitions=1), late], memory, patience=HASTY
@@ -226,23 +225,17 @@ async def test_an_outage_is_waited_for_and_what_was_away_is_followed_on_from_whe
 
 
 async def test_a_client_that_dies_is_replaced(topics: Topics) -> None:
-    topic = topics.fresh(partitions=1)
-    memory = Memory()
+    topic, memory = topics.fresh(partitions=1), Memory()
 
     async with following(topics.bootstrap_servers, [topic], memory) as reader:
         await until(lambda: reader.ready)
         (state,) = reader._topics.values()
         before = state.tail
         assert before is not None
-        kill_client(before)
+        before._consumer._fetcher._fetch_task.cancel()  # as a bug in the library ends it
         await until(lambda: state.tail not in {None, before})  # a request that is under way may still bring a record
         fill(topics.bootstrap_servers, [a_record(topic, "evt_1")])
         await until(lambda: memory.ids["evt_1"] == 1)
-
-
-def kill_client(tail: Tail) -> None:
-    """End the fetcher, like a bug in the library: its task has an exception that is never retrieved."""
-    tail._consumer._fetcher._fetch_task.cancel()
 
 
 async def test_a_follow_that_fell_out_of_the_log_begins_at_the_window_again(topics: Topics) -> None:
@@ -279,8 +272,7 @@ async def test_partitions_and_topics_that_come_later_are_followed(topics: Topics
 
 
 async def test_one_record_that_is_not_ours_and_a_fault_of_the_memory_stop_nothing(topics: Topics) -> None:
-    topic = topics.fresh(partitions=1)
-    memory = Memory()
+    topic, memory = topics.fresh(partitions=1), Memory()
 
     def fail_once(told: int) -> None:
         if told == 1:

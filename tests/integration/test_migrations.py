@@ -49,8 +49,7 @@ def files(directory: Path, *contents: str) -> Path:
 
 
 async def test_an_empty_database_gets_every_migration_once(database: Database) -> None:
-    before = await pending(database, LEDGER)
-    first = await migrate(database, LEDGER)
+    before, first = await pending(database, LEDGER), await migrate(database, LEDGER)
 
     assert (before, first, await migrate(database, LEDGER), await pending(database, LEDGER)) == (ALL, ALL, [], [])
 

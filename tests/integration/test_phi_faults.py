@@ -67,7 +67,8 @@ async def test_an_exception_at_any_place_says_nothing_that_it_holds(kafka: str, 
     fault.write_text(NOWHERE)
     seen = Seen()
     settings = SETTINGS | {"SHUTDOWN__GRACE_S": GRACE_S}
-    with IngressProcess(tmp_path, kafka, command=failing_serve(fault), **settings) as ingress:
+    command = ["env", f"{VARIABLE}={fault}", sys.executable, "-m", "tests.integration.phi_faults", "bridge", "serve"]
+    with IngressProcess(tmp_path, kafka, command=command, **settings) as ingress:
         await asyncio.to_thread(ingress.ready)
         for number, place in enumerate(PLACES):
             async with aiohttp.ClientSession() as session:
@@ -90,10 +91,6 @@ async def test_an_exception_at_any_place_says_nothing_that_it_holds(kafka: str, 
     assert {
         reason for reason in ("id_conflict", "unexpected", "unusable") if f'"reason":"{reason}"' not in answers
     } == set()
-
-
-def failing_serve(fault: Path) -> list[str]:
-    return ["env", f"{VARIABLE}={fault}", sys.executable, "-m", "tests.integration.phi_faults", "bridge", "serve"]
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -136,17 +136,12 @@ async def test_a_package_that_was_just_made_passes_its_test_and_consumes(
     with ConsumerProcess(tmp_path, name, **given) as desk:
         desk.ready()
         noted = f"select event_id from {name.replace('-', '_')}.noted"  # noqa: S608 - our own name
-        wanted = set(_renewals())
+        events = (event for number in range(LIVES.prescriptions) for event in LIVES.events(number))
+        wanted = {event.id for event in events if event.type.startswith("renewal.")}
         until(lambda: {event_id for (event_id,) in execute(postgres, noted)[0]} >= wanted, what="every renewal noted")
-        code = await desk.end()
+        assert await desk.end() == 0
 
-    assert code == 0
     assert wanted
-
-
-def _renewals() -> Iterator[str]:
-    for number in range(LIVES.prescriptions):
-        yield from (event.id for event in LIVES.events(number) if event.type.startswith("renewal."))
 
 
 def _run(env: dict[str, str], *arguments: str) -> None:

@@ -19,8 +19,7 @@ class Answers(RegistryClient):
     """A registry that holds some records under some ids, and counts what it is asked."""
 
     def __init__(self, ids: dict[str, int], url: str = "http://registry.example") -> None:
-        self.url = url
-        self.ids = ids
+        self.url, self.ids = url, ids
         self.asked = 0
 
     async def look_up(self, subject: str, schema: Any) -> int | None:

@@ -101,8 +101,7 @@ class FakeProcessor(Processor):
 
 class Group:
     def __init__(self) -> None:
-        self.kafka = FakeKafka({"t": 2})
-        self.processor = FakeProcessor()
+        self.kafka, self.processor = FakeKafka({"t": 2}), FakeProcessor()
         self.registry = CollectorRegistry()
         self.transports: list[FakeTransport] = []
         self.policy: StartPolicy = "earliest"

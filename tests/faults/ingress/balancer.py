@@ -40,8 +40,7 @@ _TAKEN = "stot"
 class Balancer:
     def __init__(self, directory: Path, replicas: Sequence[IngressProcess], *, policy: str = ROUND_ROBIN) -> None:
         """Balance between `replicas`, whose addresses stay the same from run to run."""
-        self._directory = directory
-        self._policy = policy
+        self._directory, self._policy = directory, policy
         self._replicas = replicas
         self._port = free_port()
         self.url = f"http://{HOST}:{self._port}"

@@ -45,10 +45,8 @@ class Load:
     def __init__(
         self, url: str, keys: Keys, ledger: Ledger, prescriptions: Prescriptions, *, rng: random.Random
     ) -> None:
-        self._url = url
-        self._keys = keys
-        self._ledger = ledger
-        self.prescriptions = prescriptions
+        self._url, self._keys = url, keys
+        self._ledger, self.prescriptions = ledger, prescriptions
         self._rng = rng
         self._ended = asyncio.Event()
         self._session: aiohttp.ClientSession | None = None

@@ -46,8 +46,7 @@ class Proxy:
         self._changed = asyncio.Event()
         self._writers: set[asyncio.StreamWriter] = set()
         self._serving: set[asyncio.Task[None]] = set()
-        self.to_broker = NONE
-        self.to_client = NONE
+        self.to_broker, self.to_client = NONE, NONE
         self.resets = 0
 
     def make_trouble(self, *, to_broker: Trouble = NONE, to_client: Trouble = NONE) -> None:

@@ -34,8 +34,7 @@ class Prescriptions:
         """Mark all bodies with `run`, a string that occurs nowhere else."""
         self.mark = f"PHI{run}IHP"  # in every body, in fields of health information
         self.key_mark = f"rx_{run}"  # prefix of prescription ids, which may appear in a record's key and value
-        self._rng = rng
-        self._at_once = at_once
+        self._rng, self._at_once = rng, at_once
         self._told = 0
         self._ready: list[Prescription] = []
 
