@@ -158,8 +158,7 @@ def full(schema: Any) -> Any:
 
 def full_document(event_type: str) -> dict[str, Any]:
     leading = {"event_id": "evt_1", "event_type": event_type, "contract_version": "1", "environment": "sandbox"}
-    value = full(expand(LOCK.schemas()[RECORDS[event_type]])) | leading | {"extensions": {}}
-    return native(value)
+    return native(full(expand(LOCK.schemas()[RECORDS[event_type]])) | leading | {"extensions": {}})
 
 
 # Bodies: documents edited as strings, so that no JSON writer normalizes an edit.

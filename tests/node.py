@@ -33,11 +33,10 @@ def node_packages(files: Path, name: str) -> tuple[str, Path]:
     for each in ("package.json", "package-lock.json", ".npmrc"):
         shutil.copy(files / each, home / each)
     if not installed.exists():
-        path = f"{Path(executable).parent}{os.pathsep}{os.environ['PATH']}"
         result = subprocess.run(  # noqa: S603 - our own package file
             [*npm, "ci"],
             cwd=home,
-            env={**os.environ, "PATH": path},
+            env={**os.environ, "PATH": f"{Path(executable).parent}{os.pathsep}{os.environ['PATH']}"},
             capture_output=True,
             text=True,
             timeout=_INSTALL_TIMEOUT_S,

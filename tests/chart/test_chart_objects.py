@@ -140,9 +140,8 @@ def test_each_consumer_is_pruned_beside_itself_and_the_read_model_alone_compared
     values = load("minimal")
     own = {"egress": [{"ports": [{"port": 8443}]}], "init": {"postgresSecret": "drx-owner"}}
     reader = values["consumers"]["read_model"] | own
-    archive = {"enabled": True, "options": {"root": "/lake"}, "init": {}}
     values["consumers"] = {"read_model": {"enabled": False}, "my_model": {**reader, "name": "read_model"}}
-    values["consumers"]["archive"] = reader | archive
+    values["consumers"]["archive"] = reader | {"enabled": True, "options": {"root": "/lake"}, "init": {}}
     values |= {
         "prune": {"enabled": True},
         "compare": {"enabled": True, "args": ["/x.ndjson", "--mapping", "drx_standard"]},
@@ -150,8 +149,7 @@ def test_each_consumer_is_pruned_beside_itself_and_the_read_model_alone_compared
     found = render(values)
 
     jobs = {each["metadata"]["name"]: each["spec"]["jobTemplate"]["spec"]["template"] for each in found.all("CronJob")}
-    commands = {name: each["spec"]["containers"][0]["command"] for name, each in jobs.items()}
-    assert commands == {
+    assert {name: each["spec"]["containers"][0]["command"] for name, each in jobs.items()} == {
         "drx-drx-bridge-archive-prune": ["drx-consumer", "prune", "archive", "--older-than=400d", "--actor=helm"],
         "drx-drx-bridge-my-model-prune": ["drx-consumer", "prune", "read_model", "--older-than=400d", "--actor=helm"],
         "drx-drx-bridge-my-model-compare": ["drx-consumer", "compare", *values["compare"]["args"]],

@@ -22,11 +22,10 @@ def secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_the_effective_values_are_one_document_without_secrets(
     secrets: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = config.main(["--json"], standalone_mode=False)
+    assert config.main(["--json"], standalone_mode=False) == 0
 
     output = capsys.readouterr().out
     document = json.loads(output)
-    assert code == 0
     assert (document["kafka"]["partitions"], document["sources"]["drx"]["secrets_dir"]) == (6, str(secrets))
     assert document["registry"]["url"] == "https://***@registry.test"
     assert "hunter2" not in output
@@ -49,10 +48,9 @@ def test_what_serve_would_refuse_is_shown_and_refused(
 ) -> None:
     monkeypatch.setenv(f"BRIDGE_{setting}", value)
 
-    code = config.main(["--json"], standalone_mode=False)
+    assert config.main(["--json"], standalone_mode=False) == 2
 
     shown = capsys.readouterr()
-    assert code == 2
     assert said in shown.err
     assert json.loads(shown.out)["kafka"]["partitions"] == 6
 

@@ -91,8 +91,6 @@ def test_a_package_that_is_no_consumer_is_named(
 
 
 HANDLER = NO_HANDLER + "\n@consumer.handler\nasync def handle(event, context): ..."
-
-
 BUILT = HANDLER.replace("consumer =", "built =").replace("@consumer", "@built") + "\ndef consumer(): return built"
 
 

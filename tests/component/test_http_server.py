@@ -216,9 +216,7 @@ async def sent(*parts: bytes) -> bytes:
 @pytest.mark.parametrize(("version", "invited"), [(b"1.1", CONTINUE), (b"1.0", b"")])
 async def test_only_a_client_that_knows_that_answer_is_asked_for_a_body(version: bytes, invited: bytes) -> None:
     """One of HTTP/1.0 would take it for the answer to its request."""
-    head = b"POST / HTTP/" + version + b"\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
-
-    assert await sent(head) == invited
+    assert await sent(b"POST / HTTP/" + version + b"\r\nHost: x\r\nContent-Length: 4\r\n\r\n") == invited
 
 
 async def test_a_body_keeps_its_time_whatever_becomes_of_its_invitation() -> None:

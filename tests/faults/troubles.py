@@ -24,14 +24,10 @@ OPEN_TRANSACTION_S = 2 * HANG_S
 
 
 def kill(scene: Scene, kills: int, *, points: Iterable[str] = (AFTER_AN_EFFECT,), records: int) -> None:
-    """Kill processes one after the other, with `records` written for each.
+    """Kill `kills` processes one after the other, with `records` written for each.
 
-    Args:
-        scene: Whose processes.
-        kills: Their number.
-        points: The failpoints of the kills; if empty or used up, processes are killed during their work after catching
-            up.
-        records: At least `VISIT` if a kill has no failpoint.
+    If `points`, the failpoints of the kills, are empty or used up, processes are killed during their work after
+    catching up; a kill without a failpoint needs at least `VISIT` records.
     """
     for point in islice(chain(points, repeat("")), kills):
         dying = scene.member(point)

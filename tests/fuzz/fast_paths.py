@@ -20,8 +20,6 @@ from tests.fuzz.choices import Choices
 
 WORDS = (*VALUES, *NAMES, *PIECES)
 EDITS_MAX = 4
-
-
 TEXTS = (*samples(), *(a_text(each) for kind in TYPES for each in spellings(full_document(kind))))
 if atheris := sys.modules.get("atheris"):  # what is generated is no module, so it is instrumented by hand
     for each in TYPES:

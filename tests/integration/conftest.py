@@ -64,8 +64,7 @@ def ledger(database: Database) -> Ledger:
 @pytest.fixture(scope="session")
 def shared_dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevProcess]:
     """A stack under a path with special characters."""
-    data_dir = tmp_path_factory.mktemp("dev") / ("long" * 40) / "with space, comma and é" / "stack"
-    with DevProcess(data_dir) as process:
+    with DevProcess(tmp_path_factory.mktemp("dev") / ("long" * 40) / "with space, comma and é" / "stack") as process:
         yield process
 
 

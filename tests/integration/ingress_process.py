@@ -64,24 +64,22 @@ class IngressProcess(ServiceProcess):
     def _environment(self, port: int, management_port: int, settings: Mapping[str, str]) -> dict[str, str]:
         source = f"BRIDGE_SOURCES__{self.source}__"
         inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("BRIDGE_")}
-        return (
-            inherited
-            | NO_AUTHORITIES
-            | {
-                "BRIDGE_INSTANCE": self.instance,
-                "BRIDGE_HEARTBEAT__ENABLED": "false",  # most tests count everything that is posted
-                "BRIDGE_SPOOL__DIR": str(self.secrets_dir.parent / "spool"),
-                "BRIDGE_HTTP__HOST": "127.0.0.1",
-                "BRIDGE_HTTP__PORT": str(port),
-                "BRIDGE_MANAGEMENT__HOST": "127.0.0.1",
-                "BRIDGE_MANAGEMENT__PORT": str(management_port),
-                "BRIDGE_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap_servers,
-                f"{source}PROFILE": "drx_standard",
-                f"{source}ENVIRONMENT": "sandbox",
-                f"{source}SECRETS_DIR": str(self.secrets_dir),
-                **{f"BRIDGE_{name}": value for name, value in settings.items()},
-            }
-        )
+        return {
+            **inherited,
+            **NO_AUTHORITIES,
+            "BRIDGE_INSTANCE": self.instance,
+            "BRIDGE_HEARTBEAT__ENABLED": "false",  # most tests count everything that is posted
+            "BRIDGE_SPOOL__DIR": str(self.secrets_dir.parent / "spool"),
+            "BRIDGE_HTTP__HOST": "127.0.0.1",
+            "BRIDGE_HTTP__PORT": str(port),
+            "BRIDGE_MANAGEMENT__HOST": "127.0.0.1",
+            "BRIDGE_MANAGEMENT__PORT": str(management_port),
+            "BRIDGE_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap_servers,
+            f"{source}PROFILE": "drx_standard",
+            f"{source}ENVIRONMENT": "sandbox",
+            f"{source}SECRETS_DIR": str(self.secrets_dir),
+            **{f"BRIDGE_{name}": value for name, value in settings.items()},
+        }
 
     @property
     def webhook_url(self) -> str:

@@ -50,14 +50,9 @@ PARKED: Mapping[str, tuple[str, str, str]] = {
 
 @dataclass
 class Narrator(Seen):
-    """Sends marked deliveries to an ingress and stores all responses.
+    """Sends marked deliveries to an ingress and stores what became of them, each by its webhook id.
 
-    Attributes:
-        replies: Webhook id to its answer.
-        accepted: Webhook id to the document.
-        parked: Webhook id to the exact body.
-        records: Webhook id to its record.
-        hash_id: As the ingress that had Kafka hashes ids in its log.
+    `parked` has exact bodies; `hash_id` hashes ids as the ingress that had Kafka does in its log.
     """
 
     ingress: IngressProcess = field(kw_only=True)

@@ -159,8 +159,7 @@ async def test_what_was_parked_before_there_was_a_mapping_is_brought_in_once(ven
     assert vendor.replay("--id", "dlv_no").last_line == "nothing to post"
     (group,) = vendor.run("unrecognized", "list", "--source", vendor.name, "--json").documents
     assert (group["count"], group["events"]) == (PARKED, PARKED)
-    left = vendor.run("unrecognized", "list", "--source", vendor.name, "--left", "--json")
-    assert left.documents == []
+    assert vendor.run("unrecognized", "list", "--source", vendor.name, "--left", "--json").documents == []
 
 
 async def test_a_file_that_is_pushed_twice_is_there_once(vendor: Vendor, tmp_path: Path) -> None:

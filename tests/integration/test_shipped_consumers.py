@@ -39,14 +39,7 @@ TOKEN = "hunter2-of-the-endpoint"
 
 @dataclass(frozen=True, slots=True)
 class Sink:
-    """Where a consumer writes to.
-
-    Attributes:
-        options: Of the consumer.
-        arrived: Says whether everything is there.
-        due: The events that the consumer applies.
-        secrets: What its commands must not show besides.
-    """
+    """Where a consumer writes to; `due` are the events that it applies, and its commands must not show `secrets`."""
 
     options: dict[str, str]
     arrived: Callable[[], bool]

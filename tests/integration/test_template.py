@@ -66,13 +66,10 @@ def shown_test(name: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
     return cast("Callable[..., None]", found)
 
 
-def test_the_test_of_the_example_that_calls_a_service_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown_test("courier", monkeypatch)()
-
-
-def test_the_test_of_the_topic_without_health_information_passes(
+def test_the_tests_of_calling_a_service_and_of_the_topic_without_health_information_pass(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    shown_test("courier", monkeypatch)()
     shown_test("notices", monkeypatch)(tmp_path)
 
 

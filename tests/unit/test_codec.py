@@ -247,9 +247,8 @@ def test_what_is_no_record_schema_is_not_learned(schema: Any) -> None:
 
 def test_a_foreign_record_of_our_name_is_refused() -> None:
     """The id alone says how to read it, and what comes out must still be one of ours."""
-    foreign = {"type": "record", "name": "SystemPing", "namespace": "drx.v1", "fields": []}
     codec = Codec(schemas=SCHEMAS, ids={})
-    codec.learn(WriterSchema(4096, None, foreign))
+    codec.learn(WriterSchema(4096, None, {"type": "record", "name": "SystemPing", "namespace": "drx.v1", "fields": []}))
 
     with pytest.raises(DecodeError, match=r"^schema_mismatch$"):
         codec.decode(b"\x00\x00\x00\x10\x00")

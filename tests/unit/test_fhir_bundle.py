@@ -104,8 +104,7 @@ def test_each_entry_of_an_answer_has_a_status_and_a_place() -> None:
         {"status": "\u0662\u0660\u0660"},
         {},
     ]
-    answer = {"resourceType": "Bundle", "entry": [{"response": each} for each in responses]}
-    found = outcomes(orjson.dumps(answer), 5)
+    found = outcomes(orjson.dumps({"resourceType": "Bundle", "entry": [{"response": each} for each in responses]}), 5)
 
     assert [(each.status, each.id) for each in found] == [(201, "drx-1"), (200, ""), (422, ""), (0, ""), (0, "")]
     assert orjson.loads(found[2].body) == refused

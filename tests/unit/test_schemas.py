@@ -283,8 +283,6 @@ def test_a_model_has_the_fields_of_its_record(event_type: str) -> None:
 
 
 ID = field("id", "string")
-
-
 NOTE = optional("note", "string")
 KIND_A, KIND_B = field("kind", enum("a")), field("kind", enum("a", "b"))
 PHI_L, PHI_D = field("id", "string", phi="L"), field("id", "string", phi="D")

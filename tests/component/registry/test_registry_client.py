@@ -27,8 +27,6 @@ from bridge.registry.server import registry_app
 from tests.component.registry.registry_fakes import ORDER, Answer, Connect, FakeRegistry, shown
 
 LOCKED = bundled().entries[0]
-
-
 OURS = wanted(newest(bundled()), RoutingTable().topics_of_type)
 REQUIRED = {**ORDER, "fields": [*ORDER["fields"], {"name": "note", "type": "string"}]}
 

@@ -100,12 +100,9 @@ def alerting(directory: Path, config: Mapping[str, Any]) -> Iterator[Alertmanage
 
 @contextmanager
 def watching(directory: Path, *, targets: Mapping[str, Sequence[str]], webhook: str) -> Iterator[Prometheus]:
-    """Run Prometheus for the block, and an Alertmanager that delivers everything.
+    """Run Prometheus for the block, and an Alertmanager that delivers everything to `webhook`.
 
-    Args:
-        directory: Of their files.
-        targets: Name of a job to the addresses of its management ports.
-        webhook: Where alerts are delivered.
+    `targets` maps a job to the addresses of its management ports.
     """
     directory.mkdir()
     with alerting(directory / "everything", {"route": _ROUTE, "receivers": [_receiver(webhook)]}) as told:

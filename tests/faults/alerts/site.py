@@ -122,13 +122,7 @@ _SCRAPES_MIN = 8
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The installation for faults.
-
-    Attributes:
-        began: Unix time of Prometheus's first data.
-        desk: A consumer next to the read model.
-        played: Titles of the faults that have run.
-    """
+    """The installation for faults; `began` is the Unix time of Prometheus's first data, `played` titles of faults."""
 
     cluster: Cluster
     postgres: EmbeddedPostgres

@@ -46,12 +46,10 @@ class Logged(NamedTuple):
 
 @dataclass(slots=True)
 class Effects:
-    """The effects of a consumer.
+    """The effects of a consumer, by prescription.
 
-    Attributes:
-        states: Prescription to its columns, by the names of the model.
-        counts: Prescription to the number of effects, as counted by the consumer.
-        events: Ids of the events that had an effect, by prescription.
+    `states` are its columns by the names of the model, `counts` the effects as the consumer counted them, and `events`
+    the ids of those that had an effect.
     """
 
     states: Mapping[str, Mapping[str, Any]]
