@@ -57,9 +57,11 @@ def test_native_ids_have_no_prefix_and_begin_with_none() -> None:
     mapping = compiled(ACME.replace('prefix = "acme:"', "native = true"))
 
     assert event_of(mapping, BODY).key == "7"
-    for taken in ("q:7", "ds:7", "ph:7", "req:7"):
-        assert parked(mapping, BODY | {"rx": {"id": taken}}).detail == "bad_key"
-    assert parked(mapping.refusing(("other:",)), BODY | {"rx": {"id": "other:7"}}).detail == "bad_key"
+    assert event_of(mapping, BODY | {"rx": {"id": "7" * 128}}).key == "7" * 128
+    for taken in ("q:7", "ds:7", "ph:7", "req:7", "other:7", "7" * 129):
+        assert parked(mapping.refusing(("other:",)), BODY | {"rx": {"id": taken}}).detail == "bad_key"
+    several = compiled(ACME.replace('prefix = "acme:"', "native = true").replace('"rx.id"', '["shop", "rx.id"]', 1))
+    assert parked(several, BODY | {"shop": "1"}).detail == "bad_key"
 
 
 def test_leading_fields_have_expressions_of_their_own() -> None:
@@ -82,15 +84,17 @@ def test_leading_fields_have_expressions_of_their_own() -> None:
         (1789398566123, datetime(2026, 9, 14, 15, 9, 26, 123000, tzinfo=UTC)),
         ("2026-09-14T15:09:26Z", datetime(2026, 9, 14, 15, 9, 26, tzinfo=UTC)),
         ("soon", RECEIVED_AT),
+        ("0000-01-01", RECEIVED_AT),
         (True, RECEIVED_AT),
         (None, RECEIVED_AT),
         ({}, RECEIVED_AT),
     ],
 )
 def test_a_time_that_cannot_be_read_is_that_of_receipt(at: object, moment: datetime) -> None:
-    outcome = outcome_of(with_lines('time = "at"'), BODY | {"at": at})
+    outcome = outcome_of(with_lines('time = "at"', data='raw_status = "time()"'), BODY | {"at": at})
 
     assert outcome.events[0].occurred_at == moment
+    assert outcome.events[0].value["raw_status"] == moment.isoformat()
     assert ("time_of_receipt" in outcome.flags) == (moment == RECEIVED_AT)
 
 
@@ -359,6 +363,13 @@ def test_patterns_and_names_are_compared_without_case_and_separators(pattern: st
     assert event.value["extensions"].keys() == {f"/{name}" for name in other}  # type: ignore[attr-defined]
 
 
+def test_an_empty_object_is_no_condition_that_holds() -> None:
+    mapping = compiled(ACME.replace("kind == 'STATE'", "more"))
+
+    assert event_of(mapping, BODY | {"more": {"x": 1}}).key == "acme:7"
+    assert parked(mapping, BODY | {"more": {}}).reason == "unknown_type"
+
+
 def test_a_table_may_park_with_its_reason_its_field_and_the_key_that_can_be_read() -> None:
     park = 'key = "rx.id"\npark = {reason = "unknown_type", field = "/state"}'
     mapping = compiled(f"{ACME}\n[[event]]\nwhen = \"state == 'OFF'\"\n{park}\n")
@@ -385,8 +396,11 @@ fulfillment_status = "lower(state)"
 
 
 def test_lines_of_several_prescriptions_park_and_one_line_needs_no_choice() -> None:
-    mapping, line = compiled(BEST), {"no": "7", "state": "PACKED"}
+    mapping, line = compiled(BEST), {"no": "7", "state": "PACKED", "ssn": "1"}
 
+    assert event_of(mapping, [line]).value["extensions"] == event_of(mapping, line).value["extensions"] == {}
+    best = event_of(mapping, [line | {"n": "1.25"}, line | {"n": "1.5", "state": "BILLING"}])
+    assert best.value["fulfillment_status"] == "billing"
     assert outcome_of(mapping, [line]).flags == outcome_of(mapping, line).flags == ("time_of_receipt",)
     assert parked(mapping, [line, line | {"no": "8"}]) == ParkReason("unusable", "wrong_type", "/*/no")
     assert parked(mapping, []) == ParkReason("unusable", "no_key", "/*/no")

@@ -100,6 +100,8 @@ def test_a_word_is_read_in_the_element_and_then_in_the_body() -> None:
         "unknown_type", "", "/events/*/type", "arr:3"
     )
     assert parked(mapping, batch({"type": "P"}, ANN | {"rx": "a b"})).detail == "no_key"
+    by_table = compiled(HEAD + REPORTED + '[[event]]\ntype = "other.reported"\n')
+    assert kept(event_of(by_table, batch({"rx": "3"}, type="BATCH"))) == {"/type": "BATCH"}
     malformed = batch(ANN, {"rx": "3", "type": "is eaten"})
     assert parked(mapping, malformed) == ParkReason("unknown_type", field="/events/*/type", key="arr:3")
 
