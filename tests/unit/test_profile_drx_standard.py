@@ -159,7 +159,7 @@ def test_the_first_detail_of_the_list_is_told_wherever_it_stands() -> None:
     """Two readers of a parked record, or two versions of the bridge, must tell the same reason."""
     faults = [
         ({"/data/medication/refills": "2147483648"}, "out_of_range", "/data/medication/refills"),
-        ({"/data/patient/first_name": "7"}, "wrong_type", "/data/patient/first_name"),
+        ({"/data/patient/first_name": "7", "/data/patient/last_name": "7"}, "wrong_type", "/data/patient/first_name"),
         ({"/data/network_status/code": ABSENT}, "missing_field", "/data/network_status/code"),
         ({"/version": '"2"'}, "bad_version", "/version"),
         ({"/timestamp": '"last Tuesday"'}, "bad_time", "/timestamp"),

@@ -99,11 +99,11 @@ def test_a_prefix_of_the_option_comes_before_that_of_the_file(tmp_path: Path) ->
 def test_native_drx_refuses_ids_that_begin_like_the_keys_of_a_mapping() -> None:
     """Equal keys of two sources would put two prescriptions into one order."""
     mapping = a_source("digitalrx_pharmacy", account_id="a", prefix="acme:")
-    native = open_profiles({"drx": a_source("drx_standard"), "acme": mapping})["drx"]
+    native = open_profiles({"drx": a_source("drx_standard", "patient.updated"), "acme": mapping})["drx"]
+    edits = {"/data/prescription_id": '"acme:7"'}
 
-    outcome = push(native, edited(SENT, {"/data/prescription_id": '"acme:7"'}))
-
-    assert outcome == ParkReason("unusable", "bad_key", "/data/prescription_id")
+    assert push(native, edited(SENT, edits)) == ParkReason("unusable", "bad_key", "/data/prescription_id")
+    assert event_of(native, edited(SENT, edits | {"/type": '"patient.changed"'})).key == "acct_4021"
 
 
 def test_a_source_of_xml_has_a_mapping_file(tmp_path: Path) -> None:

@@ -84,6 +84,10 @@ def test_a_value_is_never_guessed(sample: str, pointer: str, text: str, detail: 
     assert detail_of(sample, {pointer: text}) == ("unusable", detail, pointer)
 
 
+def test_an_id_of_limited_length_may_have_all_of_it() -> None:
+    assert event_of(FILL, {FILL_ID[1]: f'"{"é" * 64}"'}).value["fill_id"] == "é" * 64
+
+
 @pytest.mark.parametrize(
     ("sample", "pointer"),
     [
@@ -111,6 +115,7 @@ def test_an_id_may_be_an_integer(sample: str, pointer: str) -> None:
         ("/data/attempt", "2147483647", 2147483647, ()),
         ("/data/attempt", '"007"', 7, ("string_as_integer",)),
         ("/sequence", "9223372036854775807", 9223372036854775807, ()),
+        ("/sequence", "-9223372036854775808", -9223372036854775808, ()),
         ("/sequence", '"999999999999999999"', 999999999999999999, ("string_as_integer",)),
     ],
 )
