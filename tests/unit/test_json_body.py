@@ -63,6 +63,7 @@ def nested(depth: int, *, inside: str = "1") -> str:
         (b'{"a":' * 40_000 + b"1" + b"}" * 40_000, "depth"),
         (b"[" * 33 + b"]" * 33, "depth"),
         (b"[]", "not_object"),
+        (b"[" * 32 + b"]" * 32, "not_object"),
         (b"null", "not_object"),
     ],
     ids=lambda value: repr(value)[:24],

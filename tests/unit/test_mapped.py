@@ -85,6 +85,8 @@ def test_leading_fields_have_expressions_of_their_own() -> None:
         ("2026-09-14T15:09:26Z", datetime(2026, 9, 14, 15, 9, 26, tzinfo=UTC)),
         ("soon", RECEIVED_AT),
         ("0000-01-01", RECEIVED_AT),
+        ("9/18/2026 12:30 PM", datetime(2026, 9, 18, 16, 30, tzinfo=UTC)),
+        ("9/18/2026 12:30 AM", datetime(2026, 9, 18, 4, 30, tzinfo=UTC)),
         (True, RECEIVED_AT),
         (None, RECEIVED_AT),
         ({}, RECEIVED_AT),

@@ -138,9 +138,13 @@ def test_a_batch_without_elements_is_kept_unless_the_file_has_a_word_for_it() ->
 
 def test_what_is_no_document_in_base64_stays_a_text() -> None:
     mapping = compiled(HEAD.replace('"events"', '"message.data.events"') + 'base64 = "/message/data"\n' + TABLE)
-    for text in (b64encode(b"no json").decode(), "***", "", None):
+    document = b64encode(json.dumps(batch(ANN)).encode()).decode()
+    assert event_of(mapping, {"message": {"data": document}}).key == "arr:1"
+    for text in (b64encode(b"no json").decode(), f"!{document}", "", None):
         assert parked(mapping, {"message": {"data": text}}).reason == "unknown_type"
     assert parked(mapping, {"message": []}).reason == "unknown_type"
+    whole = compiled(HEAD.replace('"events"', '"message.data"') + 'base64 = "/message/data"\n' + TABLE)
+    assert event_of(whole, {"message": {"data": b64encode(json.dumps([ANN]).encode()).decode()}}).key == "arr:1"
 
 
 def test_a_table_about_the_body_decides_for_no_element() -> None:

@@ -78,7 +78,7 @@ def test_sources_of_one_vendor_have_prefixes_of_their_own_or_share_one_by_name(
 
 
 @pytest.mark.parametrize("profile", ["digitalrx_pharmacy", "dosespot_push", "photon_cloudevents", "mapped"])
-@pytest.mark.parametrize("prefix", ["", "q", "Q:", "req:", "q::"])
+@pytest.mark.parametrize("prefix", ["", "q", "Q:", "req:", "q::", f"{'q' * 17}:"])
 def test_a_prefix_is_checked(profile: str, prefix: str) -> None:
     with pytest.raises(ConfigError, match=r"^options\.prefix: prefix is not a letter"):
         load_profile(profile, {"account_id": "a", "prefix": prefix})

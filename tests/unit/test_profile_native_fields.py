@@ -177,6 +177,7 @@ def at(*parts: int) -> datetime:
         ("1789398566.1234567", at(2026, 9, 14, 15, 9, 26, 123456), ("instant_epoch", "instant_truncated")),
         ("0e99999999999999999999", at(1970, 1, 1), ("instant_epoch",)),
         (f"0.{'3' * 100_000}", at(1970, 1, 1, 0, 0, 0, 333333), ("instant_epoch", "instant_truncated")),
+        ("253402300799999.999", at(9999, 12, 31, 23, 59, 59, 999999), ("instant_epoch", "timestamp_ahead")),
         ("100000000000", at(1973, 3, 3, 9, 46, 40), ("instant_epoch",)),
         ("-100000000000", at(1966, 10, 31, 14, 13, 20), ("instant_epoch",)),
     ],
