@@ -14,7 +14,7 @@ from bridge.ingress.call import Source
 from bridge.kafka.record import unrecognized_value
 from bridge.mapping.lookup import load_profile
 from bridge.proof.origin import sign_origin, verify_origin
-from bridge.proof.scheme import FixedSecrets, KeySlot, ProofKey, Raw, SharedSecret
+from bridge.proof.scheme import FixedSecrets, KeySlot, ProofKey, PublicKey, Raw, SharedSecret
 from bridge.proof.schemes.presets import configure
 from bridge.proof.schemes.standard_webhooks import StandardWebhooks
 from bridge.proof.secrets import parse_slot
@@ -112,6 +112,7 @@ def test_every_part_is_covered(change: Callable[[dict[str, str]], None], code: s
         (b"{}", NOW, [a_slot(key=b"another key, as long as it must be")], "signature_mismatch"),
         (b"{}", NOW, [replace(a_slot(), accept_until=NOW - 1)], "signature_mismatch"),
         (b"{}", NOW, [], "signature_mismatch"),
+        (b"{}", NOW, [replace(a_slot(), key=(a_slot().key, PublicKey(bytes(32))))], "signature_mismatch"),
     ],
 )
 def test_another_body_time_or_key_proves_nothing(body: bytes, now: int, slots: Sequence[KeySlot], code: str) -> None:

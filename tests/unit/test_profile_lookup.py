@@ -99,7 +99,9 @@ def test_a_prefix_of_the_option_comes_before_that_of_the_file(tmp_path: Path) ->
 def test_native_drx_refuses_ids_that_begin_like_the_keys_of_a_mapping() -> None:
     """Equal keys of two sources would put two prescriptions into one order."""
     mapping = a_source("digitalrx_pharmacy", account_id="a", prefix="acme:")
-    native = open_profiles({"drx": a_source("drx_standard", "patient.updated"), "acme": mapping})["drx"]
+    other = a_source("dosespot_push", account_id="a", prefix="aa:")
+    sources = {"drx": a_source("drx_standard", "patient.updated"), "acme": mapping, "aa": other}
+    native = open_profiles(sources)["drx"]
     edits = {"/data/prescription_id": '"acme:7"'}
 
     assert push(native, edited(SENT, edits)) == ParkReason("unusable", "bad_key", "/data/prescription_id")
