@@ -185,18 +185,15 @@ def test_a_nested_record_is_given_by_its_parts() -> None:
     assert patient["date_of_birth"].isoformat() == "1979-09-01"
 
 
-def test_what_a_nested_record_has_no_field_for_is_kept() -> None:
-    event = event_of(with_lines(data="medication = 'med'\n"), BODY | {"med": {"description": "A", "shape": 1}})
-
-    assert event.value["extensions"] == {"/med": '{"description":"A","shape":1}'}
-
-
-def test_a_nested_record_is_given_whole() -> None:
+def test_a_nested_record_is_given_whole_and_kept_if_it_has_more() -> None:
     mapping = with_lines(data="medication = '{description: drug, ndc: code}'\n")
     value = event_of(mapping, BODY | {"drug": "Amoxicillin 500 mg", "code": "00093310905"}).value["medication"]
 
     assert isinstance(value, dict)
     assert (value["description"], value["ndc"]) == ("Amoxicillin 500 mg", "00093310905")
+    mapping = with_lines(data="medication = 'med'\n")
+    more = event_of(mapping, BODY | {"med": {"description": "A", "shape": 1}})
+    assert more.value["extensions"] == {"/med": '{"description":"A","shape":1}'}
     mapping = with_lines(data="medication = 'med'\nraw_status = 'med.description'\n")
     assert event_of(mapping, BODY | {"med": {"description": "A", "ndc": "1"}}).value["extensions"] == {}
 
@@ -365,13 +362,6 @@ def test_patterns_and_names_are_compared_without_case_and_separators(pattern: st
     assert event.value["extensions"].keys() == {f"/{name}" for name in other}  # type: ignore[attr-defined]
 
 
-def test_an_empty_object_is_no_condition_that_holds() -> None:
-    mapping = compiled(ACME.replace("kind == 'STATE'", "more"))
-
-    assert event_of(mapping, BODY | {"more": {"x": 1}}).key == "acme:7"
-    assert parked(mapping, BODY | {"more": {}}).reason == "unknown_type"
-
-
 def test_a_table_may_park_with_its_reason_its_field_and_the_key_that_can_be_read() -> None:
     park = 'key = "rx.id"\npark = {reason = "unknown_type", field = "/state"}'
     mapping = compiled(f"{ACME}\n[[event]]\nwhen = \"state == 'OFF'\"\n{park}\n")
@@ -381,6 +371,8 @@ def test_a_table_may_park_with_its_reason_its_field_and_the_key_that_can_be_read
         "unknown_type", field="/state"
     )
     assert event_of(mapping, BODY).key == "acme:7"
+    conditional = compiled(ACME.replace("kind == 'STATE'", "more"))
+    assert parked(conditional, BODY | {"more": {}}) == ParkReason("unknown_type")
 
 
 BEST = """\

@@ -64,6 +64,7 @@ def search(text: str, value: Any, zone: tzinfo | None = None) -> Any:
         ("seconds(@)", "1789398566", "2026-09-14T15:09:26+00:00"),
         ("seconds(@)", Real("1789398566.5"), "2026-09-14T15:09:26.500000+00:00"),
         ("seconds(@)", "", None),
+        ("root.x", {"root": {"x": 1}}, 1),
         ("seconds(@)", 1789398566000, UNFIT),
         ("seconds(@)", -1789398566000, UNFIT),
         ("seconds(@)", "1e400", UNFIT),

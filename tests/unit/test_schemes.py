@@ -221,7 +221,7 @@ def test_a_slot_file_of_a_combination_has_a_line_for_each_secret(tmp_path: Path)
     (slot,) = load(tmp_path, configure("jwt+basic", token, tolerance_s=300))
     assert isinstance(slot.key, tuple)
     assert type(slot.key[1]) is SharedSecret
-    dated = configure("standard_webhooks+basic", {}, tolerance_s=300)
+    dated = configure("standard_webhooks+github", {}, tolerance_s=300)
     assert (dated.dated, dated.ids) == (True, "signed")
 
     where.write_text("a-secret-of-many-characters")
