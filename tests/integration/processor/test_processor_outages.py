@@ -6,6 +6,7 @@ from bridge.errors import TransientError
 from bridge.kafka.consumed_record import TopicPartition
 from consumers.api import Lanes
 from consumers.postgres.errors import NoConnectionError
+from consumers.runtime.circuit import OPEN_AFTER
 from tests.kafka import until
 from tests.settling import PLACE, Bench, Effects, FailingLedger, Gate, a_record
 
@@ -41,6 +42,18 @@ async def test_what_our_own_statements_meet_is_no_records_fault_although_others_
     assert len(effects.kept) == offset
     if step == "begin_fails" or not bench.consumer.transactional:
         assert len(effects.applied) == offset, "the handler is not asked about the record again"
+
+
+@pytest.mark.parametrize("mode", [Lanes(1, transactional=True)])
+async def test_our_own_statements_of_a_lone_key_open_the_circuit(
+    bench: Bench, effects: Effects, ledger: FailingLedger
+) -> None:
+    failure = NoConnectionError("too_many_connections")
+    ledger.begin_fails = lambda _: failure if bench.count("circuit_state", state="closed") else None
+    await bench.feed_all([a_record(0)])
+
+    assert ledger.failed >= OPEN_AFTER
+    assert effects.applied == ["evt_0"]
 
 
 @pytest.mark.parametrize("mode", [Lanes(1)])

@@ -72,8 +72,12 @@ async def test_a_commit_that_is_seen_late_hides_no_later_one(
 
 
 @pytest.mark.parametrize("mode", [Lanes(4)])
-async def test_where_reading_starts_is_written_though_no_record_comes(bench: Bench) -> None:
+@pytest.mark.parametrize("failure", [TimeoutError(), TransientError("deadlock")], ids=repr)
+async def test_where_reading_starts_is_written_though_no_record_comes(
+    bench: Bench, ledger: FailingLedger, failure: Exception
+) -> None:
     """After a restore an empty partition goes on from there; the event before another offset is not known."""
+    ledger.begin_fails = lambda _: failure if ledger.failed < 1 and bench.processor.next_offset(PLACE) == 7 else None
     await bench.feed_all([a_record(0)])
     await bench.processor.adopt(PLACE)
     before = bench.processor.next_offset(PLACE)
