@@ -16,7 +16,15 @@ from bridge.event import Durable
 from bridge.kafka import partition_writer
 from bridge.kafka.accepted import Accepted, from_entry
 from bridge.kafka.known_ids_reader import KnownIdsReader
-from bridge.kafka.partition_writer import BATCH_MAX, OVERHEAD_BYTES, SWEEP_S, PartitionWriters, WriterLimits
+from bridge.kafka.partition_writer import (
+    BATCH_MAX,
+    OVERHEAD_BYTES,
+    PRODUCER_CLOSE_S,
+    RESCUE_S,
+    SWEEP_S,
+    PartitionWriters,
+    WriterLimits,
+)
 from bridge.kafka.record import Record
 from bridge.spool.segment import Entry, UnreadableEntryError
 from tests.builders import identity_in
@@ -537,12 +545,12 @@ async def test_a_stop_takes_nothing_more_and_finishes_what_kafka_answers(
     assert bare.producer.closed
 
 
-@pytest.mark.parametrize("timeout_s", [0, 30])
+@pytest.mark.parametrize("timeout_s", [0, RESCUE_S + PRODUCER_CLOSE_S, 30])
 async def test_a_stop_in_an_outage_leaves_everything_on_disk_at_once(timeout_s: float) -> None:
     subject, loop = Subject(), asyncio.get_running_loop()
     first = await subject.send_in_flight("a")
     rest = subject.send("b", "c")
-    subject.producer.connected = not timeout_s  # else Kafka may still answer, and is waited for
+    subject.producer.connected = timeout_s < 30  # else Kafka may still answer, and is waited for
     started_at = loop.time()
     closing = asyncio.ensure_future(subject.writers.close(timeout_s))
 

@@ -122,6 +122,23 @@ async def test_a_drain_settles_what_is_in_flight_and_starts_nothing(bench: Bench
     assert (bench.processor.next_offset(PLACE), effects.applied) == (1, ["evt_0"])
 
 
+@pytest.mark.parametrize("mode", [Lanes(1)])
+async def test_a_drain_during_the_lookup_of_a_record_starts_nothing(
+    bench: Bench, effects: Effects, ledger: FailingLedger
+) -> None:
+    drains: list[asyncio.Task[None]] = []
+
+    def drain(_: list[str]) -> None:
+        drains.append(asyncio.create_task(bench.processor.drain([PLACE], timeout_s=30)))
+
+    ledger.look_fails = drain
+    await bench.feed([a_record(0)])
+    await until(lambda: bool(drains) and not bench.processor._partitions[PLACE].queues)
+    await drains[0]
+
+    assert effects.attempts == []
+
+
 async def test_a_drain_gives_up_at_its_end(bench: Bench, effects: Effects) -> None:
     gate = Gate(effects)
     idle = TopicPartition(PLACE.topic, 1)
