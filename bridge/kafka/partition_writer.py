@@ -517,7 +517,8 @@ class PartitionWriter:
                 await self._shared.known_ids_reader.catch_up(self._topic, self._partition)
             return
         entries = await self._spool.peek(self._tp, most=self._batch_max(), most_bytes=PEEK_MAX_BYTES)
-        if not entries:  # the disk is unreadable now
+        # The disk is unreadable now, or a stop no longer reads what other replicas write.
+        if not entries or self._shared.stopping.is_set():
             await pause(self._shared.stopping, CHECK_S)
         elif batch := await self._skip_known([from_entry(each) for each in entries]):
             written, refusal = await self._put([each.record for each in batch])

@@ -588,6 +588,29 @@ async def test_a_stop_does_not_wait_for_a_drain_that_waits() -> None:
     assert (subject.kept, asyncio.all_tasks()) == (["a"], {asyncio.current_task()})
 
 
+async def test_a_drain_that_waits_for_the_disk_writes_nothing_after_a_stop() -> None:
+    """It does not read any more what other replicas write, so it may repeat an event; the next start drains."""
+    subject = Subject()
+    await subject.send_in_outage("a")
+    peek, reached, returned = subject.spool.peek, asyncio.Event(), asyncio.Event()
+
+    async def slow(*args: Any, **given: Any) -> Any:
+        reached.set()
+        await returned.wait()
+        return await peek(*args, **given)
+
+    subject.spool.peek = slow  # type: ignore[method-assign]  # of one instance
+    subject.producer.connected = True
+    await reached.wait()
+    subject.writers.stopping.set()
+    returned.set()
+    for _ in range(20):  # turns of the loop, until a write would have been made
+        await asyncio.sleep(0)
+    await subject.writers.close(1)
+
+    assert (subject.written, subject.kept) == ([], ["a"])
+
+
 async def test_what_an_earlier_process_left_on_disk_is_drained_before_anything_new(subject: Subject) -> None:
     await subject.send_in_outage("a", "b")
     later = Subject(spool=subject.spool)
