@@ -444,8 +444,11 @@ class Promises:
             is_spooled = one.outcome == "spooled" and 0 <= one.answered_at < two.arrived_at < written_at
             return is_spooled and two.takes and two.start not in self._forgot and not self._is_late(where)
         is_forgotten = one.answered_at <= self._forgot.get(two.start, -1.0) <= two.arrived_at or self._is_late(where)
-        # What is spooled is forgotten when damage is found; the drain then sets the second body aside.
-        return all(where_of(each.delivery, each.delivery.events[0]) in seen for each in (one, two)) or not is_forgotten
+        # What is spooled is forgotten when damage is found; the drain then sets the second body aside, unless another
+        # replica drains the first at the same moment (`_judge_bodies`).
+        written = [seen.get(where_of(each.delivery, each.delivery.events[0])) for each in (one, two)]
+        hosts = [each[0].writer.name.partition(".")[0] for each in written if each]
+        return hosts == [two.host] * 2 or not is_forgotten
 
     def _is_late(self, where: Where) -> bool:
         """Return whether an event may come later than others: set aside, locked, unreadable for long, or damaged."""
