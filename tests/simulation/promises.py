@@ -444,11 +444,13 @@ class Promises:
             is_spooled = one.outcome == "spooled" and 0 <= one.answered_at < two.arrived_at < written_at
             return is_spooled and two.takes and two.start not in self._forgot and not self._is_late(where)
         is_forgotten = one.answered_at <= self._forgot.get(two.start, -1.0) <= two.arrived_at or self._is_late(where)
+        if not is_forgotten:
+            return True
         # What is spooled is forgotten when damage is found; the drain then sets the second body aside, unless another
-        # replica drains the first at the same moment (`_judge_bodies`).
-        written = [seen.get(where_of(each.delivery, each.delivery.events[0])) for each in (one, two)]
-        hosts = [each[0].writer.name.partition(".")[0] for each in written if each]
-        return hosts == [two.host] * 2 or not is_forgotten
+        # replica writes the first at the same moment.
+        wheres = [where_of(each.delivery, each.delivery.events[0]) for each in (one, two)]
+        bodies = sorted((seen[each][0] for each in wheres if each in seen), key=lambda each: each.offset)
+        return len(bodies) == 2 and (bodies[0].writer is bodies[1].writer or not self._may_repeat([two], bodies))
 
     def _is_late(self, where: Where) -> bool:
         """Return whether an event may come later than others: set aside, locked, unreadable for long, or damaged."""
