@@ -16,15 +16,7 @@ from bridge.event import Durable
 from bridge.kafka import partition_writer
 from bridge.kafka.accepted import Accepted, from_entry
 from bridge.kafka.known_ids_reader import KnownIdsReader
-from bridge.kafka.partition_writer import (
-    BATCH_MAX,
-    OVERHEAD_BYTES,
-    PRODUCER_CLOSE_S,
-    RESCUE_S,
-    SWEEP_S,
-    PartitionWriters,
-    WriterLimits,
-)
+from bridge.kafka.partition_writer import BATCH_MAX, OVERHEAD_BYTES, SWEEP_S, PartitionWriters, WriterLimits
 from bridge.kafka.record import Record
 from bridge.spool.segment import Entry, UnreadableEntryError
 from tests.builders import identity_in
@@ -545,7 +537,7 @@ async def test_a_stop_takes_nothing_more_and_finishes_what_kafka_answers(
     assert bare.producer.closed
 
 
-@pytest.mark.parametrize("timeout_s", [0, RESCUE_S + PRODUCER_CLOSE_S, 30])
+@pytest.mark.parametrize("timeout_s", [0, partition_writer.RESCUE_S + partition_writer.PRODUCER_CLOSE_S, 30])
 async def test_a_stop_in_an_outage_leaves_everything_on_disk_at_once(timeout_s: float) -> None:
     subject, loop = Subject(), asyncio.get_running_loop()
     first = await subject.send_in_flight("a")
@@ -592,20 +584,15 @@ async def test_a_drain_that_waits_for_the_disk_writes_nothing_after_a_stop() -> 
     """It does not read any more what other replicas write, so it may repeat an event; the next start drains."""
     subject = Subject()
     await subject.send_in_outage("a")
-    peek, reached, returned = subject.spool.peek, asyncio.Event(), asyncio.Event()
+    peek = subject.spool.peek
 
-    async def slow(*args: Any, **given: Any) -> Any:
-        reached.set()
-        await returned.wait()
+    async def stopped_meanwhile(*args: Any, **given: Any) -> Any:
+        subject.writers.stopping.set()
         return await peek(*args, **given)
 
-    subject.spool.peek = slow  # type: ignore[method-assign]  # of one instance
+    subject.spool.peek = stopped_meanwhile  # type: ignore[method-assign]  # of one instance
     subject.producer.connected = True
-    await reached.wait()
-    subject.writers.stopping.set()
-    returned.set()
-    for _ in range(20):  # turns of the loop, until a write would have been made
-        await asyncio.sleep(0)
+    await until(subject.writers.stopping.is_set)
     await subject.writers.close(1)
 
     assert (subject.written, subject.kept) == ([], ["a"])

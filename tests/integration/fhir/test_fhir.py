@@ -110,7 +110,7 @@ async def test_what_changes_nothing_costs_no_request(fake: FakeFhir) -> None:
         await desk.feed(created(0))
 
         assert (desk.count("applied"), fake.requests) == (3, before)
-        # A signature is told, though the order stays as it is.
+        # A signature adds its Provenance; the order is unchanged.
         await desk.feed(told_at("epcs.signed", 3, prescriber={"npi": "1234567893", "last_name": "Okafor"}))
     assert len([place for place in fake.all() if place.startswith("Provenance")]) == 3
 

@@ -3,12 +3,13 @@ import asyncio
 import pytest
 
 from bridge.errors import TransientError
+from bridge.event import Event
 from bridge.kafka.consumed_record import TopicPartition
-from consumers.api import Lanes
+from consumers.api import Batches, Lanes
 from consumers.postgres.errors import NoConnectionError
 from consumers.runtime.circuit import OPEN_AFTER
 from tests.kafka import until
-from tests.settling import PLACE, Bench, Effects, FailingLedger, Gate, a_record
+from tests.settling import PLACE, Bench, Effects, FailingLedger, Gate, a_consumer, a_database, a_record, at_work
 
 
 @pytest.mark.parametrize("mode", [Lanes(1, transactional=True), Lanes(1)], ids=["inside", "outside"])
@@ -42,6 +43,37 @@ async def test_what_our_own_statements_meet_is_no_records_fault_although_others_
     assert len(effects.kept) == offset
     if step == "begin_fails" or not bench.consumer.transactional:
         assert len(effects.applied) == offset, "the handler is not asked about the record again"
+
+
+async def test_a_batch_that_takes_long_costs_a_retried_record_no_attempts(ledger_dsn: str) -> None:
+    """The batch holds the partition's row, so that the record's own transaction cannot write progress meanwhile."""
+    effects = Effects()
+    hanging, go_on = asyncio.Event(), asyncio.Event()
+    effects.fail = lambda event, tried: TransientError("conflict") if event.id == "evt_0" and tried < 2 else None
+
+    async def hang(event: Event) -> None:
+        if event.id == "evt_1":
+            hanging.set()
+            await go_on.wait()
+        elif effects.attempts.count("evt_0") > 2:  # after the batch and the first attempt on its own
+            await hanging.wait()
+
+    effects.before = hang
+
+    async with (
+        a_database(ledger_dsn, lock_timeout_s=0.02) as database,
+        at_work(a_consumer(effects, Batches(50, 0.005)), database) as bench,
+    ):
+        await bench.feed([a_record(0)])
+        await until(lambda: bench.outcome("retry") == 1)
+        bench.processor.offer(PLACE, [a_record(1, "rx_2"), a_record(2, "rx_3")])
+        await hanging.wait()
+        await until(lambda: effects.attempts.count("evt_0") > 8)
+        go_on.set()
+        await bench.settled(3)
+
+        assert await bench.parked() == []
+        assert sorted(await bench.effects()) == ["evt_0", "evt_1", "evt_2"]
 
 
 @pytest.mark.parametrize("mode", [Lanes(1, transactional=True)])

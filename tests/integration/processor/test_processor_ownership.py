@@ -37,7 +37,7 @@ async def test_what_a_database_has_lost_is_applied_again(
 
 @pytest.mark.parametrize("mode", [Lanes(4)])
 async def test_a_key_that_a_restored_database_does_not_park_keeps_its_order(bench: Bench, effects: Effects) -> None:
-    """Else a handler outside the transaction gets a later event of the key before those that are parked no more."""
+    """Else a handler outside the transaction gets a later event of the key before those whose parking was lost."""
     effects.refused = {"evt_0"}
     log = [a_record(0), a_record(1)]
     await bench.feed_all(log[:1])
@@ -94,6 +94,8 @@ async def test_a_worker_whose_partition_was_claimed_by_another_goes_on(bench: Be
     bench.processor.offer(PLACE, [a_record(0)])
     await bench.read_again([a_record(0)])
     await bench.settled(1)
+
+    assert bench.outcome("applied") == 1
 
 
 @pytest.mark.parametrize("mode", [Lanes(1)])

@@ -81,6 +81,8 @@ async def test_a_parked_record_that_is_not_wanted_any_more_is_released_unhandled
         await bench.request_release("rx_1")
         await bench.until_rows("select key from drx_consumer.parked_key", [])
 
+    assert effects.applied == []
+
 
 async def test_new_records_of_a_key_never_overtake_its_release(bench: Bench, effects: Effects) -> None:
     """The interleaving is forced: the release stands in the middle of its first record when new ones come."""
