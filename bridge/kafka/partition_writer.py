@@ -9,8 +9,8 @@ Each partition has a writer, whose task moves one batch at a time. A writer is i
   writer is direct again; otherwise a drain would never end under steady load.
 
 A direct writer begins to spool when a write fails, a delivery has waited `WriterLimits.spool_after_s`, or the spool has
-records of an earlier process. It also does for a record that arrives while Kafka is unavailable or the ids in the
-topics have not been read. Records in memory are appended to the spool, the batch in flight first, since its outcome is
+records of an earlier process. It also begins when a record arrives while Kafka is unavailable or the ids in the topics
+have not been read. Records in memory are appended to the spool, the batch in flight first, since its outcome is
 unknown. If Kafka acknowledges that batch after all, the drain finds its ids in the topic and skips it.
 
 A record is durable once all in-sync replicas have it (`committed`) or the spool has synced it (`spooled`). A delivery

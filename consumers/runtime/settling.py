@@ -185,7 +185,7 @@ class Settling:
             await settlement.fence(min(work.offsets))
         for record in work.behind:
             if not await parking.append(settlement, record):
-                await settlement.fence(record.offset)  # or a restored database does not have the parking
+                await settlement.fence(record.offset)  # fails if the database was restored and has lost the parking
                 partition.claim.parked.discard(key_text(record))
                 raise LiveError
         if work.parked is not None:

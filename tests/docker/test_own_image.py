@@ -34,7 +34,7 @@ _WITHOUT_SHELL = (
 
 @dataclass(frozen=True, slots=True)
 class OwnImage:
-    """What was built: on `base`, on which both stages stand, and the same on a base that has no shell any more."""
+    """The image `name`, built on `base`, and `without_shell`, built on the same base without a shell."""
 
     client: Any
     base: str

@@ -173,7 +173,7 @@ async def test_what_a_lost_key_sealed_is_given_up_only_on_request_and_kept(direc
 
 
 async def test_what_was_locked_comes_before_what_is_taken_when_the_key_is_back(directory: Path, keys: Path) -> None:
-    """Its file stays, also if what was unlocked first has been delivered before the rest is known."""
+    """Its file stays, also if the records unlocked first are drained before the rest is known."""
     async with open_spool(directory, key_dir=keys) as kept:
         await kept.put(*range(BATCH + 1))
     take_away(keys, "current")
