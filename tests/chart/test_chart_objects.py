@@ -60,6 +60,14 @@ def test_every_volume_is_mounted_and_every_mount_has_a_volume(rendered: Rendered
         assert len(set(mounts)) == len(mounts)
 
 
+def test_another_setting_is_another_sum() -> None:
+    values = load("minimal")
+    changed = values | {"ingress": values["ingress"] | {"log": {"level": "warning"}}}
+    before, after = (render(each).one("StatefulSet")["spec"]["template"]["metadata"] for each in (values, changed))
+
+    assert before["annotations"] != after["annotations"]
+
+
 def test_selectors_meet_their_pods_and_no_others(rendered: Rendered) -> None:
     labels = {name: pod["metadata"]["labels"] for name, pod in rendered.pods()}
     for workload in workloads(rendered):

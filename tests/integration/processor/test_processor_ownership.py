@@ -94,7 +94,6 @@ async def test_a_worker_whose_partition_was_claimed_by_another_goes_on(bench: Be
     bench.processor.offer(PLACE, [a_record(0)])
     await bench.read_again([a_record(0)])
     await bench.settled(1)
-
     assert bench.outcome("applied") == 1
 
 
@@ -129,11 +128,7 @@ async def test_a_drain_during_the_lookup_of_a_record_starts_nothing(
     bench: Bench, effects: Effects, ledger: FailingLedger
 ) -> None:
     drains: list[asyncio.Task[None]] = []
-
-    def drain(_: list[str]) -> None:
-        drains.append(asyncio.create_task(bench.processor.drain([PLACE], timeout_s=30)))
-
-    ledger.look_fails = drain
+    ledger.look_fails = lambda _: drains.append(asyncio.create_task(bench.processor.drain([PLACE], timeout_s=30)))
     await bench.feed([a_record(0)])
     await until(lambda: bool(drains) and not bench.processor._partitions[PLACE].queues)
     await drains[0]

@@ -80,7 +80,6 @@ async def test_a_parked_record_that_is_not_wanted_any_more_is_released_unhandled
         await bench.adopt()
         await bench.request_release("rx_1")
         await bench.until_rows("select key from drx_consumer.parked_key", [])
-
     assert effects.applied == []
 
 
