@@ -223,9 +223,7 @@ class Promises:
         if attempt.outcome == "ignored" and not (attempt.variant == "ignoring" and delivery.word == "pinged"):
             self.note("answers", "ignored", delivery)
         host = self.hosts[HOSTS.index(attempt.host)]
-        # A second body waits for the first, and has less time left when it is parked.
-        is_short = delivery.kind == "conflict" or self.operators.done & SLOW
-        if attempt.code == "deadline" and host.takes and not is_short:
+        if attempt.code == "deadline" and host.takes and not (self.operators.done & SLOW or self._has_rival(attempt)):
             self.note("answers", "503 beside a spool that takes it", delivery, "at", attempt.start)
         now = self.world.loop.time()
         has_looked = now - host.key_gone_at > NO_KEY_S and not host.stood_still(now - NO_KEY_S, now)
@@ -239,6 +237,11 @@ class Promises:
             for event in self._due(attempt):
                 if self._written.get(where_of(delivery, event), inf) > now:
                     self.note("durable_before_200", attempt.outcome, delivery, "at", attempt.start)
+
+    def _has_rival(self, attempt: Attempt) -> bool:
+        """Return whether a host got another body under the id: of two, one waits, and has less time left."""
+        got = {each.delivery for each in self.senders.attempts if each.host == attempt.host}
+        return sum(each.id == attempt.delivery.id != "" for each in got) > 1
 
     @staticmethod
     def _due(attempt: Attempt) -> Sequence[Expected]:
@@ -590,8 +593,4 @@ def _is_behind(one: Sequence[Seen] | None, two: Sequence[Seen] | None) -> bool:
 def places_of(identity: Identity) -> Sequence[Where]:
     """Return the lookup keys of a record: id and body, id alone, body alone."""
     source = f"parked {identity.source}" if identity.reason else identity.source
-    return (
-        (source, identity.id, identity.body_sha256),
-        (source, identity.id, ""),
-        (source, "", identity.body_sha256),
-    )
+    return ((source, identity.id, identity.body_sha256), (source, identity.id, ""), (source, "", identity.body_sha256))
