@@ -477,7 +477,7 @@ class PartitionWriter:
         if self._spool.depth(self._tp):
             return False
         appending = self._appending()
-        if any(each.state == "open" and (each.in_flight or not each.is_answered) for each in appending):
+        if any(each.state == "open" and not each.is_answered for each in appending):
             return False
         for pending in appending:
             self._fail(pending, "deadline")

@@ -20,7 +20,6 @@ class SegmentState:
 
     name: str
     size: int = 0
-    acknowledged: int = 0  # intact records that are acknowledged
     waiting: int = 0  # intact records that are not
     locked: int = 0  # waiting records whose key is missing
     unknown: int = 0  # waiting records of another version of the bridge; at least 1 if the file is of that version
@@ -76,7 +75,6 @@ def _state(name: str, content: Content, keys: Mapping[bytes, Key], read: Callabl
     state = SegmentState(
         name,
         size=len(content.raw),
-        acknowledged=len(found.records) - len(content.waiting),
         waiting=len(content.waiting),
         lost=found.lost,
         damage=list(found.damage),

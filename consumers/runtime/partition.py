@@ -249,8 +249,7 @@ class Partitions:
     def renew(self, partition: Partition) -> None:
         """Drop a partition, to be claimed again."""
         partition.close()
-        if self._held.get(partition.tp) is partition:
-            self._fenced.add(partition.tp)
+        self._fenced.add(partition.tp)
 
     def stop(self, partition: Partition, why: StoppedError) -> None:
         """Stop settling a partition until an operator acts."""

@@ -38,7 +38,6 @@ _SYSTEMIC: tuple[tuple[type[Exception], str], ...] = (
     (ssl.SSLError, "tls"),
     (ConnectionRefusedError, "connection_refused"),
     (ConnectionError, "connection_lost"),
-    (aiohttp.ClientSSLError, "tls"),
     (aiohttp.ClientError, "unreachable"),
     (OSError, "os_error"),
 )
