@@ -18,18 +18,7 @@ from aiokafka import errors as kafka_errors  # noqa: TID251 - the fake of its wr
 
 from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC
 from tests.simulation import commands
-from tests.simulation.dialects import (
-    VARIANTS,
-    Delivery,
-    Kind,
-    Variant,
-    batch,
-    headers,
-    native,
-    record,
-    secret,
-    slots,
-)
+from tests.simulation.dialects import VARIANTS, Delivery, Kind, Variant, batch, headers, native, record, secret, slots
 from tests.simulation.kafka import MAX_BYTES, Kafka
 from tests.simulation.replica import Host
 from tests.simulation.senders import Senders, Way

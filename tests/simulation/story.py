@@ -13,17 +13,7 @@ from pathlib import Path
 
 from bridge.runtime.logging import LEVELS, log
 from tests.simulation.kafka import Kafka
-from tests.simulation.operators import (
-    HOSTS,
-    PHASE_S,
-    PHASES,
-    QUIET_S,
-    TOPICS,
-    Act,
-    Operators,
-    Plan,
-    write_key,
-)
+from tests.simulation.operators import HOSTS, PHASE_S, PHASES, QUIET_S, TOPICS, Act, Operators, Plan, write_key
 from tests.simulation.promises import Broken, Promises
 from tests.simulation.replica import Host
 from tests.simulation.senders import Senders

@@ -153,10 +153,7 @@ def decided(decision: str) -> Event:
         ([A_RENEWAL, decided("denied")], "order unknown, proposal cancelled, approve rejected"),
         ([A_RENEWAL, decided("pending")], "order unknown, proposal active, approve on-hold"),
         ([A_RENEWAL, decided("replace")], "order stopped, proposal completed, approve completed"),
-        (
-            [A_RENEWAL, CLOSED],
-            "order unknown, proposal cancelled, approve cancelled",
-        ),
+        ([A_RENEWAL, CLOSED], "order unknown, proposal cancelled, approve cancelled"),
         ([A_RENEWAL, decided("approved"), CLOSED], "order unknown, proposal completed, approve completed"),
         ([A_RENEWAL, decided("pending"), CLOSED], "order unknown, proposal cancelled, approve cancelled"),
         ([sent(0), filled(1, "dispensed")], "order active, fulfill completed, dispense completed"),

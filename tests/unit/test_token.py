@@ -170,14 +170,8 @@ JUDGED: dict[str, list[tuple[bytes, dict[str, Any]]]] = {
         (token(padding="x" * SIGNATURE_MAX_BYTES), {}),
         (b"", {}),
     ],
-    "timestamp_stale": [
-        (token(exp=NOW - 301), {}),
-        (token(request_body_sha256=BODY_HASH, iat=NOW - 301), HASHED),
-    ],
-    "timestamp_future": [
-        (token(nbf=NOW + 301), {}),
-        (token(iat=NOW + 301), {}),
-    ],
+    "timestamp_stale": [(token(exp=NOW - 301), {}), (token(request_body_sha256=BODY_HASH, iat=NOW - 301), HASHED)],
+    "timestamp_future": [(token(nbf=NOW + 301), {}), (token(iat=NOW + 301), {})],
     "timestamp_malformed": [
         (token(exp=None), {}),
         (token(exp=True), {}),
@@ -341,8 +335,7 @@ def test_a_token_without_an_end_of_its_tolerance_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "algorithms"),
-    [(RSA, "PS256,ES256"), (RSA, "RS256"), (EC, "RS256,ES256"), (ED, "EdDSA"), (SECRET, "HS256")],
+    ("key", "algorithms"), [(RSA, "PS256,ES256"), (RSA, "RS256"), (EC, "RS256,ES256"), (ED, "EdDSA"), (SECRET, "HS256")]
 )
 def test_sign_makes_what_is_accepted(tmp_path: Path, key: Any, algorithms: str) -> None:
     is_text = isinstance(key, str)

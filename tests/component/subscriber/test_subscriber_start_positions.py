@@ -46,8 +46,7 @@ async def test_with_no_place_to_begin_at_the_process_ends_and_says_what_to_do(gr
 
 
 @pytest.mark.parametrize(
-    ("begun", "written", "word"),
-    [({"t"}, [], "ok"), ({"t"}, ["b"], "not_initialized"), ((), [], "not_initialized")],
+    ("begun", "written", "word"), [({"t"}, [], "ok"), ({"t"}, ["b"], "not_initialized"), ((), [], "not_initialized")]
 )
 async def test_a_new_partition_without_a_place_is_stopped_unless_it_is_empty_and_the_others_go_on(
     group: Group, begun: Collection[str], written: list[str], word: str

@@ -13,18 +13,7 @@ from consumers.runtime import calls
 from consumers.runtime.key_queues import ROUNDS_MAX
 from tests.kafka import HANG_S, until
 from tests.logs import capture_logs
-from tests.settling import (
-    GROUP,
-    PLACE,
-    Bench,
-    Effects,
-    FailingLedger,
-    Gate,
-    a_consumer,
-    a_database,
-    a_record,
-    at_work,
-)
+from tests.settling import GROUP, PLACE, Bench, Effects, FailingLedger, Gate, a_consumer, a_database, a_record, at_work
 
 MODES = pytest.mark.parametrize("mode", [Lanes(8, transactional=True), Lanes(8)], ids=["inside", "outside"])
 

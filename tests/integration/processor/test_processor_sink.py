@@ -231,10 +231,7 @@ async def test_an_operator_sets_a_key_aside_that_the_sink_never_takes(
     assert effects.kept[-2:] == ["evt_1", "evt_4"]
     assert await bench.rows(
         "select verb, actor, reason, key, part from drx_consumer.audit order by number limit 2"
-    ) == [
-        ("park", "ann", "refused by the service", "bad_1", 0),
-        ("park", "ann", "refused by the service", "bad_2", 0),
-    ]
+    ) == [("park", "ann", "refused by the service", "bad_1", 0), ("park", "ann", "refused by the service", "bad_2", 0)]
     with pytest.raises(ConfigError, match="parked already"):
         await park("bad_2")
 
