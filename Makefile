@@ -136,8 +136,6 @@ faults: setup fault-tools alert-tools
 	$(BIN)/pytest tests/faults -m "faults or not faults"
 	$(BIN)/python -m tests.faults.report
 
-# Coverage-guided fuzzing, this many executions over all targets; a short run is part of `check`. Linux only.
-FUZZ_EXECUTIONS ?= 1000000
 # Simulated worlds of the ingress or of consumers, each defined by its seed: N of them, starting with seed FIRST, or one:
 # SIMULATE="--seed 7".
 N ?= 1000
@@ -151,6 +149,8 @@ mutants: $(INSTALLED)
 	$(PIP) --require-hashes --requirement requirements-mutants.lock
 	$(BIN)/python -m tests.mutants $(MUTANTS)
 
+# Coverage-guided fuzzing, this many executions over all targets; a short run is part of `check`. Linux only.
+FUZZ_EXECUTIONS ?= 1000000
 fuzz: $(INSTALLED)
 	$(PIP) --require-hashes --requirement requirements-fuzz.lock
 	$(BIN)/python -m tests.fuzz --executions $(FUZZ_EXECUTIONS)
