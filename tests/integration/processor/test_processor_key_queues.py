@@ -19,12 +19,13 @@ MODES = pytest.mark.parametrize("mode", [Lanes(8, transactional=True), Lanes(8)]
 
 
 @pytest.mark.parametrize("mode", [Lanes(8)])
+@pytest.mark.parametrize("body", ["", "other"])
 async def test_an_event_is_no_duplicate_of_an_equal_one_that_is_asked_about_with_it(
-    bench: Bench, effects: Effects
+    bench: Bench, effects: Effects, body: str
 ) -> None:
     """Both may be refused: then none of them was ever applied."""
     effects.refused = {"evt_same"}
-    log = [a_record(0, "rx_1", id="evt_same"), a_record(1, "rx_2", id="evt_same"), a_record(2, "rx_3")]
+    log = [a_record(0, "rx_1", id="evt_same"), a_record(1, "rx_2", id="evt_same", body=body), a_record(2, "rx_3")]
     await bench.feed_all(log)
 
     assert await bench.parked() == [("rx_1", 0, "refused"), ("rx_2", 1, "refused")]

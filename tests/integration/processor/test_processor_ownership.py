@@ -136,6 +136,24 @@ async def test_a_drain_during_the_lookup_of_a_record_starts_nothing(
     assert effects.attempts == []
 
 
+@pytest.mark.parametrize("mode", [Lanes(4)])
+@pytest.mark.parametrize("refused", ["evt_1", "evt_0"], ids=["parked", "appended"])
+async def test_a_drain_waits_for_a_record_that_is_being_parked(
+    bench: Bench, effects: Effects, ledger: FailingLedger, refused: str
+) -> None:
+    effects.refused = {refused}
+    await bench.feed_all([a_record(0)])
+    held = ledger.hold_commit()
+    bench.processor.offer(PLACE, [a_record(1)])
+    await bench.until_rows('select 1 from drx_consumer.parked_event where "offset" = 1', [(1,)])
+    draining = asyncio.create_task(bench.processor.drain([PLACE], timeout_s=30))
+    await asyncio.sleep(0)
+    held.set()
+    await draining
+
+    assert bench.processor.next_offset(PLACE) == 2
+
+
 async def test_a_drain_gives_up_at_its_end(bench: Bench, effects: Effects) -> None:
     gate = Gate(effects)
     idle = TopicPartition(PLACE.topic, 1)

@@ -84,6 +84,7 @@ async def test_a_record_that_is_skipped_while_its_schema_is_fetched_leaves_its_f
 
     async with at_work(a_consumer(effects, Lanes(4)), database, decoder=decoder) as bench:
         await bench.feed_all([a_record(0, value=UNKNOWN), a_record(1)])
+        assert await bench.parked() == [("rx_1", 0, "malformed"), ("rx_1", 1, "key_parked")]
         decoder.learn = skipped  # type: ignore[method-assign]  # of one instance
         await bench.request_release("rx_1")
         await bench.until_rows("select key from drx_consumer.parked_key", [])
@@ -125,8 +126,11 @@ async def test_a_partition_goes_on_by_itself_when_another_key_has_left_the_lot(
     effects.refused = {"evt_0", "evt_1", "evt_2"}
     log = [a_record(1, "rx_2"), a_record(2, "rx_3")]
     await bench.feed_all([a_record(0, tp=other)], other)
-    await bench.feed(log)
-    await until(lambda: bench.processor.standing() == "parking_full")
+    with capture_logs() as logs:
+        await bench.feed(log)
+        await until(lambda: bench.processor.standing() == "parking_full")
+        await bench.processor._partitions[PLACE].idle()
+    assert [each["event"] for each in logs].count("worker.partition_stopped") == 1
     effects.refused = {"evt_1"}
     await bench.request_release("rx_1")
     await bench.read_again(log)
@@ -267,13 +271,15 @@ async def test_a_release_that_makes_progress_does_not_wait(
 async def test_a_release_that_hangs_waits_however_often_its_request_is_found(
     bench: Bench, effects: Effects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(partition, "WAITS_S", 0.5)
     effects.refused = {"evt_0"}
     gate = Gate(effects, lambda _: not effects.refused)
     await bench.feed_all([a_record(0)])
     effects.refused.clear()
+    bench.processor._partitions[PLACE]._progress_at -= partition.WAITS_S
     await bench.request_release("rx_1")
     await gate.reached.wait()
+    assert bench.processor.waiting() == "ok", "a start is progress"
+    monkeypatch.setattr(partition, "WAITS_S", 0.5)
     await until(lambda: bench.processor.waiting() == "degraded")
     gate.open()
     await bench.until_rows("select key from drx_consumer.parked_key", [])
