@@ -107,7 +107,8 @@ class FakeFhir:
         path = request.path.removeprefix(urlsplit(self.url).path).strip("/")
         self.requests.append((request.method, path))
         self._more.set()
-        if "application/fhir+json" not in request.headers.get("accept", ""):
+        named = [request.headers.get(each, "") for each in ("accept", *(["content-type"] if body else []))]
+        if any("application/fhir+json" not in each for each in named):
             return web.Response(status=404, text="<OperationOutcome/>", content_type="application/fhir+xml")
         given = self.before(request)
         if given is not None:
@@ -117,13 +118,13 @@ class FakeFhir:
         if request.method == "DELETE":
             self.delete(path)
         if request.method in {"GET", "DELETE"}:
-            return self._found(path, request.query)
+            return self._found(path, request.query, fresh=request.headers.get("cache-control") == "no-cache")
         conditions = {name: request.headers.get(header, "") for name, header in CONDITIONS.items()}
         if path:
             return self._done([_Write(path, json.loads(body), conditions)])[0]
         return self._transaction(json.loads(body))
 
-    def _found(self, path: str, query: Mapping[str, str]) -> web.Response:
+    def _found(self, path: str, query: Mapping[str, str], *, fresh: bool) -> web.Response:
         if path == "metadata":
             return _json(200, STATEMENT)
         if "/" not in path:
@@ -131,6 +132,7 @@ class FakeFhir:
             matches = [
                 {"resource": {name: each[name] for name in each if only is None or name in only}}
                 for each in self._matches(path, query)
+                if fresh  # else what HAPI found a minute ago
             ]
             return _json(200, {"resourceType": "Bundle", "type": "searchset", "entry": matches})
         kept = self.kept.get(path)

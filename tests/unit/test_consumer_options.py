@@ -50,18 +50,18 @@ OPENED: Mapping[str, tuple[Callable[[Setup], Consumer], dict[str, str]]] = {
         ("fhir", {"instance": "Not-One"}, "fhir.instance"),
         ("fhir", {"instance": "ehr_2"}, "fhir.instance"),  # its schema would be that of ehr-2
         ("fhir", {"references": "literal"}, "fhir.references"),
-        ("fhir", {"mrn_system": "our mrn"}, "fhir.mrn_system"),
+        ("fhir", {"smart_client_id": "drx"}, "smart_token_url, smart_client_id and smart_key_file belong together"),
+        *(("fhir", {"mrn_system": system}, "fhir.mrn_system") for system in ("our mrn", "mrn", "urn:our mrn")),
         ("fhir", {"identifier_base": "urn:drx"}, "fhir.identifier_base"),
         ("forward", {"url": ""}, "forward.url"),
         ("forward", {"url": "https://a.example/?b", "path": "/c"}, "path cannot follow a URL with a query"),
         ("forward", {"accounts": " , "}, "forward.accounts"),
         ("forward", {"types": " , "}, "forward.types"),
         ("forward", {"when": "data.["}, "forward.when"),
-        ("hl7v2", {"port": "0"}, "hl7v2.port"),
-        ("hl7v2", {"ack_mode": "both"}, "hl7v2.ack_mode"),
-        ("hl7v2", {"assigner": "A^B"}, "hl7v2.assigner"),
-        ("hl7v2", {"timezone": "Mars/Base"}, "hl7v2.timezone"),
-        ("hl7v2", {"no_patient": "maybe"}, "hl7v2.no_patient"),
+        *(("hl7v2", {name: "0"}, f"hl7v2.{name}") for name in ("port", "ack_mode", "ack_timeout_s", "no_patient")),
+        ("hl7v2", {"port": "65536"}, "hl7v2.port"),
+        *(("hl7v2", {"assigner": name}, "hl7v2.assigner") for name in ("A^B", "A\\B", "A\x07", "A" * 21)),
+        *(("hl7v2", {"timezone": zone}, "hl7v2.timezone") for zone in ("Mars/Base", "../UTC", "America")),
         *(
             ("hl7v2", {"host": host}, "hl7v2.host")
             for host in ("", "engine..example", "mllp://engine.example", "engine.example:6661", "engine.example/in")

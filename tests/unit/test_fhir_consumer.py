@@ -71,8 +71,7 @@ async def test_a_token_that_cannot_be_read_is_said_at_the_start_and_not_shown(tm
     [
         (an_event("prescription.created", account_id="acct_2"), ""),
         (an_event("prescription.created"), "import"),
-        (an_event("system.ping"), ""),
-        (an_event("other.reported"), ""),
+        *((an_event(each), "") for each in ("system.ping", "other.reported", "prescriber.enrollment_changed")),
     ],
 )
 async def test_an_event_of_no_interest_is_not_looked_at(event: Event, origin: str) -> None:
@@ -121,3 +120,5 @@ def test_what_a_server_says_nothing_of_is_lacking() -> None:
 
     assert {"FHIR R4", "transaction: set BUNDLE=false", "Flag: read", "Patient: search by identifier"} <= set(found)
     assert "transaction: set BUNDLE=false" not in lacks(transactions=False)
+    r4b = {**STATEMENT, "fhirVersion": "4.3.0"}
+    assert lacking(r4b, chooses_ids=True, transactions=True, searches=False) == ["FHIR R4"]

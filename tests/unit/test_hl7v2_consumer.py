@@ -110,6 +110,9 @@ async def test_imports_are_sent_and_other_accounts_and_keys_are_not() -> None:
     assert len(receiver.taken) == 1
     with pytest.raises(PermanentError, match="bad_key"):
         await handle(an_event("prescription.sent", key="rx\0"), a_context(rows, receiver))
+    handle = opened(no_patient="park").handle
+    with pytest.raises(PermanentError, match="no_patient"):
+        await handle(an_event("prescription.processed"), a_context(rows, receiver, origin=""))
 
 
 def test_a_handler_has_the_time_of_all_messages_that_waited() -> None:
@@ -122,7 +125,7 @@ def test_a_handler_has_the_time_of_all_messages_that_waited() -> None:
 @pytest.mark.parametrize(
     ("more", "condition"),
     [
-        ("\rERR||PID^1|207^Internal|E\rERR|||101", "207"),
+        ("|text|||206^Locked\rERR||PID^1|207^Internal|E\rERR|||101", "207"),
         ("\rERR|PID^1^3^101&Missing", "101"),
         ("\rERR|PID^1^3", ""),
         ("\rERR|||999", ""),

@@ -29,7 +29,7 @@ def test_characters_that_no_field_holds_are_counted() -> None:
 
 
 @settings(max_examples=500)
-@example(texts=["e\u0301", "", "", ""])
+@example(texts=["e\u0301\r\ne", "", "", "e\r\ne"])
 @given(texts=st.lists(HOSTILE, min_size=4, max_size=4))
 def test_no_text_makes_another_segment_field_or_frame(texts: list[str]) -> None:
     one, two, three, four = texts

@@ -13,7 +13,7 @@ from consumers.fhir.options import NAME
 from consumers.runtime.circuit import OPEN_AFTER
 from consumers.testing import Running, an_event, running
 from tests.fhir.fake import FakeFhir, a_fake, outcome
-from tests.fhir.told import NAMING, of_orders, samples, told
+from tests.fhir.told import NAMING, SOURCE, of_orders, samples, told
 from tests.logs import capture_logs
 from tests.prescriptions import START
 
@@ -110,9 +110,20 @@ async def test_what_changes_nothing_costs_no_request(fake: FakeFhir) -> None:
         await desk.feed(created(0))
 
         assert (desk.count("applied"), fake.requests) == (3, before)
+        assert fake.get(ORDER)["meta"]["source"].startswith(f"{SOURCE}#")
         # A signature adds its Provenance; the order is unchanged.
         await desk.feed(told_at("epcs.signed", 3, prescriber={"npi": "1234567893", "last_name": "Okafor"}))
     assert len([place for place in fake.all() if place.startswith("Provenance")]) == 3
+
+
+async def test_a_write_meets_four_conflicts_before_its_record_is_retried(fake: FakeFhir) -> None:
+    conflicts = [outcome(409, "conflict") for _ in range(6)]
+    fake.before = lambda request: conflicts.pop() if request.method == "POST" and conflicts else None
+    async with running(open_fhir, options=options(fake)) as desk:
+        await desk.feed(created(0))
+
+        assert (desk.count("applied"), desk.count("retry")) == (1, 1)
+        assert desk.registry.get_sample_value("drxbridge_fhir_conflicts_total", {"service": NAME}) == 6
 
 
 async def test_after_a_restore_of_an_older_database_no_older_state_comes_back(fake: FakeFhir) -> None:
@@ -188,6 +199,7 @@ async def test_a_record_that_the_server_refuses_is_parked_by_a_constant_and_goes
     [
         (an_event("renewal.requested", key="rx_1", refills_requested=-3), "negative_count"),
         (created(0, id="evt\x00"), "control_character"),
+        (created(0, source="drx\x00"), "control_character"),
     ],
 )
 async def test_a_value_that_fhir_cannot_hold_is_parked_and_nothing_is_written(
@@ -218,7 +230,7 @@ async def test_the_servers_own_patient_is_referred_to(fake: FakeFhir) -> None:
     searching = options(fake, references="search", **of_account)
     ordered: Any = {"patient": PATIENT, "medication": {"description": "q", "refills": 0}}
     async with running(open_fhir, options=searching) as desk:
-        await desk.feed(an_event("prescription.created", **ordered), filled(0, "dispensed"))
+        await desk.feed(filled(0, "dispensed"), an_event("prescription.created", **ordered))
 
         assert await desk.parked() == []
         await desk.feed(created(0, key="rx_2", patient=PATIENT | {"date_of_birth": date(1980, 1, 1)}))

@@ -200,6 +200,8 @@ LATER = {
     "an empty frame": sends(b"\x0b\x1c\x0d"),
     "no MSA": sends(b"\x0bMSH|^~\\&|EHR\r\x1c\x0d"),
     "no control id": sends(b"\x0bMSH|^~\\&|EHR\rMSA|AA|\r\x1c\x0d"),
+    "no head": sends(b"\x0bMSA|AA|MSH-10\r\x1c\x0d"),
+    "no more than a code": sends(b"\x0bMSH|^~\\&|EHR\rMSA|AA\r\x1c\x0d"),
     "HTTP": sends(b"HTTP/1.1 400 Bad Request\r\n\r\n", then_closes=True),
     "no end": sends(b"\x0b" + b"x" * 200_000),
 }
@@ -219,15 +221,17 @@ async def test_what_may_work_later_is_sent_again_with_the_same_bytes(name: str) 
     assert (receiver.connections == 1) == (number < 5)
 
 
-async def test_an_acknowledgement_may_be_long() -> None:
-    """It may quote the message that it is of, and the next one comes on the same connection."""
-    acts = [acknowledges(more=f"NTE|1||{'x' * size}\r") for size in (65_430, 65_536, 200_000)]
-    async with sending(*acts) as (receiver, consumer):
+async def test_an_acknowledgement_may_be_long_or_the_last_of_its_connection() -> None:
+    """It may quote the message that it is of, and the next one comes on the same connection unless that was closed."""
+    last = sends(b"\x0bMSH|^~\\&|\xe9\rMSA|AA|MSH-10\x1c\x0d", then_closes=True)
+    acts = [acknowledges("CA", condition="207", more=f"NTE|1||{'x' * size}\r") for size in (65_430, 65_536, 200_000)]
+    async with sending(last, *acts) as (receiver, consumer):
+        await consumer.feed(sent("rx_1", id="evt_4"))
         await consumer.feed(*(sent(f"rx_{number}", id=f"evt_{number}") for number in range(4)))
 
         assert await consumer.parked() == []
-        assert asked(consumer, "ok") == 4
-    assert (len(receiver.tried), receiver.connections) == (4, 1)
+        assert (asked(consumer, "ok"), asked(consumer, "cut_off")) == (5, 0)
+    assert (len(receiver.tried), receiver.connections) == (5, 2)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +257,8 @@ async def test_what_is_refused_for_good_is_parked_with_what_follows_of_its_key(a
 
 
 async def test_what_waits_for_its_patient_is_sent_in_order_once_the_patient_is_known() -> None:
-    thin = [an_event("prescription.processed", key="rx_1", id=f"evt_{8 - number}") for number in range(3)]
+    types = ("prescription.sent", "prescription.processed", "prescription.processed")
+    thin = [an_event(each, key="rx_1", id=f"evt_{8 - number}") for number, each in enumerate(types)]
     whole = sent("rx_1", id="evt_9", patient=PATIENT)
     async with sending(no_patient="hold") as (receiver, consumer):
         await consumer.feed(*thin)
@@ -265,6 +270,7 @@ async def test_what_waits_for_its_patient_is_sent_in_order_once_the_patient_is_k
         assert await consumer.fetch("select from hl7v2.held") == []
     assert receiver.ids() == [event_part(event) for event in (*thin, whole)]
     assert {str(each.segment("PID")[5]) for each in receiver.taken} == {"Quintero^Marisol^^^^^L"}
+    assert [str(each.segment("ORC")[1]) for each in receiver.taken] == ["NW", "SC", "SC", "XX"]
 
 
 def held(consumer: Running, outcome: str) -> float | None:
@@ -273,22 +279,21 @@ def held(consumer: Running, outcome: str) -> float | None:
 
 async def test_one_that_waited_and_is_refused_holds_nothing_back_and_is_kept() -> None:
     thin = [an_event("prescription.processed", key="rx_1", id=f"evt_{number}") for number in range(3)]
-    whole = sent("rx_1", id="evt_9", patient=PATIENT)
-    async with sending(acknowledges("AE", condition="101"), no_patient="hold") as (receiver, consumer):
+    whole = sent("rx_1", id="evt_9", patient={**PATIENT, "middle_name": "\x07"})
+    async with sending(resets, acknowledges("AE", condition="101"), no_patient="hold") as (receiver, consumer):
         await consumer.feed(*thin, whole)
-        await consumer.feed(sent("rx_1", id="evt_10"))
+        for _ in range(2):  # as if so long ago that the inbox has forgotten it
+            await consumer.feed(sent("rx_1", id="evt_10"))
+            await consumer.fetch("delete from drx_consumer.inbox")
 
         assert await consumer.parked() == []
         assert await consumer.fetch("select code from hl7v2.held") == [("ae_101",)]
         assert (held(consumer, "waiting"), held(consumer, "refused")) == (3, 1)
-    assert receiver.ids() == [event_part(event) for event in (*thin[1:], whole, sent("", id="evt_10"))]
-
-
-async def test_an_unknown_patient_may_be_parked_instead() -> None:
-    async with sending(no_patient="park") as (_, consumer):
-        await consumer.feed(an_event("prescription.processed", key="rx_1", id="evt_1"))
-
-        assert await consumer.parked() == [Parked("rx_1", "evt_1", "no_patient")]
+        labels = {"service": "hl7v2"}
+        assert consumer.registry.get_sample_value("drxbridge_hl7v2_characters_dropped_total", labels) == 5
+        newer = "select p.updated_at > min(s.sent_at) from hl7v2.prescription p, hl7v2.sent s group by p.updated_at"
+        assert await consumer.fetch(newer) == [(True,)]
+    assert receiver.ids() == [event_part(event) for event in (*thin[1:], whole, *[sent("", id="evt_10")] * 2)]
 
 
 async def test_the_consumer_may_read_and_write_its_tables_and_no_more() -> None:
@@ -339,8 +344,9 @@ async def test_a_ping_opens_a_connection_that_is_kept_unless_all_are_in_use() ->
         await until(lambda: receiver.open == 0)
         link._free.put_nowait(None)
     for _ in range(2):
-        with pytest.raises(TransientError, match="unreachable"):
+        with pytest.raises(TransientError, match="unreachable") as caught:
             await link.ping()
+        assert caught.value.systemic
 
 
 async def test_without_tls_only_where_that_is_allowed() -> None:
