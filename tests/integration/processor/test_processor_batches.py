@@ -10,7 +10,7 @@ from consumers.postgres.pool import Database
 from consumers.runtime.batches import BATCHES_MAX
 from consumers.runtime.decoding import UnknownTypeError
 from tests.kafka import until
-from tests.settling import PLACE, Bench, Effects, a_consumer, a_record, at_work
+from tests.settling import PLACE, POISON, Bench, Effects, a_consumer, a_record, at_work
 
 ONES = Batches(50, 0.005)
 
@@ -145,9 +145,10 @@ async def test_a_type_this_release_does_not_know(
 
     async with at_work(consumer, database) as bench:
         bench.decoder.unknown.update({"prescription.foreseen", "made.up"})
-        await bench.feed_all([*log, a_record(3, "rx_3")])
+        await bench.feed_all([*log, a_record(3, "rx_3"), a_record(4, value=POISON)])
 
-        assert await bench.parked() == [*parked, ("rx_3", 3, "refused")]
+        then = ("rx_1", 4, "key_parked" if parked else "malformed")
+        assert await bench.parked() == [*parked, ("rx_3", 3, "refused"), then]
         assert bench.outcome("skipped") == (1 if unknown else 0)
 
 

@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -86,6 +87,24 @@ async def test_our_own_statements_of_a_lone_key_open_the_circuit(
 
     assert ledger.failed >= OPEN_AFTER
     assert effects.applied == ["evt_0"]
+
+
+@pytest.mark.parametrize("mode", [Lanes(1)])
+async def test_a_decision_that_the_database_does_not_take_is_written_again_after_growing_delays(bench: Bench) -> None:
+    ceilings: list[float] = []
+    fails = iter([NoConnectionError("too_many_connections")] * 5)
+
+    def spread(_: float, high: float) -> float:
+        ceilings.append(high)
+        return 0.0
+
+    async def write() -> None:
+        for failure in fails:
+            raise failure
+
+    await replace(bench.processor._settling, spread=spread).persist(write)
+
+    assert (ceilings, bench.count("consumer_sink_failures_total")) == ([0.4, 0.8, 1.6, 3.2, 5.0], 5)
 
 
 @pytest.mark.parametrize("mode", [Lanes(1)])

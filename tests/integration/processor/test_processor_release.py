@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 
 from bridge.errors import PermanentError, TransientError
@@ -44,10 +46,20 @@ async def test_a_database_that_fails_as_a_key_is_parked_or_released_is_no_failur
 
 
 @pytest.mark.parametrize("fails", [True, False])
-@pytest.mark.parametrize("dropped", [False, True], ids=["skipped", "dropped"])
+@pytest.mark.parametrize(
+    ("verb", "left", "again", "applied"), [("skip", [2, 3], 2, 1), ("drop", [], 0, 1), ("park", [0, 1, 2, 3], 1, 0)]
+)
 @pytest.mark.parametrize("mode", [Lanes(4)])
-async def test_a_record_that_is_skipped_while_it_is_released_leaves_its_result_to_no_other(
-    bench: Bench, effects: Effects, database: Database, *, dropped: bool, fails: bool
+async def test_a_record_that_an_operator_decides_on_while_it_is_released_leaves_its_result_to_no_other(
+    bench: Bench,
+    effects: Effects,
+    database: Database,
+    *,
+    fails: bool,
+    verb: str,
+    left: list[int],
+    again: int,
+    applied: int,
 ) -> None:
     effects.refused = {"evt_0", "evt_2"}
     released = False
@@ -57,17 +69,19 @@ async def test_a_record_that_is_skipped_while_it_is_released_leaves_its_result_t
     effects.refused = {"evt_0", "evt_2"} if fails else {"evt_2"}
     await bench.request_release("rx_1")
     await gate.reached.wait()
-    offset = None if dropped else 0
-    await operator.discard(database, GROUP, PLACE.topic, "rx_1", offset=offset, by=By("kim", "gone"))
+    decide = operator.park if verb == "park" else partial(operator.discard, offset=None if verb == "drop" else 0)
+    await decide(database, GROUP, PLACE.topic, "rx_1", by=By("kim", "gone"))
     gate.open()
     bench.processor.offer(PLACE, [a_record(3)])
     await bench.settled(4)
 
-    parked = [] if dropped else [("rx_1", 2, "refused"), ("rx_1", 3, "key_parked")]
+    parked = [("rx_1", each, "refused" if each == left[0] else "key_parked") for each in left]
     await bench.until_rows('select key, "offset", code from drx_consumer.parked_event order by 2', parked)
-    await until(lambda: bench.outcome("parked") >= 3 + len(parked))
-    assert bench.outcome("parked") == 3 + len(parked), "evt_0 is not parked again"
-    assert bench.outcome("applied") == 1, "of evt_1 or, when all are dropped, evt_3"
+    again += verb == "park" and fails
+    await until(lambda: bench.outcome("parked") >= 3 + again)
+    assert bench.outcome("parked") == 3 + again, "evt_0 is not parked again, unless it stays and fails"
+    assert bench.outcome("applied") == applied, "of evt_1 or, when all are dropped, evt_3"
+    assert effects.attempts.count("evt_0") == 2
 
 
 async def test_a_parked_record_that_is_not_wanted_any_more_is_released_unhandled(
@@ -110,12 +124,13 @@ async def test_a_release_waits_for_a_batch_that_appends_to_the_same_key(bench: B
     # Not due yet, so that nobody begins it but this test.
     due = "clock_timestamp() + interval '1 hour'"
     await bench.rows(f"update drx_consumer.parked_key set release_requested_at = {due} returning 1")  # noqa: S608 - ours
-    bench.processor.offer(PLACE, [a_record(1), a_record(2, "rx_2")])
+    bench.processor.offer(PLACE, [a_record(1), a_record(2, "rx_2"), a_record(3)])
     await gate.reached.wait()
     bench.processor._begin_release(bench.processor._partitions[PLACE], "rx_1")
-    bench.processor.offer(PLACE, [a_record(3)])
+    bench.processor.offer(PLACE, [a_record(4)])
     gate.open()
-    await bench.settled(4)
+    await bench.settled(5)
     await bench.until_rows("select key from drx_consumer.parked_key", [])
 
-    assert [event for event in effects.kept if event != "evt_2"] == ["evt_0", "evt_1", "evt_3"]
+    assert [event for event in effects.kept if event != "evt_2"] == ["evt_0", "evt_1", "evt_3", "evt_4"]
+    assert bench.outcome("parked") == 3
