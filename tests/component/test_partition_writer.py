@@ -19,6 +19,7 @@ from bridge.kafka.known_ids_reader import KnownIdsReader
 from bridge.kafka.partition_writer import BATCH_MAX, OVERHEAD_BYTES, SWEEP_S, PartitionWriters, WriterLimits
 from bridge.kafka.record import Record
 from bridge.spool.segment import Entry, UnreadableEntryError
+from bridge.spool.store import NoSpool
 from tests.builders import identity_in
 from tests.fakes import FakeKnownIds, FakeProducer, FakeSpool
 from tests.logs import capture_logs
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.virtual_time
 
 def accepted(event_id: str, ordinal: int = 0, *, partition: int = 0) -> Accepted:
     headers = [("ce_source", b"drx"), ("ce_id", event_id.encode()), ("drx_body_sha256", b"00" * 32)]
-    record = Record(TOPIC, partition, b"rx_1", b"v", headers, 1_772_366_400_000)
+    record = Record(TOPIC, partition, b"rx_1", bytes(OVERHEAD_BYTES), headers, 1_772_366_400_000)
     return Accepted(record, identity_in(record), ordinal)
 
 
@@ -128,18 +129,6 @@ def hasty(subject: Subject) -> Subject:
     return subject
 
 
-async def test_a_delivery_is_not_spooled_before_the_disk_says_so(subject: Subject) -> None:
-    subject.producer.connected = False
-    subject.spool.hold()
-
-    (sent,) = subject.send("a")
-    await asyncio.sleep(0)
-    assert not sent.done()
-
-    subject.spool.flow()
-    assert await sent == "spooled"
-
-
 async def test_what_is_in_memory_when_kafka_goes_away_is_spooled_before_what_comes(subject: Subject) -> None:
     sent = await subject.send_in_flight("a")
     sent += subject.send("b")
@@ -159,7 +148,7 @@ async def test_a_late_ack_is_taken_off_the_disk_and_not_written_again(hasty: Sub
 
     assert hasty.written == ["a", "b"]
     assert hasty.known_ids.told == [("a", "spooled"), ("b", "spooled"), ("a", "committed"), ("b", "committed")]
-    assert hasty.late._value.get() == 1
+    assert (hasty.late._value.get(), hasty.writers.records) == (1, 0)
 
 
 async def test_the_end_of_a_drain_is_logged_once_with_the_number_of_records(subject: Subject) -> None:
@@ -183,9 +172,11 @@ async def test_each_drain_first_looks_at_what_others_have_written(subject: Subje
         await until(lambda: not subject.writers.spooling)
 
     find(subject, "c")
+    await asyncio.sleep(0)  # it looks, perhaps too early for what is found now
+    find(subject, "d")
     await until(lambda: not subject.writers.spooling)
 
-    assert (subject.written, subject.caught_up) == (["a", "b", "c"], [PLACE] * 3)
+    assert (subject.written, subject.caught_up) == (["a", "b", "c", "d"], [PLACE] * 4)
 
 
 async def test_until_the_topics_were_read_the_disk_takes_what_may_be_a_repeat(subject: Subject) -> None:
@@ -224,9 +215,14 @@ async def test_what_waits_twice_is_drained_once(subject: Subject) -> None:
     assert subject.written == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("conflicts", [{"a"}, {"b"}, {"a", "b"}, {"a", "b", "c"}])
-async def test_what_is_in_its_topic_with_another_body_is_set_aside(subject: Subject, conflicts: set[str]) -> None:
+async def test_what_is_in_its_topic_with_another_body_is_set_aside_or_else_written(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch, conflicts: set[str], *, fails: bool
+) -> None:
     """It was accepted before the topic was read; its sender has a 202, and every consumer would park it."""
+    if fails:
+        monkeypatch.setattr(subject.spool, "set_aside", NoSpool().set_aside)
     subject.known_ids.committed.add("d")
     await subject.send_in_outage("a", "b", "c", "d", "e")
     subject.known_ids.others |= conflicts
@@ -234,8 +230,8 @@ async def test_what_is_in_its_topic_with_another_body_is_set_aside(subject: Subj
     subject.producer.connected = True
     await until(lambda: not subject.spool.entries)
 
-    assert [from_entry(each).identity.id for each in subject.spool.aside] == sorted(conflicts)
-    assert subject.written == sorted({"a", "b", "c", "e"} - conflicts)
+    assert [from_entry(each).identity.id for each in subject.spool.aside] == sorted(conflicts) * (not fails)
+    assert subject.written == sorted({"a", "b", "c", "e"} - (set() if fails else conflicts))
 
 
 async def test_under_a_steady_stream_a_partition_still_leaves_spooling(subject: Subject) -> None:
@@ -251,6 +247,7 @@ async def test_under_a_steady_stream_a_partition_still_leaves_spooling(subject: 
     await until(lambda: not subject.spool.entries)
 
     assert subject.written == [f"e{n}" for n in range(1200)] + [f"n{n}" for n in range(len(sent))]
+    assert subject.caught_up == [PLACE]
 
 
 async def test_a_drain_with_much_left_keeps_what_comes_on_disk_and_not_in_memory(subject: Subject) -> None:
@@ -281,24 +278,47 @@ async def test_the_rest_of_a_batch_that_was_written_in_part_goes_before_what_cam
 @pytest.mark.parametrize("later", ["cd", ""])
 async def test_a_record_that_kafka_refuses_for_good_is_set_aside_and_the_others_pass(later: str) -> None:
     subject = Subject(set_aside_after_s=4.0)
-    subject.producer.too_large = lambda record: dict(record.headers)["ce_id"] == b"b"
+    subject.producer.too_large = lambda record: dict(record.headers)["ce_id"] in {b"b", b"c"}
     subject.producer.connected = bool(later)  # else the spool drains both in one batch
-    await asyncio.gather(*subject.send("a", "b", *later))
+    sent = subject.send("a", "b")
+    await asyncio.sleep(0)  # they are in flight
+    await asyncio.gather(*sent, *subject.send(*later))
     subject.producer.connected = True
     await until(lambda: subject.writers.blocked)
     assert subject.kept == ["b", *later]
+    blocked_at = asyncio.get_running_loop().time()
 
     await until(lambda: not subject.spool.entries)
 
-    assert subject.written == ["a", *later]
-    assert [from_entry(each).identity.id for each in subject.spool.aside] == ["b"]
+    assert asyncio.get_running_loop().time() - blocked_at > 3.5 * len(subject.spool.aside)
+    assert subject.written == ["a", *later[1:]]
+    assert [from_entry(each).identity.id for each in subject.spool.aside] == ["b", *later[:1]]
     assert not subject.writers.blocked
     await asyncio.gather(*subject.send("e", "f", "g", "h", "i"))
     assert subject.producer.batches[-1] > 1
     await subject.writers.close(1)
 
 
-@pytest.mark.parametrize("fault", ["topic", "clock"])
+async def test_a_record_is_not_set_aside_for_what_kafka_refused_before_another_code() -> None:
+    subject, loop = Subject(set_aside_after_s=6.0), asyncio.get_running_loop()
+    refused_at: list[float] = []
+
+    def is_refused(_: Record) -> bool:
+        refused_at.append(loop.time())
+        return True
+
+    subject.producer.failure = "topic_missing"
+    await asyncio.gather(*subject.send("a"))
+    await asyncio.sleep(10)
+
+    subject.producer.too_large, subject.producer.failure = is_refused, None
+    await until(lambda: subject.spool.aside)
+
+    assert loop.time() - refused_at[0] >= 6.0
+    await subject.writers.close(1)
+
+
+@pytest.mark.parametrize("fault", ["topic_missing", "not_authorized", "clock"])
 async def test_what_is_no_fault_of_the_record_never_sets_it_aside(fault: str) -> None:
     subject = Subject(set_aside_after_s=0.0)
 
@@ -308,14 +328,13 @@ async def test_what_is_no_fault_of_the_record_never_sets_it_aside(fault: str) ->
 
     subject.producer.refusal = RecordRefusedError("record_refused", for_good=False)
     subject.producer.too_large = lambda _: fault == "clock"
-    if fault == "topic":
-        subject.producer.topics.clear()
+    subject.producer.failure = None if fault == "clock" else fault
     subject.spool.peek_max = 1
     await asyncio.gather(*subject.send("a", "b"))
     await until(lambda: subject.writers.blocked)
     await asyncio.sleep(0.4)  # more than one attempt
 
-    subject.producer.topics[TOPIC] = 12
+    subject.producer.failure = None
     subject.producer.too_large = then_unreadable
     await until(lambda: subject.kept == ["b"])
     await asyncio.sleep(0)
@@ -334,17 +353,6 @@ async def test_a_full_disk_refuses_what_would_overtake(subject: Subject) -> None
     with pytest.raises(NotDurableError, match="spool_full"):
         subject.send("b")
     assert await asyncio.gather(*subject.send("c", partition=1)) == ["committed"]
-
-
-async def test_a_disk_that_fails_is_no_success(subject: Subject) -> None:
-    subject.producer.connected = False
-    subject.spool.failure = "io_error"
-
-    (sent,) = subject.send("a")
-
-    with pytest.raises(NotDurableError, match="spool_unavailable"):
-        await sent
-    assert subject.known_ids.told == [("a", "failed")]
 
 
 @pytest.mark.parametrize("full", [True, False], ids=["it was full", "it failed"])
@@ -378,6 +386,25 @@ async def test_when_the_disk_fails_an_answer_of_kafka_still_counts(hasty: Subjec
     assert hasty.known_ids.told == [("a", "committed")]
 
 
+async def test_a_partition_is_not_spooled_because_another_one_waits(hasty: Subject) -> None:
+    hasty.producer.topics[TOPIC] = 2
+    hasty.producer.hold()
+    hasty.spool.hold()
+    waiting = hasty.writers.enqueue([accepted("a", partition=1), accepted("b", 1, partition=2)])
+    await until(lambda: hasty.writers.spooling == 2)
+    hasty.producer.flow()
+    await until(lambda: hasty.writers.spooling == 1)
+    assert await asyncio.gather(*hasty.send("c")) == ["committed"]
+    await asyncio.sleep(0.7 * SWEEP_S)
+    (sent,) = await hasty.send_in_flight("d")
+    await asyncio.sleep(0.4 * SWEEP_S)
+
+    assert hasty.writers.spooling == 1
+    hasty.spool.flow()
+    hasty.producer.flow()
+    assert (await waiting, await sent) == ("spooled", "committed")
+
+
 async def hung(*, deadline_s: float = LONG_S) -> tuple[Subject, asyncio.Future[Durable]]:
     """An outage that was long enough for one delivery to be on its way to a disk that hangs."""
     subject = Subject(spool_after_s=0.05, deadline_s=deadline_s)
@@ -386,6 +413,7 @@ async def hung(*, deadline_s: float = LONG_S) -> tuple[Subject, asyncio.Future[D
     (sent,) = subject.send("a")
     await until(lambda: subject.writers.spooling)
     subject.spool.code = "stalled"
+    assert not sent.done()
     return subject, sent
 
 
@@ -407,8 +435,11 @@ async def test_a_partition_is_direct_again_beside_a_disk_that_hangs_when_nobody_
     await subject.writers.close(1)
 
 
+@pytest.mark.parametrize("failure", [None, "io_error"])
 @pytest.mark.parametrize("lost_by", ["kafka", "a bug"])
-async def test_a_partition_keeps_to_a_disk_that_hangs_while_somebody_waits_for_it(lost_by: str) -> None:
+async def test_a_partition_keeps_to_a_disk_that_hangs_while_somebody_waits_for_it(
+    lost_by: str, failure: str | None
+) -> None:
     subject, sent = await hung()
     if lost_by == "kafka":
         await subject.lose_write()
@@ -421,10 +452,13 @@ async def test_a_partition_keeps_to_a_disk_that_hangs_while_somebody_waits_for_i
     with pytest.raises(NotDurableError, match="spool_unavailable"):
         subject.send("b")
 
+    subject.spool.failure = failure
     subject.resume_disk()
-    assert await sent == "spooled"
+    (outcome,) = await asyncio.gather(sent, return_exceptions=True)
+    assert str(outcome) == ("spool_unavailable" if failure else "spooled")
+    assert subject.known_ids.told == [("a", "failed" if failure else "spooled")]
     await until(lambda: not subject.writers.spooling)
-    assert subject.written == ["a"]
+    assert (subject.written, subject.writers.records) == ([] if failure else ["a"], 0)
     await subject.writers.close(1)
 
 
@@ -447,23 +481,18 @@ async def test_a_record_that_the_disk_has_is_durable_in_whichever_turn_of_the_lo
 
 @pytest.fixture
 def bare(subject: Subject) -> Subject:
-    """Give writers without a disk."""
-    subject.spool.code = "disabled"
+    """Give writers without a disk; they do not wait for the topics to be read."""
+    subject.spool.code, subject.known_ids.finished = "disabled", False
     return subject
 
 
-async def test_without_a_disk_nothing_waits_for_the_topics_to_be_read(bare: Subject) -> None:
-    bare.known_ids.finished = False
-
-    assert await asyncio.gather(*bare.send("a")) == ["committed"]
-
-
-async def test_without_a_disk_a_write_that_fails_is_told_and_the_next_one_is_tried(bare: Subject) -> None:
-    bare.producer.failure = "outcome_unknown"
-    with pytest.raises(NotDurableError, match="outcome_unknown"):
+@pytest.mark.parametrize("code", ["outcome_unknown", "unexpected"])
+async def test_without_a_disk_a_write_that_fails_is_told_and_the_next_one_is_tried(bare: Subject, code: str) -> None:
+    bare.producer.failure, bare.producer.batch_max = code, "" if code == "unexpected" else 1  # type: ignore[assignment]
+    with pytest.raises(NotDurableError, match=code):
         await bare.send("a")[0]
 
-    bare.producer.failure = None
+    bare.producer.failure, bare.producer.batch_max = None, 1
     assert await asyncio.gather(*bare.send("b")) == ["committed"]
 
 
@@ -497,12 +526,12 @@ async def test_a_partition_that_does_not_answer_is_not_waited_for_again_and_its_
     assert (bare.written, bare.known_ids.told, bare.late._value.get()) == (["a"], [("a", "committed")], 1)
 
 
-@pytest.mark.parametrize("limits", [WriterLimits(records_max=2), WriterLimits(bytes_max=2 * (OVERHEAD_BYTES + 1))])
+@pytest.mark.parametrize("limits", [WriterLimits(records_max=2), WriterLimits(bytes_max=2 * 2 * OVERHEAD_BYTES)])
 async def test_the_queue_is_bounded_and_a_delivery_larger_than_it_is_taken_when_nothing_else_is(
     bare: Subject, limits: WriterLimits
 ) -> None:
     """Refused, it would be refused for ever: an order of Photon may have 10,080 fills."""
-    bare.writers.limits = limits
+    bare.writers.limits, bare.producer.batch_max = limits, 2
     large = [accepted(f"d/{n}", n) for n in range(3)]
     bare.producer.hold()
     sent = bare.send("a")
@@ -569,18 +598,44 @@ async def test_a_stop_beside_a_slow_disk_leaves_nothing_twice() -> None:
     assert subject.written == subject.kept == ["a"]
 
 
-async def test_a_stop_does_not_wait_for_a_drain_that_waits() -> None:
+@pytest.mark.parametrize("after_s", [9, LONG_S], ids=["kafka acknowledges in time", "neither"])
+async def test_a_stop_beside_a_disk_that_hangs_leaves_kafka_its_time_and_keeps_its_own(after_s: float) -> None:
+    subject, sent = await hung()
+    loop = asyncio.get_running_loop()
+    started_at = loop.time()
+    loop.call_later(after_s, subject.producer.flow)
+
+    await subject.writers.close(10)
+
+    assert loop.time() - started_at < 11
+    assert str(sent.exception()) == "shutting_down"
+    assert subject.known_ids.told == [("a", "committed")] * (after_s < LONG_S)
+    subject.resume_disk()
+
+
+async def test_a_drain_that_fails_waits_longer_each_time_until_a_record_passes_and_a_stop_does_not_wait() -> None:
     subject = Subject()
-    await subject.send_in_outage("a")
+    subject.spool.peek_max = 1
+    await subject.send_in_outage("a", "b")
     subject.producer.connected, subject.producer.failure = True, "kafka_unavailable"
+    await asyncio.sleep(60)
+    tried = subject.producer._writing._value
+    assert tried < 40
+
+    subject.producer.refusal = RecordRefusedError("record_refused", for_good=False)
+    subject.producer.too_large = lambda record: dict(record.headers)["ce_id"] == b"b"
+    subject.producer.failure = None
+    await until(lambda: subject.written == ["a"])
+    await asyncio.sleep(1)
+    assert subject.producer._writing._value > tried + 3
 
     async with asyncio.timeout(HANG_S):
         await subject.writers.close(1)
+    assert (subject.kept, asyncio.all_tasks()) == (["b"], {asyncio.current_task()})
 
-    assert (subject.kept, asyncio.all_tasks()) == (["a"], {asyncio.current_task()})
 
-
-async def test_a_drain_that_waits_for_the_disk_writes_nothing_after_a_stop() -> None:
+@pytest.mark.parametrize("hangs", [True, False])
+async def test_a_drain_that_waits_for_the_disk_writes_nothing_after_a_stop(*, hangs: bool) -> None:
     """It does not read any more what other replicas write, so it may repeat an event; the next start drains."""
     subject = Subject()
     await subject.send_in_outage("a")
@@ -588,12 +643,14 @@ async def test_a_drain_that_waits_for_the_disk_writes_nothing_after_a_stop() -> 
 
     async def stopped_meanwhile(*args: Any, **given: Any) -> Any:
         subject.writers.stopping.set()
+        await asyncio.sleep(HANG_S * hangs)
         return await peek(*args, **given)
 
     subject.spool.peek = stopped_meanwhile  # type: ignore[method-assign]  # of one instance
     subject.producer.connected = True
     await until(subject.writers.stopping.is_set)
-    await subject.writers.close(1)
+    async with asyncio.timeout(HANG_S / 2):
+        await subject.writers.close(1)
 
     assert (subject.written, subject.kept) == ([], ["a"])
 
@@ -666,6 +723,7 @@ async def test_what_waits_when_something_is_found_late_stays_in_memory_beside_a_
     subject.producer.flow()
 
     assert await asyncio.gather(*sent) == ["committed"] * 3
+    await until(lambda: subject.written == ["a", "b", "c", "old"])
 
 
 async def test_what_fails_beside_what_was_found_late_is_told_so_and_not_put_behind_newer(subject: Subject) -> None:
@@ -707,7 +765,7 @@ async def waiting_for_the_end_of_a_drain(subject: Subject) -> asyncio.Future[Dur
     await subject.producer.wait_for_write()
     subject.spool.unreadable = True
     subject.producer.flow()
-    await until(lambda: subject.written == ["a"])
+    await until(lambda: subject.written == ["a"] and subject.writers.spooling == 1)
     return subject.send("w")[0]
 
 
@@ -746,8 +804,9 @@ async def test_a_drain_that_stands_still_beside_a_full_disk_keeps_no_memory_of_w
     subject.producer.connected = True
     await until(lambda: subject.writers.blocked)
 
-    for each in "cd":
-        with pytest.raises(NotDurableError, match="deadline"):
+    for each, code in (("c", "deadline"), ("d", "deadline"), ("e", "kafka_unavailable")):
+        subject.producer.connected = code == "deadline"
+        with pytest.raises(NotDurableError, match=code):
             await subject.send(each)[0]
 
     await until(lambda: not (subject.writers.records or subject.writers.bytes))

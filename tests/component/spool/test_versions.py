@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from bridge.spool.segment import HEADER_BYTES, PREFIX, VERSION, Entry, segment_n
 from tests.spooling import (
     OTHER,
     PARTITION,
+    Found,
     Kept,
     a_record,
     an_entry,
@@ -117,18 +117,15 @@ async def test_a_changed_version_byte_amid_records_of_ours_is_damage(tmp_path: P
         assert (kept.value("locked_records"), kept.value("corrupt_records_total")) == (0, 1)
 
 
-@dataclass
-class Reading:
+class Reading(Found):
     """Does with an entry what the partition writers do: reads it."""
 
-    kept: Kept
+    def __init__(self, kept: Kept) -> None:
+        kept.found = self
 
     def recovered(self, entry: Entry) -> None:
         from_entry(entry)
-        self.kept.found.append(entry)
-
-    def passed_over(self) -> None:
-        """Know no ids that are only spooled."""
+        super().recovered(entry)
 
 
 async def test_a_payload_of_another_layout_is_kept_for_the_version_that_reads_it(tmp_path: Path) -> None:
