@@ -14,7 +14,7 @@ from bridge.ingress.call import Source
 from bridge.kafka.record import unrecognized_value
 from bridge.mapping.lookup import load_profile
 from bridge.proof.origin import sign_origin, verify_origin
-from bridge.proof.scheme import FixedSecrets, KeySlot, ProofKey, PublicKey, Raw, SharedSecret
+from bridge.proof.scheme import FixedSecrets, KeySet, KeySlot, ProofKey, PublicKey, Raw, SharedSecret
 from bridge.proof.schemes.presets import configure
 from bridge.proof.schemes.standard_webhooks import StandardWebhooks
 from bridge.proof.secrets import parse_slot
@@ -87,8 +87,9 @@ def changed(name: str, value: str) -> Callable[[dict[str, str]], Any]:
         (changed("drx-origin", "live"), "id_malformed"),
         (changed("drx-delivery-id", "dlv_2"), "signature_mismatch"),
         (changed("drx-delivery-id", "a b"), "id_malformed"),
-        (changed("drx-received", "1"), "signature_mismatch"),
-        (changed("drx-received", "-1"), "timestamp_malformed"),
+        (changed("drx-received", "1" * 17), "signature_mismatch"),
+        (changed("drx-received", ""), "signature_mismatch"),
+        (changed("drx-received", "1" * 18), "timestamp_malformed"),
         (changed("drx-timestamp", str(NOW + 1)), "signature_mismatch"),
         (changed("drx-timestamp", "x"), "timestamp_malformed"),
         (changed("drx-signature", ""), "signature_mismatch"),
@@ -112,6 +113,7 @@ def test_every_part_is_covered(change: Callable[[dict[str, str]], None], code: s
         (b"{}", NOW, [a_slot(key=b"another key, as long as it must be")], "signature_mismatch"),
         (b"{}", NOW, [replace(a_slot(), accept_until=NOW - 1)], "signature_mismatch"),
         (b"{}", NOW, [], "signature_mismatch"),
+        (b"{}", NOW, [replace(a_slot(), key=KeySet(()))], "signature_mismatch"),
         (b"{}", NOW, [replace(a_slot(), key=(a_slot().key, PublicKey(bytes(32))))], "signature_mismatch"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 from bridge.mapping.json_body import Real
 from bridge.mapping.mapped_functions import (
     BUDGET,
+    CALL_STEPS,
     ZONE_STEPS,
     ExhaustedError,
     ExpressionError,
@@ -64,13 +65,13 @@ def search(text: str, value: Any, zone: tzinfo | None = None) -> Any:
         ("seconds(@)", "1789398566", "2026-09-14T15:09:26+00:00"),
         ("seconds(@)", Real("1789398566.5"), "2026-09-14T15:09:26.500000+00:00"),
         ("seconds(@)", "", None),
-        ("root.x", {"root": {"x": 1}}, 1),
+        ("root.root.x", {"root": {"root": {"x": 1}}}, 1),
         ("seconds(@)", 1789398566000, UNFIT),
         ("seconds(@)", -1789398566000, UNFIT),
         ("seconds(@)", "1e400", UNFIT),
         ("seconds(@)", "1789398566 s", UNFIT),
         ("seconds(@)", True, UNFIT),
-        ("lower(@)", "ABC", "abc"),
+        ("lower(@)", "A" * 1000, "a" * 1000),
         ("lower(@)", 7, "7"),
         ("trim(@)", " a ", "a"),
         ("text(@)", Real("1.50e1"), "1.50e1"),
@@ -214,3 +215,6 @@ def test_zones_that_a_body_makes_up_are_paid_for() -> None:
             scope.evaluate(compile_expression("instant(at, zone)"), element)
 
     assert scope.left <= BUDGET - len(value) * ZONE_STEPS
+    scope.left = CALL_STEPS  # a step too few for a call and its argument
+    with pytest.raises(ExhaustedError):
+        scope.evaluate(compile_expression("given(at)"), value[0])

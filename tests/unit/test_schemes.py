@@ -13,7 +13,7 @@ import pytest
 from bridge.errors import ConfigError, DeliveryRefusedError
 from bridge.ingress.headers import header_rules
 from bridge.proof.origin import HEADERS as ORIGIN_HEADERS
-from bridge.proof.scheme import SIGNATURE_MAX_BYTES, HmacKey, KeySlot, ProofKey, PublicKey, Raw, SharedSecret
+from bridge.proof.scheme import SIGNATURE_MAX_BYTES, HmacKey, KeySlot, ProofKey, PublicKey, Raw, ReplayKey, SharedSecret
 from bridge.proof.schemes.parameters import ParameterError
 from bridge.proof.schemes.presets import configure
 from bridge.proof.secrets import load
@@ -34,7 +34,8 @@ def named(vector: Vector) -> str:
 
 @pytest.mark.parametrize("vector", VECTORS, ids=named)
 def test_each_vector_is_decided_as_it_says(vector: Vector) -> None:
-    assert verdict(vector.scheme, vector.raw, vector.slots, vector.now) == vector.code
+    slots = (*vector.slots, KeySlot("replay", ReplayKey(b"k" * 32)))
+    assert verdict(vector.scheme, vector.raw, slots, vector.now) == vector.code
 
 
 @pytest.mark.parametrize("vector", GOOD, ids=named)
@@ -43,6 +44,7 @@ def test_what_is_proved_is_what_the_vector_says(vector: Vector) -> None:
 
     given = vector.given
     assert (proof.id, proof.timestamp, proof.slot) == (given.get("id"), given.get("timestamp"), given["slot"])
+    assert (proof.id is not None and proof.id_signed) == (vector.scheme.ids == "signed")
 
 
 @pytest.mark.parametrize("vector", GOOD, ids=named)
@@ -69,7 +71,7 @@ IDS = ("d", "d.1789398570", "d.1789398570.x", "d.7", "d.", "a..7", "1.2")
 BODIES = (b"7.5", b'["1.1789398570.3"]', b"1789398570.{}", b".7.", b"x.7.y", b"", b"5{}", b"1.{}")
 TEMPLATES = (
     *("{id}.{timestamp}.{body}", "{timestamp}.{id}.{body}", "{id}.{body}", "{timestamp}.{body}", "{timestamp}{body}"),
-    *("v0.{timestamp}.{body}", "{id}..{body}", "{method}{url}{body}{timestamp}", "{id}.{body}{timestamp}"),
+    *("v0.{timestamp}.{body}", "v {id}..{body}", "{method}{url}{body}{timestamp}", "{id}.{body}{timestamp}"),
 )
 
 
@@ -207,7 +209,7 @@ def test_a_mismatch_where_no_key_counts_has_a_reason_of_its_own() -> None:
 
 
 def test_a_slot_file_of_a_combination_has_a_line_for_each_secret(tmp_path: Path) -> None:
-    scheme = configure("github+basic", {}, tolerance_s=300)
+    scheme = configure("github + basic", {}, tolerance_s=300)
     where = tmp_path / "current"
     where.write_text("sixteen-letters!\naccept_until = 2030-01-01T00:00:00Z\nbasic = drx:a-long-password\n")
 
@@ -238,6 +240,7 @@ def test_a_slot_file_of_a_combination_has_a_line_for_each_secret(tmp_path: Path)
         ("secret_header", "fifteen-letters"),
         ("basic", "no-colon-but-long-enough"),
         ("basic", "user:too-short"),
+        ("basic", ":a-password-without-user"),
         ("url_token", "only-twenty-three-letter"[:23]),
     ],
 )
@@ -268,6 +271,8 @@ PAIRS = HEADED | {"format": "pairs", "template": "{timestamp}.{body}"}
         ("photon", {}, "scheme_template"),
         ("github", {"heder": "X-Other"}, "scheme_heder"),
         ("secret_header", {"digest": "sha256"}, "scheme_digest"),
+        ("stripe+github", {}, "scheme"),
+        ("secret_header", {"header": ""}, "scheme_header"),
         ("secret_header", {"header": "a b"}, "scheme_header"),
         ("secret_header", {"header": "Content-Type"}, "scheme_header"),
         ("secret_header", {"word": "two words"}, "scheme_word"),
@@ -282,6 +287,8 @@ PAIRS = HEADED | {"format": "pairs", "template": "{timestamp}.{body}"}
         ("body_hmac", HEADED | {"template": "{timestamp}.{body}"}, "scheme_timestamp_header"),
         ("body_hmac", DATED | {"template": "{timestamp}0{body}"}, "scheme_template"),
         ("body_hmac", DATED | {"id_header": "X-I", "template": "{timestamp}{id}.{body}"}, "scheme_template"),
+        ("body_hmac", DATED | {"id_header": "X-I", "template": "{id}.{timestamp}{body}"}, "scheme_template"),
+        ("body_hmac", DATED | {"template": "{timestamp}"}, "scheme_template"),
         ("body_hmac", HEADED | {"format": "pairs"}, "scheme_template"),
         ("body_hmac", PAIRS | {"prefix": "v1="}, "scheme_format"),
         ("body_hmac", HEADED | {"id_header": "x-s"}, "scheme_header"),

@@ -104,7 +104,7 @@ def test_a_weak_source_is_refused_until_it_is_accepted_by_name(
         ({"scheme": "url_token+cidr", **NETWORKS}, {"tls": True}),
         ({**TOKEN, "scheme_body_claim": "sha256"}, {}),
         ({**TOKEN, **HMAC, "scheme": "body_hmac+jwt"}, {"tls": True}),
-        ({"scheme": "standard_webhooks+cidr", **NETWORKS, "scheme_trusted_proxies": "10.0.0.0/8"}, {}),
+        ({"scheme": "standard_webhooks+cidr", **NETWORKS, "scheme_trusted_proxies": "10.0.0.0/8,fc00::/7"}, {}),
     ],
 )
 def test_a_sound_source_starts(source: dict[str, Any], given: dict[str, Any]) -> None:
