@@ -57,10 +57,12 @@ def test_a_second_one_of_a_name_has_pods_and_a_group_of_its_own() -> None:
     usual = changed(values, "consumers.second.options.schema", "read_model")
     (first_trigger, *_) = render(usual).one("ScaledObject", "-second")["spec"]["triggers"]
     assert first_trigger["metadata"]["consumerGroup"] == ReadModelOptions(schema="read_model").group
-    certified = changed(usual, "consumers.second.kafka", {"clientCertificateSecret": "drx-second-certificate"})
-    certified["kafka"] |= {"securityProtocol": "SSL", "caSecret": ""}
-    (trigger, *_) = render(certified).one("ScaledObject", "-second")["spec"]["triggers"]
-    assert ("authenticationRef" in trigger, trigger["metadata"]["tls"]) == (True, "enable")
+    for login, ca in (({"clientCertificateSecret": "drx-second-certificate"}, ""), ({}, "kafka-ca")):
+        certified = changed(usual, "consumers.second.kafka", login)
+        certified["kafka"] |= {"securityProtocol": "SSL", "caSecret": ca}
+        (trigger, *_) = render(certified).one("ScaledObject", "-second")["spec"]["triggers"]
+        assert ("authenticationRef" in trigger, trigger["metadata"]["tls"]) == (True, "enable")
+    assert "SASL_TOKEN_SCOPE" not in render(changed(load("full"), "kafka.tokenScope", "")).text
     words = {"PLAIN": "plaintext", "SCRAM-SHA-256": "scram_sha256", "SCRAM-SHA-512": "scram_sha512"}
     for mechanism, word in words.items():
         (trigger, *_) = render(changed(usual, "kafka.saslMechanism", mechanism)).one("ScaledObject")["spec"]["triggers"]

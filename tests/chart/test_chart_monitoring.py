@@ -23,10 +23,11 @@ def test_the_rules_are_those_of_the_files() -> None:
 
 
 def test_no_ingress_is_missing_where_none_is_installed() -> None:
-    values = changed(changed(load("consumers-only"), "monitoring.rules", "always"), "ingress.hpa", {"enabled": True})
+    values = changed(load("consumers-only"), "monitoring.rules", "always")
+    values["ingress"] |= {each: {"enabled": True} for each in ("hpa", "kubernetesIngress")}
     found = render(values)
     text = json.dumps(found.one("PrometheusRule")["spec"])
-    assert not [each for each in found.objects if each["metadata"]["labels"].get(COMPONENT) == "ingress"]
+    assert not [each for each in found.objects if each["metadata"]["labels"].get(COMPONENT) in {"ingress", "test"}]
 
     assert "absent_over_time" in json.dumps(RULES)
     assert "absent_over_time" not in text
@@ -89,14 +90,9 @@ def test_monitors_meet_a_port_of_the_pods_and_leave_consumers_their_name(case: s
 
 
 def test_panels_link_to_where_the_runbooks_are() -> None:
-    found = render(CASES["full"])
-    boards = [
-        text
-        for each in found.all("ConfigMap")
-        if "-dashboard-" in each["metadata"]["name"]
-        for text in each["data"].values()
-    ]
-    urls = {link["url"] for text in boards for panel in json.loads(text)["panels"] for link in panel.get("links", ())}
+    maps = [each for each in render(CASES["full"]).all("ConfigMap") if "-dashboard-" in each["metadata"]["name"]]
+    panels = [panel for each in maps for text in each["data"].values() for panel in json.loads(text)["panels"]]
+    urls = {link["url"] for panel in panels for link in panel.get("links", ())}
 
     assert f"{load('full')['monitoring']['runbooks']}/ConsumerStuck.md" in urls
     assert not [each for each in urls if each.startswith("docs/")]

@@ -9,7 +9,7 @@ import yaml  # type: ignore[import-untyped]  # its types are a distribution of t
 
 from tests.chart.rendering import CHART, RefusedError, Values, changed, load, render
 
-READER = "consumers.read_model"
+READER, DSN = "consumers.read_model", "consumers.read_model.postgres.existingSecret"
 KEDA, DRAINED, MEMORY = f"{READER}.keda.enabled", "ingress.spool.drainClaims", "ingress.resources.limits.memory"
 # Which case, what is changed in it, the value that is named, and the way out that is named with it.
 REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
@@ -24,7 +24,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("strimzi", {f"{READER}.keda": {"enabled": True}}, KEDA, "clientCertificateSecret"),
     ("keda", {f"{READER}.hpa": {"enabled": True}}, KEDA, "set one of"),
     ("minimal", {KEDA: True, "kafka.tokenProvider": "iam:tokens"}, KEDA, "cannot use kafka.tokenProvider"),
-    ("minimal", {f"{READER}.postgres.existingSecret": ""}, f"{READER}.postgres.existingSecret", "enabled to false"),
+    ("minimal", {DSN: "", f"{READER}.init": {"postgresSecret": "a"}}, DSN, "enabled to false"),
     ("minimal", {"ingress.spool.keySecret": ""}, "ingress.spool.keySecret", "name a Secret"),
     ("no-spool", {"ingress.spool.drainClaims": ["data-a-0"]}, "ingress.spool.keySecret", "drainClaims"),
     ("sandbox", {"ingress.spool.capacityBytes": 858993460}, "ingress.spool.volume.sizeGi", "enlarge the volume"),
@@ -64,6 +64,7 @@ def test_what_cannot_work_is_refused_with_the_way_out(
         ("minimal", {"ingress.resources": {"limits": {"memory": "351Mi"}}}),
         ("minimal", {"ingress.resources": {"limits": {"memory": "0.35Gi"}}}),
         ("sandbox", {"ingress.spool.capacityBytes": 858993459}),
+        ("sandbox", {"ingress.spool": {"capacityBytes": 4 * 2**30, "volume": {"sizeGi": 5}, "keySecret": "a"}}),
         ("no-spool", {"ingress.spool.capacityBytes": 100 * 2**30}),
         ("strimzi", {"strimzi.namespace": "kafka", "strimzi.users": False, "topicsJob.enabled": True}),
         ("strimzi", {"topicsJob": {"enabled": True, "clientCertificateSecret": "drx-topics"}}),
@@ -76,7 +77,7 @@ def test_what_can_work_is_not_refused(case: str, changes: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize("major", [3, 4])
 def test_all_problems_are_told_at_once(major: int) -> None:
-    changes = {"image.digest": "", "ingress.spool.keySecret": "", f"{READER}.postgres.existingSecret": ""}
+    changes = {"image.digest": "", "ingress.spool.keySecret": "", DSN: ""}
 
     assert len(refused("minimal", changes, major=major)) == 3
 

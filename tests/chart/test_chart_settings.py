@@ -100,6 +100,7 @@ def test_a_drain_job_has_the_volume_that_it_is_for() -> None:
     values = changed(load("minimal"), "ingress.spool.drainClaims", claims)
     values["ingress"]["spool"]["enabled"] = False
     for number, claim in enumerate(claims):
+        assert render(values).one("NetworkPolicy", "-drain")
         pod = render(values).one("Job", f"-drain-{number}")["spec"]["template"]["spec"]
         (volume,) = (each for each in pod["volumes"] if "persistentVolumeClaim" in each)
         assert volume["persistentVolumeClaim"]["claimName"] == claim

@@ -28,8 +28,10 @@ def test_a_job_makes_the_topics_before_the_job_that_asks_for_them() -> None:
     assert container["command"] == command.split()
     partitions = [{"name": "BRIDGE_KAFKA__PARTITIONS", "value": "7"}]
     values = changed(changed(load("minimal"), "topicsJob.enabled", True), "ingress.extraEnv", partitions)  # noqa: FBT003 - a value
-    pod = render(values).one("Job", "-topics")["spec"]["template"]["spec"]
-    assert pod["volumes"][0]["secret"]["secretName"] == "drx-ingress-kafka"
+    certified = changed(load("mutual-tls"), "topicsJob.enabled", True)  # noqa: FBT003 - a value
+    for case, secret in ((certified, "drx-ingress-certificate"), (values, "drx-ingress-kafka")):
+        pod = render(case).one("Job", "-topics")["spec"]["template"]["spec"]
+        assert secret in str(pod["volumes"])
     assert [each for each in pod["containers"][0]["env"] if each["name"] == "BRIDGE_KAFKA__PARTITIONS"] == partitions
 
 
@@ -105,6 +107,11 @@ def test_a_user_without_a_password_logs_in_by_its_certificate() -> None:
     settings = found.one("ConfigMap", "drx-bridge-ingress")["data"]
     assert settings["BRIDGE_KAFKA__SSL_KEYFILE"] == f"{mounts['kafka-client']}/tls.key"
     assert "drx-bridge/kafka-user" not in template["metadata"]["annotations"]
+    by_password = [
+        render(changed(values, "kafka.securityProtocol", f"SASL_{each}")).text for each in ("SSL", "PLAINTEXT")
+    ]
+    for each in ("scram-sha-512", "drx-bridge/kafka-user: ", "_KAFKA__SASL_MECHANISM: "):
+        assert by_password[0].count(each) == by_password[1].count(each) > 0
 
 
 def test_tables_are_made_within_the_release_where_their_user_comes_with_it(strimzi: Rendered) -> None:
@@ -142,8 +149,9 @@ def test_the_test_sends_as_the_first_source_that_takes_what_it_sends() -> None:
     vendor = changed(load("minimal"), "ingress.sources", {"clinic": clinic})
     both = changed(changed(vendor, "ingress.sources.drx", native), "ingress.sources.last", native)
 
-    (container,) = render(both).one("Pod")["spec"]["containers"]
-    assert [each for each in container["command"] if each.endswith("/webhooks/drx")]
+    for values, source in ((both, "drx"), (load("two-senders"), "drx_trial")):
+        (container,) = render(values).one("Pod")["spec"]["containers"]
+        assert [each for each in container["command"] if each.endswith(f"/webhooks/{source}")]
     assert render(vendor).all("Pod") == []
     of_both, of_vendor = notes(both), notes(vendor)
     assert "simulate" not in of_both + of_vendor

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from bridge.errors import TransientError
 from consumers.fhir.options import NAME, FhirOptions
-from consumers.fhir.sink import FhirMetrics, FhirServer, open_server
+from consumers.fhir.sink import FhirMetrics, open_server
 from consumers.fhir.token import SigningKey, SmartToken
 from consumers.http import open_http
 from consumers.options import read_options
@@ -72,10 +72,6 @@ def decoded(text: str) -> bytes:
     return urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
-def pem(key: SigningKey) -> bytes:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
 @asynccontextmanager
 async def an_issuer(key: SigningKey = KEYS[0]) -> AsyncIterator[Issuer]:
     issuer = Issuer(key)
@@ -92,12 +88,6 @@ async def a_token(issuer: Issuer, now: Callable[[], float] = time.time) -> Async
     )
     async with open_http(issuer.url, allow_http=True) as http:
         yield SmartToken(http, options, key=issuer.key, now=now)
-
-
-@asynccontextmanager
-async def a_server(options: FhirOptions) -> AsyncIterator[FhirServer]:
-    async with open_server(options, FhirMetrics(CollectorRegistry(), service=NAME)) as server:
-        yield server
 
 
 @pytest.mark.parametrize("key", KEYS, ids=["RS384", "ES384"])
@@ -148,12 +138,12 @@ async def test_no_record_is_at_fault_for_a_token_that_is_not_given(status: int, 
 
 async def test_a_token_that_is_taken_no_more_is_renewed_once(tmp_path: Path) -> None:
     file = tmp_path / "key"
-    file.write_bytes(pem(KEYS[0]))
+    file.write_bytes(KEYS[0].private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     smart = {"smart_token_url": "", "smart_client_id": "drx", "smart_key_file": str(file), "smart_key_id": "k1"}
     async with an_issuer() as issuer, a_fake() as fake:
         smart["smart_token_url"] = issuer.url
         options = read_options(FhirOptions, NAME, {"base_url": fake.url, "allow_http": "true", **smart})
-        async with a_server(options) as server:
+        async with open_server(options, FhirMetrics(CollectorRegistry(), service=NAME)) as server:
             fake.token = "t1"
             await server.ping()
             fake.token = "t2"

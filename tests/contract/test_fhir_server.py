@@ -125,7 +125,7 @@ async def test_what_refers_to_another_is_written_with_it_and_updated_by_its_vers
     peer: Peer, token_file: Path, bundle: str
 ) -> None:
     order = an_order("draft")
-    async with a_writer(peer.url, token_file, bundle=bundle, ids=peer.ids) as writer:
+    async with a_writer(f"{peer.url}/", token_file, bundle=bundle, ids=peer.ids) as writer:
         desk = Desk(peer, writer)
         await desk.write(order, a_task(order))
         await desk.write(an_order("active", id=order.id), a_task(order))
@@ -191,6 +191,8 @@ async def test_a_server_that_follows_http_takes_what_is_not_there_yet_once(token
         await desk.forgetful().write(other)
         await desk.write(other, origin=an_origin())
         assert (fake.writes, len(fake.all())) == (3, 4)
+        async with a_writer(fake.url, token_file) as started_later:
+            await Desk(desk.peer, started_later).write(an_order("stopped", id=other.id), a_task(other))
 
 
 @pytest.mark.parametrize("bundle", ["true", "false"])

@@ -169,7 +169,7 @@ class FakeFhir:
             end = f"/{each['request']['url']}" if "id" in each["resource"] else ""
             begin = "http://" if end else "urn:uuid:"
             full_url = each.get("fullUrl", "")
-            if not (full_url.startswith(begin) and full_url.endswith(end)):
+            if not (full_url.startswith(begin) and full_url.endswith(end)) or "//" in full_url.removeprefix(begin):
                 return outcome(422, "processing")
         writes = [
             _Write(each["request"]["url"], each["resource"], each["request"], each["fullUrl"])

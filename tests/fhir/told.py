@@ -72,10 +72,8 @@ def samples() -> Iterator[tuple[str, list[Event]]]:
         "fill_date": WHEN.date(),
         "note": " ",
     }
-    yield (
-        "whole",
-        [*whole_events(), an_event("fill.status_changed", id="evt_late", at=WHEN + timedelta(hours=1), **fields)],
-    )
+    late = an_event("fill.status_changed", id="evt_late", at=WHEN + timedelta(hours=1), **fields)
+    yield "whole", [*whole_events(), late]
 
 
 def golden_of(events: Iterable[Event]) -> str:

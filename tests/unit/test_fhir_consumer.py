@@ -45,25 +45,20 @@ def test_a_medical_record_number_is_one_of_its_account(given: dict[str, str], ex
     assert read_options(FhirOptions, NAME, {**LEAST, **given}).naming("acct 1").mrn == expected
 
 
-async def test_plain_http_must_be_allowed() -> None:
-    consumer = open_fhir(setup(base_url="http://ehr.example"))
-
-    assert consumer.around is not None
-    with pytest.raises(ConfigError):
-        async with consumer.around():
-            pass
-
-
-async def test_a_token_that_cannot_be_read_is_said_at_the_start_and_not_shown(tmp_path: Path) -> None:
+async def test_plain_http_and_a_token_that_cannot_be_read_are_refused_at_the_start(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("two hunter2")
-    consumer = open_fhir(setup(token_file=str(file)))
+    for options, words in (
+        ({"base_url": "http://ehr.example"}, None),
+        ({"token_file": str(file)}, r"fhir\.token_file"),
+    ):
+        consumer = open_fhir(setup(**options))
 
-    assert consumer.around is not None
-    with pytest.raises(ConfigError, match=r"fhir\.token_file") as caught:
-        async with consumer.around():
-            pass
-    assert "hunter2" not in str(caught.value)
+        assert consumer.around is not None
+        with pytest.raises(ConfigError, match=words) as caught:
+            async with consumer.around():
+                pass
+        assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -120,5 +115,5 @@ def test_what_a_server_says_nothing_of_is_lacking() -> None:
 
     assert {"FHIR R4", "transaction: set BUNDLE=false", "Flag: read", "Patient: search by identifier"} <= set(found)
     assert "transaction: set BUNDLE=false" not in lacks(transactions=False)
-    r4b = {**STATEMENT, "fhirVersion": "4.3.0"}
-    assert lacking(r4b, chooses_ids=True, transactions=True, searches=False) == ["FHIR R4"]
+    r4b = lacking({"fhirVersion": "4.3.0"}, chooses_ids=True, transactions=True, searches=False)
+    assert ("FHIR R4" in r4b, "Patient: search by identifier" in r4b) == (True, False)

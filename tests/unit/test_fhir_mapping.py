@@ -14,7 +14,7 @@ from bridge.errors import PermanentError
 from bridge.event import Event
 from consumers.fhir.bundle import foreign
 from consumers.fhir.elements import demand_text, instant
-from consumers.fhir.mapping import resources, targets, withdrawn
+from consumers.fhir.mapping import Resource, resources, targets, withdrawn
 from consumers.lifecycle.facts import blank
 from consumers.lifecycle.machines import apply
 from consumers.lifecycle.whole import note_whole
@@ -123,6 +123,10 @@ REFUSED = cancel_answered(2, request_id="c", decision="denied")
 REST = cancel_asked(3, request_id="d", scope="remaining_refills")
 REST_APPROVED, REST_REFUSED = (cancel_answered(4, request_id="d", decision=each) for each in ("approved", "denied"))
 CLOSED = renewal_closed(2, request_id="r", reason="expired")
+FAILED_LATER = failed(2, retryable=False, relates_to_message_id="later")
+
+
+UNSIGNED = a_fact("epcs.signing_failed", 1, failure="locked_out")
 
 
 def decided(decision: str) -> Event:
@@ -136,10 +140,10 @@ def decided(decision: str) -> Event:
         ([a_fact("prescription.updated", 0, changed_fields=[])], "order unknown"),
         ([sent(0), processed(1)], "order active, fulfill accepted"),
         ([sent(0), failed(1, retryable=True)], "order active, fulfill on-hold"),
-        ([sent(0), failed(1, retryable=False)], "order on-hold, fulfill failed"),
+        ([sent(0), failed(1, retryable=True), FAILED_LATER], "order on-hold, fulfill failed"),
         ([failed(0, retryable=False), processed(1)], "order active, fulfill accepted"),
-        ([created(0), a_fact("epcs.signed", 1, factors=[])], "order active, fulfill requested"),
-        ([created(0), a_fact("epcs.signing_failed", 1, failure="locked_out")], "order draft, fulfill on-hold"),
+        ([created(0), UNSIGNED, a_fact("epcs.signed", 2, factors=[])], "order active, fulfill requested"),
+        ([created(0), UNSIGNED], "order draft, fulfill on-hold"),
         ([created(0), A_CANCEL], "order draft, fulfill requested, abort requested"),
         ([sent(0), A_CANCEL, APPROVED], "order cancelled, fulfill cancelled, abort completed"),
         ([cancel_asked(1, request_id="c", scope="remaining_refills"), APPROVED], "order stopped, abort completed"),
@@ -163,7 +167,7 @@ def decided(decision: str) -> Event:
         ([filled(0, "transferred")], "order active, dispense stopped"),
         ([filled(0, "UNKNOWN")], "order unknown"),
         ([worked_on(0, "packed")], "order active, dispense preparation"),
-        ([worked_on(0, "handed_to_carrier")], "order active, dispense in-progress"),
+        ([worked_on(0, "handed_to_carrier"), shipped(1, "in_transit")], "order active, dispense in-progress"),
         (
             [sent(0), worked_on(1, "handed_to_carrier"), shipped(2, "delivered")],
             "order active, fulfill completed, dispense completed",
@@ -240,10 +244,18 @@ def test_what_left_the_pharmacy_is_never_said_to_be_what_was_ordered() -> None:
     ordered = an_event("prescription.created", medication=medication(description="Lipitor 20 mg"))
     fill = partial(an_event, "fill.status_changed", fill_number=0)
     unsaid, held = fill(fill_status="dispensed"), fill(fill_status="not_dispensed")
-    said = fill(fill_status="dispensed", medication_dispensed=medication(description="atorvastatin 20 mg"))
+    away = an_event("fulfillment.status_changed", fulfillment_status="handed_to_carrier")
+    other = medication(description="atorvastatin 20 mg")
 
-    assert "text" not in one("MedicationDispense", ordered, unsaid)["medicationCodeableConcept"]
-    assert one("MedicationDispense", ordered, said)["medicationCodeableConcept"]["text"] == "atorvastatin 20 mg"
+    for event in (unsaid, away):
+        assert "text" not in one("MedicationDispense", ordered, event)["medicationCodeableConcept"]
+    for word in ("dispensed", "not_dispensed"):
+        said = one("MedicationDispense", ordered, fill(fill_status=word, medication_dispensed=other))
+        assert said["medicationCodeableConcept"]["text"] == "atorvastatin 20 mg"
+    assert (
+        one("MedicationDispense", fill(fill_status="transferred"))["statusReasonCodeableConcept"]["text"]
+        == "Transferred"
+    )
     assert one("MedicationDispense", ordered, held)["medicationCodeableConcept"]["text"] == "Lipitor 20 mg"
 
 
@@ -282,7 +294,7 @@ def test_a_refill_does_not_take_the_parcel_of_the_fill_before() -> None:
 
 
 def test_a_parcel_that_left_later_does_not_undo_a_delivery() -> None:
-    left = worked_on(0, "handed_to_carrier", "q1")
+    left = worked_on(0, "delivered", "q1")
     moved = [shipped(1, "in_transit", "T9"), shipped(2, "in_transit", "T1")]
     assert dispensed_lines(left, *moved) == {"q1": ("T1", "")}
     arrived = shipped(1, "delivered", "T1", delivered_at=START + timedelta(days=2))
@@ -342,13 +354,10 @@ def test_the_targets_of_a_provenance_are_what_its_event_changes(
 
 
 def test_what_is_no_longer_so_is_withdrawn_and_not_deleted() -> None:
-    flag, order, task = (withdrawn(each, "drx-1") for each in ("Flag", "MedicationRequest", "Task"))
-
-    assert flag is not None
-    assert (flag.elements, flag.partial) == ({"status": "inactive"}, True)
-    assert order is not None
-    assert order.elements == {"status": "cancelled"}
-    assert task is None
+    statuses = {"Flag": "inactive", "MedicationRequest": "cancelled"}
+    for kind, status in statuses.items():
+        assert withdrawn(kind, "drx-1") == Resource(kind, "drx-1", {"status": status}, partial=True)
+    assert withdrawn("Task", "drx-1") is None
 
 
 @pytest.mark.parametrize(

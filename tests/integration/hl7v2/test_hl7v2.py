@@ -123,13 +123,7 @@ async def a_receiver(*acts: Act, port: int = 0) -> AsyncIterator[Receiver]:
                 await asyncio.gather(*tasks)
 
 
-PATIENT = {
-    "first_name": "Marisol",
-    "last_name": "Quintero",
-    "date_of_birth": date(1979, 2, 28),
-    "sex": "F",
-    "mrn": "M1",
-}
+PATIENT = {"first_name": "Marisol", "last_name": "Quintero", "date_of_birth": date(1979, 2, 28), "sex": "F", "mrn": "1"}
 OPEN = {"service": "hl7v2", "state": "open"}
 
 
@@ -289,8 +283,8 @@ async def test_one_that_waited_and_is_refused_holds_nothing_back_and_is_kept() -
         assert await consumer.parked() == []
         assert await consumer.fetch("select code from hl7v2.held") == [("ae_101",)]
         assert (held(consumer, "waiting"), held(consumer, "refused")) == (3, 1)
-        labels = {"service": "hl7v2"}
-        assert consumer.registry.get_sample_value("drxbridge_hl7v2_characters_dropped_total", labels) == 5
+        dropped = "drxbridge_hl7v2_characters_dropped_total"
+        assert consumer.registry.get_sample_value(dropped, {"service": "hl7v2"}) == 5
         newer = "select p.updated_at > min(s.sent_at) from hl7v2.prescription p, hl7v2.sent s group by p.updated_at"
         assert await consumer.fetch(newer) == [(True,)]
     assert receiver.ids() == [event_part(event) for event in (*thin[1:], whole, *[sent("", id="evt_10")] * 2)]
