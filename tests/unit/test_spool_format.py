@@ -104,14 +104,13 @@ def test_a_file_that_lost_its_end_between_two_records_is_told_from_one_that_was_
     assert decrypt(end, KEY) is None
 
 
-def test_a_file_that_grew_without_its_content_is_torn() -> None:
-    assert scan(record(0) + bytes(5000), segment=SEGMENT, newest=True, keys=KEYS).torn_at == len(record(0))
+@pytest.mark.parametrize(("end", "torn_at", "lost"), [(bytes(5000), len(record(0)), 0), (b"garbage" * 100, None, 1)])
+def test_a_file_that_grew_without_its_content_is_torn_and_garbage_at_the_end_is_damage(
+    end: bytes, torn_at: int | None, lost: int
+) -> None:
+    found = scan(record(0) + end, segment=SEGMENT, newest=True, keys=KEYS)
 
-
-def test_garbage_at_the_end_is_damage_and_not_a_torn_write() -> None:
-    found = scan(record(0) + b"garbage" * 100, segment=SEGMENT, newest=True, keys=KEYS)
-
-    assert (found.torn_at, found.lost, len(found.damage)) == (None, 1, 1)
+    assert (found.torn_at, found.lost, len(found.damage)) == (torn_at, lost, lost)
 
 
 BYTES = st.binary(max_size=64)

@@ -50,10 +50,12 @@ async def test_it_is_kept_sealed_and_what_is_behind_it_gets_on(tmp_path: Path) -
 async def test_what_cannot_be_copied_stays_where_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    disk = FaultDisk(tmp_path)
+    disk, order = FaultDisk(tmp_path), list[str]()
     async with open_spool(tmp_path, disk=disk) as kept:
         await kept.put(1, 2, 3)
+        disk.observe = order.append
         await set_one_aside(kept)
+        assert "sync directory" in order[order.index("sync") :]
         if fault == "disk":
             disk.sync_failures = 1
         else:

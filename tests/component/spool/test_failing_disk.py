@@ -94,8 +94,10 @@ async def test_a_file_that_keeps_part_of_a_failed_write_is_not_continued(tmp_pat
         disk.room_bytes, disk.uncut = 2000, True
         with pytest.raises(NotDurableError, match="full"):
             await kept.spool.append([an_entry(2, payload=bytes(5000))])
-        disk.room_bytes = None
-        await kept.spool.maintain()
+        for room_bytes, code in ((GROUP_MAX_BYTES, "full"), (None, "")):
+            disk.room_bytes = room_bytes
+            await kept.spool.maintain()
+            assert kept.spool.code == code
         await kept.put(3)
         assert await kept.head() == [1, 3]
 
@@ -168,13 +170,18 @@ async def test_the_directory_is_synced_before_anything_in_a_new_file_counts(tmp_
         await kept.put(1)
 
         assert order == [*begun, "unlink .segment", *begun, "write", "sync"]
+        kept.spool.acknowledge(PARTITION, 1)
+    assert order[-6:] == ["extend .segment", "write", "sync", "unlink .segment", "sync directory", "unlink .positions"]
 
 
-async def test_positions_that_cannot_be_written_cost_nothing_now(tmp_path: Path, disk: FaultDisk) -> None:
+@pytest.mark.parametrize(("room_bytes", "found"), [(0, [1, 2]), (50, [2])])
+async def test_positions_and_an_end_mark_that_cannot_be_written_cost_nothing_now(
+    tmp_path: Path, disk: FaultDisk, room_bytes: int, found: list[int]
+) -> None:
     async with open_spool(tmp_path, disk=disk) as kept:
         await kept.put(1, 2)
-        disk.room_bytes = 0
+        disk.room_bytes = segments(tmp_path)[0].stat().st_size + room_bytes
         kept.spool.acknowledge(PARTITION, 1)
 
     async with open_spool(tmp_path) as again:
-        assert ordinals(again.found) == [1, 2]
+        assert (ordinals(again.found), again.value("torn_tails_total")) == (found, 0)

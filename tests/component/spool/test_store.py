@@ -133,7 +133,7 @@ async def test_a_second_process_is_kept_out_until_the_first_has_left(tmp_path: P
 async def test_the_capacity_is_kept_and_comes_back(tmp_path: Path) -> None:
     payload = bytes(100_000)
     with capture_logs() as logs:
-        async with open_spool(tmp_path, capacity_bytes=1_048_576) as kept:
+        async with open_spool(tmp_path, capacity_bytes=10 * encrypted_size(an_entry(0, payload=payload))) as kept:
             for number in range(10):
                 await kept.spool.append([an_entry(number, payload=payload)])
             with pytest.raises(NotDurableError, match="full"):
