@@ -137,6 +137,8 @@ def test_what_runs_before_all_else_may_talk_already() -> None:
 
     assert before["helm.sh/hook"] == own["helm.sh/hook"] == "pre-install,pre-upgrade"
     assert int(before["helm.sh/hook-weight"]) < int(own["helm.sh/hook-weight"])
+    without = render(changed(load("minimal"), "consumers.read_model.init", {"enabled": False}))
+    assert "read-model-init" not in without.text
     # A hook is no part of the release: without this its policy would outlive it.
     assert "hook-succeeded" in before["helm.sh/hook-delete-policy"].split(",")
 

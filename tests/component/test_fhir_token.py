@@ -1,26 +1,23 @@
 """How the consumer fhir gets the token for its server."""
 
-import json
 import time
-from base64 import urlsafe_b64decode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 from aiohttp import web
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 from prometheus_client import CollectorRegistry
 
-from bridge.errors import TransientError
+from bridge.errors import ConfigError, TransientError
 from consumers.fhir.options import NAME, FhirOptions
 from consumers.fhir.sink import FhirMetrics, open_server
-from consumers.fhir.token import SigningKey, SmartToken
+from consumers.fhir.token import SigningKey, SmartToken, read_key
 from consumers.http import open_http
 from consumers.options import read_options
 from tests.endpoint import an_endpoint
@@ -53,23 +50,15 @@ class Issuer:
         return web.json_response(body)
 
     def _verified(self, assertion: str) -> dict[str, Any]:
-        told, _, signature = assertion.rpartition(".")
-        header, claims = (json.loads(decoded(each)) for each in told.split("."))
-        public, signed = self.key.public_key(), decoded(signature)
-        if isinstance(public, rsa.RSAPublicKey):
-            assert header == {"alg": "RS384", "typ": "JWT", "kid": "k1"}
-            public.verify(signed, told.encode(), padding.PKCS1v15(), hashes.SHA384())
-        else:
-            assert header == {"alg": "ES384", "typ": "JWT", "kid": "k1"}
-            assert len(signed) == 96
-            numbers = (int.from_bytes(signed[:48], "big"), int.from_bytes(signed[48:], "big"))
-            public.verify(encode_dss_signature(*numbers), told.encode(), ec.ECDSA(hashes.SHA384()))
-        found: dict[str, Any] = claims
-        return found
-
-
-def decoded(text: str) -> bytes:
-    return urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        algorithm = "RS384" if isinstance(self.key, rsa.RSAPrivateKey) else "ES384"
+        assert jwt.get_unverified_header(assertion) == {"alg": algorithm, "typ": "JWT", "kid": "k1"}
+        return jwt.decode(  # without the times, which are those of the test's clock
+            assertion,
+            self.key.public_key(),
+            [algorithm],
+            audience=self.url,
+            options={"verify_iat": False, "verify_exp": False},
+        )
 
 
 @asynccontextmanager
@@ -99,6 +88,16 @@ async def test_a_client_proves_itself_with_its_key(key: SigningKey) -> None:
     (given,) = issuer.given
     assert given["grant_type"] == "client_credentials"
     assert given["scope"] == "system/*.read system/*.write"
+
+
+def test_a_key_that_is_encrypted_or_of_another_curve_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    p256, p521 = (ec.generate_private_key(curve) for curve in (ec.SECP256R1(), ec.SECP521R1()))
+    for key, password in ((p256, b""), (p521, b""), (KEYS[1], b"hunter2")):
+        encryption = BestAvailableEncryption(password) if password else NoEncryption()
+        file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
+        with pytest.raises(ConfigError, match=r"^fhir\.smart_key_file: "):
+            read_key(file)
 
 
 @pytest.mark.parametrize("life_s", [5, 60, 3600])

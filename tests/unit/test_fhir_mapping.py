@@ -13,7 +13,7 @@ from bridge.contract.common import Medication, Prescriber
 from bridge.errors import PermanentError
 from bridge.event import Event
 from consumers.fhir.bundle import foreign
-from consumers.fhir.elements import demand_text, instant
+from consumers.fhir.elements import NCIT, demand_text, instant, quantity
 from consumers.fhir.mapping import Resource, resources, targets, withdrawn
 from consumers.lifecycle.facts import blank
 from consumers.lifecycle.machines import apply
@@ -286,11 +286,15 @@ def test_a_refill_does_not_take_the_parcel_of_the_fill_before() -> None:
     assert dispensed_lines(first, arrived, worked_on(30 * days, "received", "q2")) == {"q1": q1, "q2": ("", "")}
     again = worked_on(31 * days, "handed_to_carrier", "q2")
     assert dispensed_lines(first, arrived, again) == {"q1": q1, "q2": ("", "")}
+    moved = shipped(32 * days, "in_transit", "T2")
+    assert dispensed_lines(first, arrived, again, moved) == {"q1": q1, "q2": ("T2", "")}
 
-    assert dispensed_lines(first, arrived, again, shipped(32 * days, "in_transit", "T2")) == {
-        "q1": q1,
-        "q2": ("T2", ""),
-    }
+
+@pytest.mark.parametrize(
+    ("unit", "expected"), [(" C48542 ", {"system": NCIT, "code": "C48542"}), ("C4x", {"unit": "C4x"}), (" ", {})]
+)
+def test_an_amount_has_a_unit_or_a_code_of_one(unit: str, expected: dict[str, str]) -> None:
+    assert quantity("1.50", unit) == {"value": 1.5, **expected}
 
 
 def test_a_parcel_that_left_later_does_not_undo_a_delivery() -> None:
