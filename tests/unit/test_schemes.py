@@ -218,13 +218,15 @@ def test_a_slot_file_of_a_combination_has_a_line_for_each_secret(tmp_path: Path)
     assert isinstance(slot.key, tuple)
     assert [type(key) for key in slot.key] == [HmacKey, SharedSecret]
     token = {"issuer": "https://a.example", "audience": "https://b.example", "algorithms": "HS256,"}
-    assert [configure(name, token, tolerance_s=300).multiline for name in ("jwt+basic", "basic+jwt")] == [True, False]
+    token["jwks_url"] = "https://a.example/keys"
+    pairs = [configure(name, token, tolerance_s=300) for name in ("jwt+basic", "basic+jwt")]
+    assert [(each.multiline, bool(each.jwks_url)) for each in pairs] == [(True, True), (False, True)]
     where.write_text("-".join(["a-secret-of-32-bytes-or-more"] * 2) + "\nbasic = drx:a-long-password\n")
     (slot,) = load(tmp_path, configure("jwt+basic", token, tolerance_s=300))
     assert isinstance(slot.key, tuple)
     assert type(slot.key[1]) is SharedSecret
-    dated = configure("standard_webhooks+github", {}, tolerance_s=300)
-    assert (dated.dated, dated.ids) == (True, "signed")
+    several = configure("url_token+standard_webhooks+github", {}, tolerance_s=300)
+    assert (several.dated, several.ids, several.reads_query) == (True, "signed", True)
 
     where.write_text("a-secret-of-many-characters")
     with pytest.raises(SecretsError, match="has no line `basic"):

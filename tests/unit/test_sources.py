@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from bridge.errors import ConfigError
 from bridge.mapping.profile import Profile
-from bridge.proof.scheme import HmacKey, KeySlot, ProofKey, PublicKey, SharedSecret
+from bridge.proof.scheme import HmacKey, KeySet, KeySlot, ProofKey, PublicKey, SharedSecret
 from bridge.proof.secrets import slots_of
 from bridge.runtime.findings import Finding, refuse
 from bridge.runtime.secret_files import SecretsError, SlotDirectory
@@ -96,7 +96,7 @@ def test_a_weak_source_is_refused_until_it_is_accepted_by_name(
         ({}, {}),
         (HMAC, {"window_s": 3600}),
         ({"tolerance_s": "off"}, {"window_s": 3600}),
-        ({**HMAC, **DATED}, {"window_s": 1200, "bucket_s": 600}),
+        ({**HMAC, **DATED, "tolerance_s": 600}, {"window_s": 1200, "bucket_s": 600}),
         ({}, {"window_s": 600, "bucket_s": 600}),
         ({"scheme": "secret_header"}, {"tls": True, "bucket_s": 600}),
         ({"scheme": "github+standard_webhooks"}, {}),
@@ -104,6 +104,7 @@ def test_a_weak_source_is_refused_until_it_is_accepted_by_name(
         ({"scheme": "url_token+cidr", **NETWORKS}, {"tls": True}),
         ({**TOKEN, "scheme_body_claim": "sha256"}, {}),
         ({**TOKEN, **HMAC, "scheme": "body_hmac+jwt"}, {"tls": True}),
+        ({**TOKEN, "scheme": "standard_webhooks+jwt"}, {"tls": True}),
         ({"scheme": "standard_webhooks+cidr", **NETWORKS, "scheme_trusted_proxies": "10.0.0.0/8,fc00::/7"}, {}),
     ],
 )
@@ -177,9 +178,7 @@ def test_a_public_key_that_anybody_can_sign_for_is_refused(text: str) -> None:
         assert "current: anybody can sign for this public key" in line
 
 
-@pytest.mark.parametrize(
-    "key", [HmacKey(b"k" * 32), SharedSecret(b"changeme"), (SharedSecret(b"a-secret"), HmacKey(b"k" * 32))]
-)
+@pytest.mark.parametrize("key", [HmacKey(b"k" * 32), SharedSecret(b"changeme"), (KeySet(()), HmacKey(b"k" * 32))])
 def test_a_secret_of_a_few_different_bytes_is_refused(key: ProofKey) -> None:
     assert "current: a secret of fewer than 8 different bytes" in complaint_of_keys(
         {"drx": (KeySlot("current", key),)}, a_source()

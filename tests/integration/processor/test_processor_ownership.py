@@ -107,13 +107,15 @@ async def test_no_handler_is_called_for_a_partition_that_was_lost(bench: Bench, 
     gate.open()
     await bench.feed_all([a_record(0, id="evt_other", tp=other)], other)
 
-    assert effects.attempts == ["evt_0", "evt_other"]
+    assert (effects.attempts, effects.applied) == (["evt_0", "evt_other"], ["evt_other"])
 
 
 async def test_a_drain_settles_what_is_in_flight_and_starts_nothing(bench: Bench, effects: Effects) -> None:
-    gate = Gate(effects)
+    gate, other = Gate(effects), TopicPartition(PLACE.topic, 1)
+    await bench.adopt(other)
     await bench.feed([a_record(0)])
     await gate.reached.wait()
+    bench.processor.forget([other])
     bench.stop.set()
     draining = asyncio.create_task(bench.processor.drain([PLACE], timeout_s=30))
     await asyncio.sleep(0)
@@ -157,14 +159,15 @@ async def test_a_drain_waits_for_a_record_that_is_being_parked(
 
 async def test_a_drain_gives_up_at_its_end(bench: Bench, effects: Effects) -> None:
     gate = Gate(effects)
-    idle = TopicPartition(PLACE.topic, 1)
+    idle, absent = (TopicPartition(PLACE.topic, number) for number in (1, 2))
     await bench.adopt(idle)
     await bench.feed([a_record(0)])
     await gate.reached.wait()
     with capture_logs() as logs:
-        await bench.processor.drain([PLACE, idle], timeout_s=0.05)
+        await bench.processor.drain([PLACE, idle, absent], timeout_s=0.05)
 
     assert [each["partition"] for each in logs if each["event"] == "worker.given_up"] == [0]
+    assert [bench.processor._partitions[tp].gone for tp in (PLACE, idle)] == [True, False]
     assert bench.processor.next_offset(PLACE) == 0
     assert await bench.effects() == []
 
