@@ -140,6 +140,7 @@ class Effects:
     def __init__(self, *refused: str) -> None:
         self.refused = set(refused)
         self.attempts: list[str] = []
+        self.numbers: dict[str, int] = {}  # of the last attempt
         self.applied: list[str] = []
         self.batches: list[list[str]] = []
         self.fail: Callable[[Event, int], BaseException | None] = lambda event, tried: None  # noqa: ARG005 - a hook
@@ -177,6 +178,7 @@ class Effects:
     async def _apply(self, event: Event, context: Context, connection: Any) -> None:
         tried = self.attempts.count(event.id)
         self.attempts.append(event.id)
+        self.numbers[event.id] = context.attempt
         if self.before is not None:
             await self.before(event)
         if connection is not None:

@@ -183,6 +183,8 @@ async def test_skip_then_crash_then_read_again(database: Database, effects: Effe
 
     async with at_work(consumer, database) as bench:
         await bench.feed_all(log)
+        bench.processor.offer(PLACE, [a_record(4, type="renewal.requested")])
+        await bench.until_rows("select next_offset from drx_consumer.progress", [(5,)])
 
     assert effects.kept == ["evt_0", "evt_2"]
 

@@ -83,6 +83,7 @@ async def test_a_consumer_says_after_how_many_attempts_a_key_is_parked(
 
         rows = await bench.rows("select attempts from drx_consumer.parked_key")
     assert rows[0][0] >= attempts
+    assert rows == [(effects.numbers["evt_0"],)]
     assert rows[0][0] == 1 or attempts > 1
 
 

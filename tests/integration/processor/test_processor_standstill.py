@@ -268,6 +268,19 @@ async def test_a_release_that_makes_progress_does_not_wait(
     assert (idle, effects.kept) == ("ok", [f"evt_{each}" for each in range(4)])
 
 
+@pytest.mark.parametrize("mode", [Lanes(4)])
+async def test_a_key_that_is_parked_is_progress(bench: Bench, effects: Effects) -> None:
+    effects.refused = {"evt_1"}
+    gate = Gate(effects, lambda event: event.id == "evt_0")
+    await bench.feed([a_record(0)])
+    await gate.reached.wait()
+    before = bench.processor._partitions[PLACE]._progress_at
+    bench.processor.offer(PLACE, [a_record(1, "rx_2")])
+    await until(lambda: bench.outcome("parked") == 1)
+
+    assert bench.processor._partitions[PLACE]._progress_at > before
+
+
 async def test_a_release_that_hangs_waits_however_often_its_request_is_found(
     bench: Bench, effects: Effects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
