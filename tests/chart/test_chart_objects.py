@@ -288,9 +288,10 @@ def test_security_contexts_are_overridden_key_by_key() -> None:
 )
 def test_an_image_is_named_by_tag_or_digest_and_registry(image: dict[str, str], registry: str, expected: str) -> None:
     values = load("minimal")
-    values["image"] |= image
+    values["image"] |= {**image, "pullSecrets": ["one", "two"]}
     values["global"] = {"imageRegistry": registry, "storageClass": "of another chart"}
 
     for _, pod in render(values).pods():
         assert pod["spec"]["containers"][0]["image"].startswith(expected)
+        assert pod["spec"]["imagePullSecrets"] == [{"name": "one"}, {"name": "two"}]
         assert ("@" in pod["spec"]["containers"][0]["image"]) == (not image or "digest" not in image)

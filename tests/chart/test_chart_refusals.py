@@ -9,6 +9,7 @@ import yaml  # type: ignore[import-untyped]  # its types are a distribution of t
 
 from tests.chart.rendering import CHART, RefusedError, Values, changed, load, render
 
+DIGEST = f"sha256:{'0' * 64}"
 READER, DSN = "consumers.read_model", "consumers.read_model.postgres.existingSecret"
 KEDA, DRAINED, MEMORY = f"{READER}.keda.enabled", "ingress.spool.drainClaims", "ingress.resources.limits.memory"
 # Which case, what is changed in it, the value that is named, and the way out that is named with it.
@@ -17,6 +18,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("minimal", {"image.digest": ""}, "image.digest", "name the image by digest"),
     ("full", {"consumers.eligible.image": {"repository": "a"}}, "consumers.eligible.image.digest", "image.tag"),
     ("full", {"consumers.eligible.image.repository": ""}, "consumers.eligible.image.repository", "name the repository"),
+    ("minimal", {f"{READER}.image": {"digest": DIGEST}}, f"{READER}.image.repository", "name the repository"),
     ("minimal", {"registry.url": "https://me:canary@registry"}, "registry.url", "credentialsSecret"),
     ("minimal", {"monitoring.alerts": {"SpoolStuk": {}}}, "monitoring.alerts.SpoolStuk", "SpoolInUse, "),
     ("strimzi", {"strimzi.namespace": "kafka"}, "strimzi.users", "copy Secrets"),

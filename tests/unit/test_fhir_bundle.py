@@ -29,6 +29,7 @@ from tests.fhir.told import NAMING
 BASE = "https://ehr.example/fhir"
 SOURCE = "urn:drx:source:drx"
 OURS = {"system": "urn:drx:prescription", "value": "rx_1"}
+WARNING = {"severity": "warning", "code": "value"}
 SEVERAL = {"severity": "error", "code": "processing", "diagnostics": "match URL 'Patient?a=x' matched 2 resources"}
 
 
@@ -142,10 +143,7 @@ def test_an_answer_that_is_none_is_said_so(answer: bytes) -> None:
     ("answer", "code"),
     [
         (outcome({"severity": "error", "code": "business-rule", "diagnostics": "hunter2"}), "fhir_business_rule"),
-        (
-            outcome({"severity": "warning", "code": "value"}, {"severity": "fatal", "code": "invariant"}),
-            "fhir_invariant",
-        ),
+        (outcome(WARNING, {"severity": "fatal", "code": "invariant"}), "fhir_invariant"),
         (outcome({"severity": "error", "code": "hunter2"}), "fhir_invalid"),
         (outcome({"severity": "error", "code": "multiple-matches"}), "multiple_matches"),
         (outcome(SEVERAL), "multiple_matches"),

@@ -53,7 +53,6 @@ async def test_plain_http_and_a_token_that_cannot_be_read_are_refused_at_the_sta
         ({"token_file": str(file)}, r"fhir\.token_file"),
     ):
         consumer = open_fhir(setup(**options))
-
         assert consumer.around is not None
         with pytest.raises(ConfigError, match=words) as caught:
             async with consumer.around():
