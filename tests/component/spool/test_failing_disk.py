@@ -38,6 +38,8 @@ async def test_after_a_failed_write_or_fsync_the_group_is_written_to_another_fil
 
         assert (failing, kept.spool.code) == ([], "")
         assert await kept.head() == [1, 2, 3]
+        await kept.spool.maintain()
+        assert scan(segments(tmp_path)[0].read_bytes(), segment=7, newest=False, keys={}).is_ended
     contents = [path.read_bytes() for path in segments(tmp_path)]
     assert [scan(each, segment=7 + n, newest=False, keys={}).is_ended for n, each in enumerate(contents)] == [True] * 2
 

@@ -205,6 +205,7 @@ async def test_what_was_locked_comes_before_what_is_taken_when_the_key_is_back(d
         (b"whsec_" + base64.b64encode(b"k" * 32), 0o600),
         (b"spk_" + base64.b64encode(b"k" * 32), 0o604),
         (b"spk_" + base64.b64encode(b"k" * 32), 0o620),
+        (b"spk_" + base64.b64encode(b"k" * 32), 0o610),
     ],
 )
 async def test_a_file_that_is_no_key_or_that_others_may_read_seals_nothing(
