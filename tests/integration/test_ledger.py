@@ -53,10 +53,14 @@ async def test_groups_and_partitions_are_strangers(ledger: Ledger, database: Dat
     assert (claim.settled, claim.parked, claim.cluster_id) == (frozenset({12}), {KEY}, "cluster-a")
 
 
-async def test_the_mark_never_goes_back(ledger: Ledger) -> None:
+async def test_the_mark_never_goes_back_and_records_below_it_fail_at_the_fence(ledger: Ledger) -> None:
     claim = await ledger.claim(PLACE)
     for next_offset, last in ((10, "evt-9"), (7, "evt-6"), (10, None)):
         await settled(ledger, claim.epoch, next_offset=next_offset, last=last, above=(8, 10, 11))
+    async with ledger.begin(PLACE, claim.epoch) as settlement:
+        await settlement.fence(10)
+        with pytest.raises(FencedError):
+            await settlement.fence(9)
 
     claim = await ledger.claim(PLACE)
 
@@ -75,16 +79,6 @@ async def test_a_zombie_fails_at_the_fence(ledger: Ledger, step: Callable[[Settl
     with pytest.raises(FencedError):
         async with ledger.begin(PLACE, old.epoch) as settlement:
             await step(settlement)
-
-
-async def test_records_below_the_mark_fail_at_the_fence(ledger: Ledger) -> None:
-    claim = await ledger.claim(PLACE)
-    await settled(ledger, claim.epoch, next_offset=10, last="evt-9")
-
-    async with ledger.begin(PLACE, claim.epoch) as settlement:
-        await settlement.fence(10)
-        with pytest.raises(FencedError):
-            await settlement.fence(9)
 
 
 @STEPS
