@@ -123,7 +123,6 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
             )
         )
         server = _server(settings, build_webhooks(settings, sources, durability, metrics, tracing), metrics)
-        checks.pop("starting")
         checks.update(_checks(server, durability, ids, configured))
         yield [
             server,
@@ -313,8 +312,9 @@ def _server(settings: Settings, webhooks: Webhooks, metrics: IngressMetrics) -> 
 def _checks(
     server: HardenedServer, durability: "Durability", ids: SchemaIds, sources: Mapping[str, Source]
 ) -> dict[str, Check]:
-    """Return the readiness checks: some source's events can be made durable now, and the process is not draining."""
+    """Return the readiness checks: deliveries are accepted, and some source's events can be made durable now."""
     return {
+        "starting": lambda: "ok" if server.listening.is_set() else "starting",
         "draining": lambda: "draining" if server.draining else "ok",
         **durability.checks,
         "schema_ids": lambda: "ok" if ids.known else "unknown",

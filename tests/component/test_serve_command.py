@@ -1,5 +1,6 @@
 """Configuration errors of an operator: one line that names the setting, and exit code 2."""
 
+import asyncio
 import json
 import socket
 import subprocess
@@ -10,13 +11,18 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import aiohttp
 import pytest
 
+from bridge.app import open_ingress
 from bridge.cli import COMMANDS, main
-from bridge.dev.ports import free_port
+from bridge.dev.ports import free_port, is_free
+from bridge.runtime.lifecycle import run_workers
+from bridge.settings import load_settings
 from tests import forked
 from tests.builders import SECRET
 from tests.unit.test_token import JWKS
+from tests.waiting import until
 
 # A start that goes well never ends by itself; this only bounds a test that has gone wrong.
 HANG_S = 60.0
@@ -106,6 +112,25 @@ def test_a_process_that_cannot_work_ends_before_it_answers(
 
     assert named in line
     assert said in line
+
+
+async def test_a_process_is_not_ready_before_it_accepts_deliveries(
+    good: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in good.items():
+        monkeypatch.setenv(name, value)
+    stop, url = asyncio.Event(), f"http://127.0.0.1:{good['BRIDGE_MANAGEMENT__PORT']}/readyz"
+    async with open_ingress(load_settings()) as (_server, *others), aiohttp.ClientSession() as session:
+        working = asyncio.create_task(run_workers(others, stop=stop, drain_timeout_s=HANG_S))
+        await until(lambda: not is_free(int(good["BRIDGE_MANAGEMENT__PORT"])))
+        checks = {"kafka": ""}
+        while checks["kafka"] != "degraded":
+            async with session.get(url) as answer:
+                status, checks = answer.status, (await answer.json())["checks"]
+        stop.set()
+        await working
+
+    assert (status, checks["starting"]) == (503, "starting")
 
 
 @pytest.mark.parametrize("section", ["HTTP", "MANAGEMENT"])
