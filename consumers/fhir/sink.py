@@ -222,7 +222,7 @@ class FhirServer:
     ) -> list[dict[str, Any]]:
         response = await self._request(
             "GET",
-            f"/{resource_type}?{_query(name, token)}{more}&_count={most}",
+            f"/{resource_type}?{_query(name, token)}{more}&_count={most + 1}",
             headers={"cache-control": "no-cache"},  # HAPI caches search results for a minute
         )
         found = [each.get("resource", {}) for each in bundle.parsed(response.body).get("entry", ())]

@@ -134,7 +134,8 @@ class FakeFhir:
                 for each in self._matches(path, query)
                 if fresh  # else what HAPI found a minute ago
             ]
-            return _json(200, {"resourceType": "Bundle", "type": "searchset", "entry": matches})
+            entries = matches[: int(query.get("_count", 100))]
+            return _json(200, {"resourceType": "Bundle", "type": "searchset", "entry": entries})
         kept = self.kept.get(path)
         if kept is None:
             return outcome(404, "processing")
