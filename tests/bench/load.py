@@ -26,18 +26,14 @@ _LENGTH = b"content-length: "
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The results of one run of a generator.
-
-    Attributes:
-        cpu_s: What it cost the server.
-    """
+    """The results of one run of a generator."""
 
     count: int
     elapsed_s: float
     p50_ms: float
     p99_ms: float
     refused: list[int]
-    cpu_s: float = 0.0
+    cpu_s: float = 0.0  # of the server
 
     @property
     def per_s(self) -> float:

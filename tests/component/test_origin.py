@@ -158,9 +158,8 @@ async def test_what_was_parked_becomes_an_event_of_its_first_receipt_and_does_so
         await post(ingress, body, key=slot.key, delivery_id="dlv_forgotten")
         profile.mended = True
         answers = [await post(ingress, body, key=slot.key, delivery_id=parked.id) for _ in range(2)]
-        assert (
-            ingress.metrics.source_last_event.labels("drx")._value.get() == 0
-        )  # the sender may be silent all the same
+        # The sender may be silent all the same.
+        assert ingress.metrics.source_last_event.labels("drx")._value.get() == 0
 
     assert still[1] == {"outcome": "parked", "id": parked.id, "reason": "unknown_type"}
     assert [answer["outcome"] for _, answer in answers] == ["accepted", "duplicate"]

@@ -13,14 +13,10 @@ HOST = "127.0.0.1"
 
 
 class AwayServer(ABC):
-    """Listens on a port of its own, in a thread, while it is open.
-
-    Attributes:
-        port: Where it listens, or will.
-    """
+    """Listens on a port of its own, in a thread, while it is open."""
 
     def __init__(self) -> None:
-        self.port = free_port()
+        self.port = free_port()  # where it listens, or will
         self._server: Any = None
         self._thread: threading.Thread | None = None
 

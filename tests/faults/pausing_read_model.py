@@ -16,10 +16,7 @@ BATCH_RECORDS = 20
 
 
 def pausing_read_model(setup: Setup) -> Consumer:
-    """Build it.
-
-    Options: those of the read model, and `pause_s` (for each event, inside its transaction).
-    """
+    """Build it; the options are those of the read model, and `pause_s` (for each event, inside its transaction)."""
     options = dict(setup.options)
     pause_s = float(options.pop("pause_s"))
     consumer = open_read_model(Setup(options, setup.registry))

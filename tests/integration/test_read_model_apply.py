@@ -123,9 +123,7 @@ async def test_u_0000_is_stored_as_u_fffd_and_counted(model: ReadModel) -> None:
     )
 
     row = await model.prescription()
-    bodies = [
-        json.loads(each["body"]) for each in await model.rows("select body from {schema}.event order by event_id")
-    ]
+    bodies = [json.loads(row["body"]) for row in await model.rows("select body from {schema}.event order by event_id")]
     assert row["open_requests"] == ["r\ufffd1"]
     assert bodies[0]["message"] == "literally \\u0000"
     assert bodies[1]["request_id"] == "r\ufffd1"

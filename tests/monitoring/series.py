@@ -64,9 +64,10 @@ def healthy(samples: int, *, minutes: float = 1) -> dict[str, str]:
         f"drxbridge_dedupe_ready{{{INGRESS}}}": flat(1, samples),
         f"drxbridge_dedupe_follow_lag_seconds{{{INGRESS}}}": flat(0.5, samples),
     }
-    for name in ("spool_events", "spool_oldest_event_timestamp_seconds", "spool_blocked_partitions"):
-        found[f"drxbridge_{name}{{{INGRESS}}}"] = flat(0, samples)
     for name in (
+        "spool_events",
+        "spool_oldest_event_timestamp_seconds",
+        "spool_blocked_partitions",
         "spool_corrupt_records_total",
         "spool_locked_records",
         "spool_unread_segments",

@@ -33,10 +33,8 @@ def traces(*worlds: str, **environment: str) -> dict[str, str]:
 
 def test_no_promise_is_broken_in_new_worlds() -> None:
     """Each change of the code runs other worlds; the same code runs the same, on each machine."""
-    code = [
-        path.read_bytes() for area in ("bridge", "tests/simulation") for path in sorted((ROOT / area).rglob("*.py"))
-    ]
-    first = int(sha256(b"".join(code)).hexdigest(), 16) % 10**9
+    code = sorted(path for area in ("bridge", "tests/simulation") for path in (ROOT / area).rglob("*.py"))
+    first = int(sha256(b"".join(path.read_bytes() for path in code)).hexdigest(), 16) % 10**9
     assert simulate("--first", str(first), "--seeds", "50").endswith(" 0 broken\n")
 
 

@@ -22,6 +22,7 @@ KAFKA_AWAY = {
     "FreshnessBurnFast": "consumers come back after the broker, and what they find then is late",
 }
 INGRESS_AWAY = {"HeartbeatMissing": "the ingress is down for seconds, which are minutes here"}
+ALONE = KAFKA_AWAY | INGRESS_AWAY
 DATABASE_AWAY = {
     "ConsumerStuck": "nothing can be settled",
     "FreshnessBurnFast": "what was held up is late when it is applied at last",
@@ -61,20 +62,8 @@ DURABILITY = (
     Case("SpoolFillingUp", "page", "a quarter of the spool filled in seconds", faults.spool_filling, KAFKA_AWAY),
     Case("EventLoopLate", "ticket", "the ingress frozen for 2.5 s", faults.ingress_late, INGRESS_AWAY),
     Case("HeartbeatMissing", "page", "the ingress killed", faults.ingress_down, INGRESS_AWAY),
-    Case(
-        "DedupeNotReady",
-        "ticket",
-        "the ingress started while the broker is frozen",
-        faults.ingress_alone,
-        {**KAFKA_AWAY, **INGRESS_AWAY},
-    ),
-    Case(
-        "SpoolUnreadable",
-        "page",
-        "a bit of the spool flipped while the ingress is down",
-        faults.bit_flipped,
-        {**KAFKA_AWAY, **INGRESS_AWAY},
-    ),
+    Case("DedupeNotReady", "ticket", "the ingress started while the broker is frozen", faults.ingress_alone, ALONE),
+    Case("SpoolUnreadable", "page", "a bit of the spool flipped while the ingress is down", faults.bit_flipped, ALONE),
 )
 # Last, since they spend budgets.
 BUDGETS = (

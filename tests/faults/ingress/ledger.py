@@ -17,14 +17,10 @@ DEATH_S = 1.0
 
 
 class Delivery(NamedTuple):
-    """One body under one id.
-
-    Attributes:
-        key: Prescription that it is about.
-    """
+    """One body under one id."""
 
     id: str
-    key: str
+    key: str  # the prescription that it is about
     body: bytes
 
     @property
