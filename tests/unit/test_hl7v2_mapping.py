@@ -271,12 +271,14 @@ def test_a_required_field_is_never_empty(nothing: str) -> None:
 
 
 @pytest.mark.parametrize("event_type", ["renewal.requested", "change.requested"])
-@pytest.mark.parametrize("matched", [True, False])
-def test_a_request_that_fits_no_prescription_has_only_its_own_number(event_type: str, *, matched: bool) -> None:
-    said: dict[str, Any] = {"prescription_id": None, "request_id": "r_1", "matched": matched}
+@pytest.mark.parametrize(("rx", "matched"), [(None, True), (None, False), ("rx_1", False)])
+def test_a_request_that_fits_no_prescription_has_only_its_own_number(
+    event_type: str, rx: Any, *, matched: bool
+) -> None:
+    said = {"prescription_id": rx, "request_id": "r_1", "matched": matched}
     found = one(an_event(event_type, key="req:r_1", rx_reference_number="441", **said))
 
-    assert (found["ORC"][2:4], found["PID"][3]) == (["", "r_1"], "req:r_1^^^DRX^AN")
+    assert (found["ORC"][2:4], found["PID"][3]) == ([f"{rx}^DRX" if rx else "", "r_1"], "req:r_1^^^DRX^AN")
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,13 @@ async def test_a_payload_of_another_layout_is_kept_for_the_version_that_reads_it
             assert (kept.value("locked_records"), kept.value("corrupt_records_total")) == (1, 0)
             await kept.spool.maintain()
             assert await kept.head() == [1, 3]
+    key = tmp_path / "keys" / "current"
+    away = key.rename(tmp_path / "away")
     async with open_spool(tmp_path, drain=Reading) as kept:
+        assert kept.value("locked_records") == 3
+        away.rename(key)
+        await kept.spool.maintain()
+        assert (ordinals(kept.found), kept.value("locked_records")) == ([1, 3], 1)
         kept.spool.acknowledge(PARTITION, 2)
         assert len(segments(tmp_path)) == 1
 

@@ -89,6 +89,15 @@ async def test_our_own_statements_of_a_lone_key_open_the_circuit(
     assert effects.applied == ["evt_0"]
 
 
+@pytest.mark.parametrize("mode", [Lanes(1, transactional=True)])
+async def test_locks_between_our_own_statements_are_no_failure_of_the_sink(bench: Bench, ledger: FailingLedger) -> None:
+    failures = iter([TransientError("deadlock")] * 2)
+    ledger.begin_fails = lambda _: next(failures, None)
+    await bench.feed_all([a_record(0)])
+
+    assert (ledger.failed, bench.count("consumer_sink_failures_total")) == (2, 0)
+
+
 @pytest.mark.parametrize("mode", [Lanes(1)])
 async def test_a_decision_that_the_database_does_not_take_is_written_again_after_growing_delays(bench: Bench) -> None:
     ceilings: list[float] = []
