@@ -37,17 +37,11 @@ _FLUSH_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Lives:
-    """The complete histories of `prescriptions` prescriptions; equal arguments give equal bytes.
+    """The complete histories of `prescriptions` prescriptions; equal arguments give equal bytes."""
 
-    Attributes:
-        prescriptions: Numbered from 0.
-        seed: Of people and medicines, and of the order in which prescriptions take turns.
-        one_day: Events are received on the day of the first ones, as in a large log; histories jump back in time for
-            that.
-    """
-
-    prescriptions: int
-    seed: int = 1
+    prescriptions: int  # numbered from 0
+    seed: int = 1  # of people and medicines, and of the order in which prescriptions take turns
+    # Events are received on the day of the first ones, as in a large log; histories jump back in time for that.
     one_day: bool = False
 
     @classmethod

@@ -28,17 +28,12 @@ SILENT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The environment of a consumer benchmark.
-
-    Attributes:
-        dsn: Of a server, on which databases are made.
-        written: Records in the topic.
-    """
+    """The environment of a consumer benchmark."""
 
     directory: Path
     bootstrap_servers: str
-    dsn: str
-    written: int
+    dsn: str  # of a server, on which databases are made
+    written: int  # records in the topic
 
 
 @contextmanager

@@ -36,24 +36,16 @@ class Ground:
 
 
 class Subject(NamedTuple):
-    """The consumer under fault.
+    """The consumer under fault."""
 
-    Attributes:
-        name: Entry point.
-        options: Its settings without prefix, and `unpaused` those of a process without pauses.
-        check: Compares its effects with the histories, once all records are settled.
-        environment: Further variables of its processes.
-        tables: Statements that create its tables.
-    """
-
-    name: str
+    name: str  # entry point
     group: str
     topic: str
-    options: Mapping[str, str]
-    check: "Callable[[Scene], None]"
+    options: Mapping[str, str]  # its settings without prefix, and `unpaused` those of a process without pauses
+    check: "Callable[[Scene], None]"  # compares its effects with the histories, once all records are settled
     unpaused: Mapping[str, str] = MappingProxyType({})
-    environment: Mapping[str, str] = MappingProxyType({})
-    tables: Sequence[str] = ()
+    environment: Mapping[str, str] = MappingProxyType({})  # further variables of its processes
+    tables: Sequence[str] = ()  # statements that create its tables
 
     def settings(self, *, paused: bool = True) -> dict[str, str]:
         options = {**self.options, **({} if paused else self.unpaused)}

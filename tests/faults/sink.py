@@ -13,24 +13,19 @@ from tests.faults.away import HOST, AwayServer
 
 
 class Sink(AwayServer):
-    """An HTTP server in this process; repeats of an event have no further effect.
-
-    Attributes:
-        told: For each group and key the ids of its events, in the order of their first calls that passed.
-        posted: For each group, event id to the bodies that `forward` has posted.
-        failed: Number of calls that it failed on purpose.
-        takes: Whether it accepts events; it always responds to pings.
-    """
+    """An HTTP server in this process; repeats of an event have no further effect."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
         self._rng = random.Random(seed)  # noqa: S311 - no key
         self._percent = 0
         self._lock = threading.Lock()
+        # For each group and key the ids of its events, in the order of their first calls that passed.
         self.told: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+        # For each group, event id to the bodies that `forward` has posted.
         self.posted: defaultdict[str, defaultdict[str, set[bytes]]] = defaultdict(lambda: defaultdict(set))
-        self.failed = 0
-        self.takes = True
+        self.failed = 0  # number of calls that it failed on purpose
+        self.takes = True  # whether it accepts events; it always responds to pings
 
     @property
     def url(self) -> str:

@@ -15,18 +15,13 @@ pytestmark = pytest.mark.kafka
 
 
 class Case(NamedTuple):
-    """How long the service is down or responds only to pings, or its percentage of failed calls.
-
-    Attributes:
-        records: Of one group; each is a call of the service.
-        kills: Killed processes of each group while it responds only to pings.
-    """
+    """How long the service is down or responds only to pings, or its percentage of failed calls."""
 
     away_s: float = 0.0
     percent: int = 0
     pings_s: float = 0.0
-    kills: int = 0
-    records: int = 400
+    kills: int = 0  # killed processes of each group while it responds only to pings
+    records: int = 400  # of one group; each is a call of the service
 
 
 CASES = [

@@ -23,16 +23,11 @@ _FIRST_DAY = date(1888, 1, 1)
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """A body as a JSON object, and every marker in it.
-
-    Attributes:
-        key: The marker that may be the record's key, or empty.
-        markers: Path of the field to the string that must not appear outside the record's value.
-    """
+    """A body as a JSON object, and every marker in it."""
 
     document: dict[str, Any]
-    key: str
-    markers: Mapping[str, str]
+    key: str  # the marker that may be the record's key, or empty
+    markers: Mapping[str, str]  # path of the field to the string that must not appear outside the record's value
 
 
 class Marker:

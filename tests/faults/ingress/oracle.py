@@ -26,22 +26,15 @@ Identity = tuple[str, str]
 
 
 class Logged(NamedTuple):
-    """One record of the log, with the fields that promises concern.
+    """One record of the log, with the fields that promises concern."""
 
-    Attributes:
-        place: Topic and partition.
-        body_sha256: Lower-case hex, of the body as it was sent.
-        parked: True in the topic of parked deliveries.
-        clear: Everything except its value: it must not contain health information.
-    """
-
-    place: tuple[str, int]
+    place: tuple[str, int]  # topic and partition
     offset: int
     key: str
     event_id: str
-    body_sha256: str
-    parked: bool
-    clear: bytes
+    body_sha256: str  # lower-case hex, of the body as it was sent
+    parked: bool  # true in the topic of parked deliveries
+    clear: bytes  # everything except its value: it must not contain health information
 
 
 @dataclass(slots=True)

@@ -34,20 +34,16 @@ NONE = Trouble()
 
 
 class Proxy:
-    """One listening port that forwards to another.
-
-    Attributes:
-        to_broker: Trouble of what clients send; may be changed at any time, as `to_client`.
-        resets: Connections that were reset on purpose.
-    """
+    """One listening port that forwards to another."""
 
     def __init__(self, upstream: int) -> None:
         self._upstream = upstream
         self._changed = asyncio.Event()
         self._writers: set[asyncio.StreamWriter] = set()
         self._serving: set[asyncio.Task[None]] = set()
+        # Trouble of what clients send; may be changed at any time, as `to_client`.
         self.to_broker, self.to_client = NONE, NONE
-        self.resets = 0
+        self.resets = 0  # connections that were reset on purpose
 
     def make_trouble(self, *, to_broker: Trouble = NONE, to_client: Trouble = NONE) -> None:
         self.to_broker, self.to_client = to_broker, to_client

@@ -31,29 +31,18 @@ SHOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What is done to a bridge.
-
-    Attributes:
-        play: Does it, under load; afterwards everything is healed by the harness.
-        detour: Whether there are proxies in front of the brokers.
-        effects: Whether a read model runs too.
-        settings: Of the ingress, without their prefix.
-        replicas: Number of ingress processes.
-        short: Whether it also runs in the short tier.
-        command: What to run instead of `serve`.
-        once: Whether only events unsettled at a crash may be repeated in the log (docs/guarantees.md).
-    """
+    """What is done to a bridge."""
 
     name: str
     title: str
-    play: Callable[[Scene], Awaitable[None]]
-    detour: bool = False
-    effects: bool = True
-    settings: Mapping[str, str] = field(default_factory=dict)
-    replicas: int = 1
-    short: bool = True
-    once: bool = False
-    command: Sequence[str] = ()
+    play: Callable[[Scene], Awaitable[None]]  # does it, under load; afterwards everything is healed by the harness
+    detour: bool = False  # whether there are proxies in front of the brokers
+    effects: bool = True  # whether a read model runs too
+    settings: Mapping[str, str] = field(default_factory=dict)  # of the ingress, without their prefix
+    replicas: int = 1  # number of ingress processes
+    short: bool = True  # whether it also runs in the short tier
+    once: bool = False  # whether only events unsettled at a crash may be repeated in the log (docs/guarantees.md)
+    command: Sequence[str] = ()  # what to run instead of `serve`
 
 
 @dataclass(frozen=True, slots=True)

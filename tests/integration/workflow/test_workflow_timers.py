@@ -23,18 +23,14 @@ from tests.temporal.server import TemporalServer
 
 @dataclass
 class Desk:
-    """A read model, and the timers of `workflow` on the same database.
-
-    Attributes:
-        key: Prescription of this test; the server is shared.
-    """
+    """A read model, and the timers of `workflow` on the same database."""
 
     model: ReadModel
     consumer: Consumer
     temporal: Temporal
     client: Client
     registry: CollectorRegistry
-    key: str
+    key: str  # prescription of this test; the server is shared
 
     async def run(self, *events: Event) -> None:
         await self.model.apply(*events)
