@@ -13,7 +13,7 @@ from aiohttp import web
 from bridge.errors import PermanentError, TransientError
 from consumers.fhir.mapping import Resource
 from consumers.fhir.sink import NOT_FHIR, EventOrigin, FhirServer
-from tests.fhir.fake import a_fake
+from tests.fhir.fake import a_fake, outcome
 from tests.fhir.hapi import HapiServer, is_built
 from tests.fhir.peers import TOKEN, Peer, a_late, a_writer
 from tests.fhir.told import SOURCE, samples, told
@@ -193,6 +193,23 @@ async def test_a_server_that_follows_http_takes_what_is_not_there_yet_once(token
         assert (fake.writes, len(fake.all())) == (3, 4)
         async with a_writer(fake.url, token_file) as started_later:
             await Desk(desk.peer, started_later).write(an_order("stopped", id=other.id), a_task(other))
+
+
+async def test_a_conflict_alone_does_not_show_that_a_server_follows_http(token_file: Path) -> None:
+    """Another write may cause it, and a server such as HAPI does not heed `If-None-Match: *`."""
+    asked: list[str | None] = []
+
+    def conflict_once(request: web.BaseRequest) -> web.Response | None:
+        if request.method != "PUT":
+            return None
+        asked.append(request.headers.get("if-match"))
+        return outcome(409, "conflict") if len(asked) == 1 else None
+
+    async with a_fake() as fake, a_writer(fake.url, token_file, bundle="false") as writer:
+        fake.before = conflict_once
+        await Desk(Peer(fake.url), writer).write(an_order())
+
+    assert asked == ['W/"0"'] * 2
 
 
 @pytest.mark.parametrize("bundle", ["true", "false"])

@@ -165,8 +165,13 @@ async def test_an_end_that_cannot_be_read_is_not_taken_for_an_unfinished_write(t
         assert (again.value("torn_tails_total"), again.value("corrupt_records_total")) == (1, 0)
 
 
+def refuse(operation: str) -> None:
+    raise OSError(errno.EMFILE, operation)
+
+
+@pytest.mark.parametrize("between", ["read", "refused"])
 async def test_a_record_that_the_disk_does_not_give_back_now_is_waited_for(
-    tmp_path: Path, disk: FaultDisk, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, disk: FaultDisk, monkeypatch: pytest.MonkeyPatch, between: str
 ) -> None:
     async with open_spool(tmp_path, disk=disk, order_s=LONG_S) as kept:
         await kept.put(1)
@@ -177,9 +182,11 @@ async def test_a_record_that_the_disk_does_not_give_back_now_is_waited_for(
         for _ in range(2):
             assert (await kept.head(), await kept.head(OTHER)) == ([], [4])
 
-        failing = disk.unreadable
+        failing, observe = disk.unreadable, disk.observe
         heal(disk)
-        assert await kept.head() == [1, 2, 3]
+        disk.observe = observe if between == "read" else refuse
+        assert await kept.head() == ([1, 2, 3] if between == "read" else [])
+        disk.observe = observe
         disk.unreadable, now = failing, asyncio.get_running_loop().time()
         monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now + LONG_S)
         assert (await kept.head(), await kept.head(OTHER)) == ([], [4])
@@ -211,10 +218,6 @@ async def test_a_record_that_the_disk_keeps_for_itself_is_left_to_the_next_start
 
 async def test_a_record_that_may_not_be_read_now_is_waited_for_without_end(tmp_path: Path, disk: FaultDisk) -> None:
     """What somebody can put right here, such as an owner or a limit of open files, passes without a restart."""
-
-    def refuse(operation: str) -> None:
-        raise OSError(errno.EMFILE, operation)
-
     async with open_spool(tmp_path, disk=disk, order_s=NOT_S) as kept:
         await kept.put(1, 2)
         disk.observe, before = refuse, disk.observe
