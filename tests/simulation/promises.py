@@ -113,7 +113,7 @@ class Promises:
         self._behind: dict[str, float] = {}  # when a drain of a process last went on without the end of the log
         # Events of which a response claims that they are in the log, with their keys; known once they have been judged.
         self.acknowledged: dict[Where, str] = {}
-        self._forgot: dict[str, float] = {}  # when a process last forgot the ids of what is in its spool
+        self._forgot = defaultdict[str, list[float]](list)  # when a process forgot the ids of what is in its spool
         self.senders.on_answer = self.answered
         self.kafka.on_write = self.written
         self.kafka.on_bug = partial(self.note, "no_bug")
@@ -152,7 +152,8 @@ class Promises:
         now, stem = self.world.loop.time(), line.get("segment", "")
         segment = SPOOL / f"{stem}.segment"
         if event == "worker.spool_damaged":
-            self._found[host.name, stem], self._forgot[process] = now, now
+            self._found[host.name, stem] = now
+            self._forgot[process].append(now)
         elif event == "worker.spool_set_aside":
             self._late[host.name, line["name"]] = self._entries(host, SPOOL / "set-aside" / line["name"])
         elif event == "worker.spool_locked":
@@ -168,7 +169,7 @@ class Promises:
             entries = self._entries(host, segment) if is_late and line["code"] == "unread" else set()
             # Kept when it can be read again: later events have passed it meanwhile.
             self._late.setdefault((host.name, stem), set()).update(entries)
-            self._forgot[process] = now
+            self._forgot[process].append(now)
 
     def _entries(self, host: Host, path: Path, content: bytes = b"", at: int | None = None) -> set[Where]:
         """Return the events in a file of a spool, or those of the record with the byte `at`."""
@@ -227,6 +228,7 @@ class Promises:
             self.note("answers", "503 beside a spool that takes it", delivery, "at", attempt.start)
         now = self.world.loop.time()
         has_looked = now - host.key_gone_at > NO_KEY_S and not host.stood_still(now - NO_KEY_S, now)
+        has_looked &= not host.disk.faults.slow_s
         # Of several events one may have been encrypted before, also with another delivery.
         if attempt.status == 202 and attempt.outcome == "spooled" and has_looked and len(delivery.events) == 1:
             # An earlier attempt may have been encrypted before that was noticed.
@@ -446,8 +448,8 @@ class Promises:
             written_at = min((each.visible_at for each in seen.get(where, ())), default=inf)
             is_spooled = one.outcome == "spooled" and 0 <= one.answered_at < two.arrived_at < written_at
             return is_spooled and two.takes and two.start not in self._forgot and not self._is_late(where)
-        is_forgotten = one.answered_at <= self._forgot.get(two.start, -1.0) <= two.arrived_at or self._is_late(where)
-        if not is_forgotten:
+        is_forgotten = any(one.answered_at <= at <= two.arrived_at for at in self._forgot.get(two.start, ()))
+        if not (is_forgotten or self._is_late(where)):
             return True
         # What is spooled is forgotten when damage is found; the drain then sets the second body aside, unless another
         # replica writes the first at the same moment.
