@@ -20,7 +20,7 @@ class SegmentState:
 
     name: str
     size: int = 0
-    waiting: int = 0  # intact records that are not
+    waiting: int = 0  # intact records that are not acknowledged
     locked: int = 0  # waiting records whose key is missing
     unknown: int = 0  # waiting records of another version of the bridge; at least 1 if the file is of that version
     lost: int = 0  # damaged or missing records
