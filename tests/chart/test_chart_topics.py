@@ -29,9 +29,9 @@ def test_a_job_makes_the_topics_before_the_job_that_asks_for_them() -> None:
     partitions = [{"name": "BRIDGE_KAFKA__PARTITIONS", "value": "7"}]
     values = changed(changed(load("minimal"), "topicsJob.enabled", True), "ingress.extraEnv", partitions)  # noqa: FBT003 - a value
     certified = changed(load("mutual-tls"), "topicsJob.enabled", True)  # noqa: FBT003 - a value
-    for case, secret in ((certified, "drx-ingress-certificate"), (values, "drx-ingress-kafka")):
+    for case, place, secret in ((certified, 1, "drx-ingress-certificate"), (values, 0, "drx-ingress-kafka")):
         pod = render(case).one("Job", "-topics")["spec"]["template"]["spec"]
-        assert secret in str(pod["volumes"])
+        assert pod["volumes"][place]["secret"]["secretName"] == secret
     assert [each for each in pod["containers"][0]["env"] if each["name"] == "BRIDGE_KAFKA__PARTITIONS"] == partitions
 
 

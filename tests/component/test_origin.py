@@ -89,6 +89,7 @@ def changed(name: str, value: str) -> Callable[[dict[str, str]], Any]:
         (changed("drx-delivery-id", "a b"), "id_malformed"),
         (changed("drx-received", "1" * 17), "signature_mismatch"),
         (changed("drx-received", ""), "signature_mismatch"),
+        (changed("drx-received", "-1"), "timestamp_malformed"),
         (changed("drx-received", "1" * 18), "timestamp_malformed"),
         (changed("drx-timestamp", str(NOW + 1)), "signature_mismatch"),
         (changed("drx-timestamp", "x"), "timestamp_malformed"),

@@ -467,11 +467,12 @@ def bare(subject: Subject) -> Subject:
 
 @pytest.mark.parametrize("code", ["outcome_unknown", "unexpected"])
 async def test_without_a_disk_a_write_that_fails_is_told_and_the_next_one_is_tried(bare: Subject, code: str) -> None:
-    bare.producer.failure, bare.producer.batch_max = code, "" if code == "unexpected" else 1  # type: ignore[assignment]
+    bare.producer.failure = None if code == "unexpected" else code
+    bare.producer.too_large = lambda record: bool(record.no_such_member)  # type: ignore[attr-defined]
     with pytest.raises(NotDurableError, match=code):
         await bare.send("a")[0]
 
-    bare.producer.failure, bare.producer.batch_max = None, 1
+    bare.producer.failure, bare.producer.too_large = None, lambda _: False
     assert await asyncio.gather(*bare.send("b")) == ["committed"]
 
 

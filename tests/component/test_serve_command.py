@@ -1,4 +1,4 @@
-"""Configuration errors of an operator: one line that names the setting, and exit code 2."""
+"""Starts of `serve`: a configuration error is one line that names the setting, and exit code 2."""
 
 import asyncio
 import json

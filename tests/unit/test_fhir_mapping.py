@@ -140,8 +140,10 @@ def decided(decision: str) -> Event:
         ([a_fact("prescription.updated", 0, changed_fields=[])], "order unknown"),
         ([sent(0), processed(1)], "order active, fulfill accepted"),
         ([sent(0), failed(1, retryable=True)], "order active, fulfill on-hold"),
+        ([sent(0), failed(1, retryable=False)], "order on-hold, fulfill failed"),
         ([sent(0), failed(1, retryable=True), FAILED_LATER], "order on-hold, fulfill failed"),
         ([failed(0, retryable=False), processed(1)], "order active, fulfill accepted"),
+        ([created(0), a_fact("epcs.signed", 1, factors=[])], "order active, fulfill requested"),
         ([created(0), UNSIGNED, a_fact("epcs.signed", 2, factors=[])], "order active, fulfill requested"),
         ([created(0), UNSIGNED], "order draft, fulfill on-hold"),
         ([created(0), A_CANCEL], "order draft, fulfill requested, abort requested"),
@@ -188,6 +190,10 @@ def decided(decision: str) -> Event:
         ),
         ([worked_on(0, "rejected", active=True)], "order unknown"),
         (
+            [A_CANCEL, APPROVED, filled(3, "dispensed")],
+            "order cancelled, abort completed, dispense completed, Flag active",
+        ),
+        (
             [sent(0), A_CANCEL, APPROVED, REST, REST_REFUSED, filled(5, "dispensed")],
             "order cancelled, fulfill completed, abort completed, abort rejected, dispense completed, Flag active",
         ),
@@ -224,6 +230,7 @@ FILLS = [filled(2, "dispensed", 0), filled(3, "dispensed", 1)]
         ([ORDERED, FILLS[0], filled(3, "partially_dispensed", 1)], "active"),
         ([ORDERED, *FILLS, filled(4, "not_dispensed", 1)], "active"),
         ([ORDERED, *FILLS, decided("approved")], "active"),
+        ([ORDERED, *FILLS, a_fact("change.responded", 4, request_id="x", decision="approved")], "active"),
         ([ORDERED, *FILLS, a_fact("change.responded", 4, request_id="x", decision="approved_with_changes")], "active"),
         ([ORDERED, *FILLS, decided("denied")], "completed"),
         ([ORDERED, *FILLS, decided("replace")], "stopped"),
@@ -297,8 +304,9 @@ def test_an_amount_has_a_unit_or_a_code_of_one(unit: str, expected: dict[str, st
     assert quantity("1.50", unit) == {"value": 1.5, **expected}
 
 
-def test_a_parcel_that_left_later_does_not_undo_a_delivery() -> None:
-    left = worked_on(0, "delivered", "q1")
+@pytest.mark.parametrize("step", ["handed_to_carrier", "delivered"])
+def test_a_parcel_that_left_later_does_not_undo_a_delivery(step: str) -> None:
+    left = worked_on(0, step, "q1")
     moved = [shipped(1, "in_transit", "T9"), shipped(2, "in_transit", "T1")]
     assert dispensed_lines(left, *moved) == {"q1": ("T1", "")}
     arrived = shipped(1, "delivered", "T1", delivered_at=START + timedelta(days=2))

@@ -289,6 +289,7 @@ def test_a_request_that_fits_no_prescription_has_only_its_own_number(
         (datetime(1, 1, 1, tzinfo=UTC), "UTC", "00010101000000+0000"),
         (datetime(1, 1, 1, tzinfo=UTC), "America/Chicago", "00010101000000+0000"),
         (datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC), "Asia/Tokyo", "99991231235959+0000"),
+        (datetime(1800, 1, 1, tzinfo=UTC), "America/Chicago", "18000101000000+0000"),
         (datetime(1960, 1, 1, tzinfo=UTC), "Africa/Monrovia", "19600101000000+0000"),
     ],
 )

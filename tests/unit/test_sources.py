@@ -178,7 +178,14 @@ def test_a_public_key_that_anybody_can_sign_for_is_refused(text: str) -> None:
         assert "current: anybody can sign for this public key" in line
 
 
-@pytest.mark.parametrize("key", [HmacKey(b"k" * 32), SharedSecret(b"changeme"), (KeySet(()), HmacKey(b"k" * 32))])
+@pytest.mark.parametrize(
+    "key",
+    [
+        HmacKey(b"k" * 32),
+        SharedSecret(b"changeme"),
+        *((first, HmacKey(b"k" * 32)) for first in (SharedSecret(b"a-secret"), KeySet(()))),
+    ],
+)
 def test_a_secret_of_a_few_different_bytes_is_refused(key: ProofKey) -> None:
     assert "current: a secret of fewer than 8 different bytes" in complaint_of_keys(
         {"drx": (KeySlot("current", key),)}, a_source()

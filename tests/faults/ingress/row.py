@@ -31,7 +31,7 @@ SHOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What is done to a bridge."""
+    """One row of the fault matrix."""
 
     name: str
     title: str
