@@ -3,7 +3,7 @@
     signed id header                          that id
     id header that no signature covers        that id; if another body has it already, `<id>~<8 hex of the body's hash>`
     none                                      `dlv_` and 32 hex of the SHA-256 of the body
-    none, and equal bytes may be another fact the same, `_` and the Unix milliseconds of the receipt
+    none, and equal bytes may be another fact the same, `_` and the Unix microseconds of the receipt
 
 An unsigned id may be forged, so the same id with another body is a new delivery, not a conflict.
 
@@ -39,10 +39,10 @@ KEYS_MAX = 100_000
 _ANY_KEY = ""
 
 
-def id_of_body(body_sha256: str, *, received_ms: int | None = None) -> str:
-    """Return the id of a delivery without one; `received_ms` is given if equal bytes may be another event."""
+def id_of_body(body_sha256: str, *, received_us: int | None = None) -> str:
+    """Return the id of a delivery without one; `received_us` is given if equal bytes may be another event."""
     plain = PREFIX + body_sha256[:HASH_CHARS]
-    return plain if received_ms is None else f"{plain}_{received_ms}"
+    return plain if received_us is None else f"{plain}_{received_us}"
 
 
 def id_of_other_body(webhook_id: str, body_sha256: str) -> str:
@@ -69,12 +69,12 @@ class NewestBodies:
     def __init__(self, *, keys_max: int = KEYS_MAX) -> None:
         self._keys_max = keys_max
         self._newest: dict[str, OrderedDict[str, Newest]] = {}
-        self._last_ms = 0
+        self._last_us = 0
 
     def new_id(self, body_sha256: str, received_s: float) -> str:
-        """Return a unique id for a new event, also within one millisecond or after the clock was set back."""
-        self._last_ms = max(int(received_s * 1000), self._last_ms + 1)
-        return id_of_body(body_sha256, received_ms=self._last_ms)
+        """Return a unique id for a new event, also within one microsecond or after the clock was set back."""
+        self._last_us = max(int(received_s * 1_000_000), self._last_us + 1)
+        return id_of_body(body_sha256, received_us=self._last_us)
 
     def repeated(self, delivery: Delivery, keys: Collection[str], *, within_s: int) -> str:
         """Return the id of the delivery that this one repeats, or an empty string."""

@@ -234,11 +234,11 @@ def test_each_new_fact_has_an_id_of_its_own_whatever_the_clock_says() -> None:
     newest = NewestBodies()
     digest = "0123456789abcdef" * 4
 
-    made = [newest.new_id(digest, received_s) for received_s in (START, START, START - 3600, START + 1.0005)]
+    made = [newest.new_id(digest, received_s) for received_s in (START, START, START - 3600, START + 0.0005)]
 
-    at_ms = int(START * 1000)
+    at_us = int(START * 1_000_000)
     plain = "dlv_0123456789abcdef0123456789abcdef"
-    assert made == [f"{plain}_{at_ms + later}" for later in (0, 1, 2, 1000)]
+    assert made == [f"{plain}_{at_us + later}" for later in (0, 1, 2, 500)]
     assert id_of_body(digest) == plain
 
 
