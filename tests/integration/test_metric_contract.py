@@ -61,7 +61,7 @@ async def test_the_ingress_counts_what_is_promised_under_all_it_answers(ingress:
     bounds = {"source": {ingress.source, SOURCE}, "topic": set(STANDARD_TOPICS)}
     assert broken(parse_text(text), "ingress", bounds=bounds) == []
     assert judged(text) == (0, "")
-    assert ingress.metric("drxbridge_produce_total", outcome="acknowledged") >= 4
+    until(lambda: ingress.metric("drxbridge_produce_total", outcome="acknowledged") >= 4, what="what was spooled, too")
     assert len([line for line in text.splitlines() if not line.startswith("#")]) <= SERIES_MAX
 
 
