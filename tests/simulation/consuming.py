@@ -170,11 +170,11 @@ class Worker:
 
     def kill(self, again_s: float) -> None:
         if self.process is not None:
-            self.process.end()
             self._end(again_s)
 
     def _end(self, again_s: float) -> None:
         assert self.process is not None
+        self.process.end()
         self.scene.postgres.ended(self.process)
         self.process = self.worker = None
         self.world.later(again_s, self.start)
