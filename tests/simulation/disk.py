@@ -70,6 +70,7 @@ class SimulatedDisk(Disk):
         self.durable: dict[Path, File] = {}  # names as the last sync of their directory left them
         self.faults = Faults()
         self.failing_since = 0.0  # when reads began to fail
+        self.flowed_at = 0.0  # when it last ceased to hang
         self.operations = 0
         self.kill_at = -1  # at which operation a process is killed
         self.on_kill: Callable[[Process], None] = lambda _process: None
@@ -116,7 +117,7 @@ class SimulatedDisk(Disk):
         self.faults.hangs = True
 
     def flow(self) -> None:
-        self.faults.hangs = False
+        self.faults.hangs, self.flowed_at = False, self._world.loop.time()
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             if not each.done():

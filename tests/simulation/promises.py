@@ -226,8 +226,8 @@ class Promises:
         host = self.hosts[HOSTS.index(attempt.host)]
         if attempt.code == "deadline" and host.takes and not (self.operators.done & SLOW or self._has_rival(attempt)):
             self.note("answers", "503 beside a spool that takes it", delivery, "at", attempt.start)
-        now = self.world.loop.time()
-        has_looked = now - host.key_gone_at > NO_KEY_S and not host.stood_still(now - NO_KEY_S, now)
+        now, since = self.world.loop.time(), max(host.key_gone_at, host.disk.flowed_at)
+        has_looked = now - since > NO_KEY_S and not host.stood_still(now - NO_KEY_S, now)
         has_looked &= not host.disk.faults.slow_s
         # Of several events one may have been encrypted before, also with another delivery.
         if attempt.status == 202 and attempt.outcome == "spooled" and has_looked and len(delivery.events) == 1:
@@ -451,11 +451,12 @@ class Promises:
         is_forgotten = any(one.answered_at <= at <= two.arrived_at for at in self._forgot.get(two.start, ()))
         if not (is_forgotten or self._is_late(where)):
             return True
-        # What is spooled is forgotten when damage is found; the drain then sets the second body aside, unless another
-        # replica writes the first at the same moment.
+        # What is spooled is forgotten when damage is found; the drain then sets the second body aside, unless both are
+        # written at the same moment.
         wheres = [where_of(each.delivery, each.delivery.events[0]) for each in (one, two)]
-        bodies = sorted((seen[each][0] for each in wheres if each in seen), key=lambda each: each.offset)
-        return len(bodies) == 2 and (bodies[0].writer is bodies[1].writer or not self._may_repeat([two], bodies))
+        bodies = sorted((seen[each][0] for each in wheres if each in seen), key=lambda each: each.visible_at)
+        is_after = len(bodies) == 2 and bodies[0].visible_at < bodies[1].began
+        return is_after and (bodies[0].writer is bodies[1].writer or not self._may_repeat([two], bodies))
 
     def _is_late(self, where: Where) -> bool:
         """Return whether an event may come later than others: set aside, locked, unreadable for long, or damaged."""
@@ -486,7 +487,7 @@ class Promises:
             is_anew = not arrived and end - start > ANEW_S and where != "lag" and not stood_still(start, end)
             if where in ("", "lag", host) and start - WAITS_S <= at and not is_anew:
                 at = max(at, end + (FOLLOWS_S if arrived else CATCHES_UP_S))
-        return at < looked_at
+        return at < min(looked_at, repeat.writer.stopped_at)
 
     def _judge_places(self) -> None:
         """Check that a key stays in one partition, for any number of partitions."""
