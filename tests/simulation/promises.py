@@ -452,10 +452,10 @@ class Promises:
         if not (is_forgotten or self._is_late(where)):
             return True
         # What is spooled is forgotten when damage is found; the drain then sets the second body aside, unless both are
-        # written at the same moment.
+        # written at the same moment, or the disk fails.
         wheres = [where_of(each.delivery, each.delivery.events[0]) for each in (one, two)]
         bodies = sorted((seen[each][0] for each in wheres if each in seen), key=lambda each: each.visible_at)
-        is_after = len(bodies) == 2 and bodies[0].visible_at < bodies[1].began
+        is_after = len(bodies) == 2 and bodies[0].visible_at < bodies[1].began and not self.operators.done & UNABLE
         return is_after and (bodies[0].writer is bodies[1].writer or not self._may_repeat([two], bodies))
 
     def _is_late(self, where: Where) -> bool:
