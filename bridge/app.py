@@ -389,14 +389,15 @@ async def open_durability(
         )
         metrics.spooling_partitions.set_function(lambda: writers.spooling)
         metrics.spool_blocked_partitions.set_function(lambda: writers.blocked)
-        workers: list[Worker] = [known_ids_reader]
+        workers: list[Worker] = []
         if isinstance(spool, Spool):
             stack.push_async_callback(spool.close)
             await spool.open(writers)
             workers.append(spool)
         flush_s = settings.shutdown.flush_s
-        producing = background(producer, drain_timeout_s=flush_s + STOP_MARGIN_S)
-        workers.append(EndOf(await stack.enter_async_context(producing)))
+        for worker in (producer, known_ids_reader):  # both outlive the writers
+            working = background(worker, drain_timeout_s=flush_s + STOP_MARGIN_S)
+            workers.append(EndOf(await stack.enter_async_context(working)))
         publisher = Publisher(
             writers=writers,
             encode=encode,

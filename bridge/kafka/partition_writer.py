@@ -362,7 +362,6 @@ class PartitionWriter:
     def _fail_in_flight(self) -> None:
         """Fail the batch in flight after a bug, unless it is being spooled: its outcome is unknown."""
         in_flight, self._in_flight = self._in_flight, []
-        self._writing_since = None
         for pending in in_flight:
             pending.in_flight = False
             if pending not in self._appending():
@@ -470,12 +469,10 @@ class PartitionWriter:
             self._go_direct()
 
     def _leave_spool(self) -> bool:
-        """Switch to direct mode if the spool is empty and no sender waits for an append; return whether it did.
+        """Switch to direct mode if no sender waits for an append; return whether it did. The spool is empty.
 
         Appends without a waiting sender are abandoned: a disk may hang for longer than the outage of Kafka.
         """
-        if self._spool.depth(self._tp):
-            return False
         appending = self._appending()
         if any(each.state == "open" and not each.is_answered for each in appending):
             return False
@@ -500,7 +497,6 @@ class PartitionWriter:
     async def _drain(self) -> None:
         """Write the head of the spool to Kafka, or pause briefly."""
         if not self._spool.depth(self._tp):
-            self._failures = 0
             if self._leave_spool():
                 self._shared.log_drained()
             else:
@@ -517,8 +513,7 @@ class PartitionWriter:
                 await self._shared.known_ids_reader.catch_up(self._topic, self._partition)
             return
         entries = await self._spool.peek(self._tp, most=self._batch_max(), most_bytes=PEEK_MAX_BYTES)
-        # The disk is unreadable now, or a stop no longer reads what other replicas write.
-        if not entries or self._shared.stopping.is_set():
+        if not entries:  # the disk is unreadable now
             await pause(self._shared.stopping, CHECK_S)
         elif batch := await self._skip_known([from_entry(each) for each in entries]):
             written, refusal = await self._put([each.record for each in batch])
@@ -556,7 +551,7 @@ class PartitionWriter:
         self._shared.drained += len(batch)
         for each in batch:
             self._known_ids.settled(each.identity, "committed")
-        if self.mode == "spooling" and self._spool.depth(self._tp) <= BATCH_MAX:
+        if self._spool.depth(self._tp) <= BATCH_MAX:
             self.mode = "finishing"
 
     async def _drain_refused(self, refusal: NotDurableError, count: int) -> None:

@@ -5,7 +5,6 @@ import heapq
 from collections import deque
 from contextvars import Context, ContextVar, copy_context
 from itertools import count
-from math import inf
 from typing import Any
 
 # Steps of the loop at one moment, after which something is running that never waits.
@@ -20,7 +19,6 @@ class Process:
     def __init__(self, loop: "SimulatedLoop", name: str) -> None:
         self.name = name
         self.began = loop.time()
-        self.stopped_at = inf  # when it was told to stop; it reads nothing of Kafka from then on
         self.alive = True
         self._loop = loop
         self._is_frozen = False

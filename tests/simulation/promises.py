@@ -487,7 +487,7 @@ class Promises:
             is_anew = not arrived and end - start > ANEW_S and where != "lag" and not stood_still(start, end)
             if where in ("", "lag", host) and start - WAITS_S <= at and not is_anew:
                 at = max(at, end + (FOLLOWS_S if arrived else CATCHES_UP_S))
-        return at < min(looked_at, repeat.writer.stopped_at)
+        return at < looked_at
 
     def _judge_places(self) -> None:
         """Check that a key stays in one partition, for any number of partitions."""

@@ -248,7 +248,7 @@ class Host:
         """Stop the process as SIGTERM does."""
         if self.process is not None and self.stopped is not None:
             self.world.note(self.name, "stopping")
-            stopped, self.process.stopped_at = self.stopped, self.world.loop.time()
+            stopped = self.stopped
             self.world.loop.call_soon(stopped.set, context=self.process.context)
 
     def _forget(self, how: str) -> None:
