@@ -443,7 +443,11 @@ class Promises:
         if one.host != two.host or one.arrived_at > two.arrived_at:
             return False
         where = where_of(one.delivery, one.delivery.events[0])
-        is_found = one.answered_at < two.arrived_at and two.finished and not self.operators.emptied
+        # A repeat of a delivery that still waits for the disk gets the same response.
+        tried = [each for each in self.senders.attempts if each.delivery is two.delivery and each.start == two.start]
+        is_found = (
+            one.answered_at < two.arrived_at and all(each.finished for each in tried) and not self.operators.emptied
+        )
         if one.start != two.start and not is_found:
             written_at = min((each.visible_at for each in seen.get(where, ())), default=inf)
             is_spooled = one.outcome == "spooled" and 0 <= one.answered_at < two.arrived_at < written_at
@@ -455,8 +459,8 @@ class Promises:
         # written at the same moment, or the disk fails.
         wheres = [where_of(each.delivery, each.delivery.events[0]) for each in (one, two)]
         bodies = sorted((seen[each][0] for each in wheres if each in seen), key=lambda each: each.visible_at)
-        is_after = len(bodies) == 2 and bodies[0].visible_at < bodies[1].began and not self.operators.done & UNABLE
-        return is_after and (bodies[0].writer is bodies[1].writer or not self._may_repeat([two], bodies))
+        is_avoidable = len(bodies) == 2 and bodies[0].visible_at < bodies[1].began and not self.operators.done & UNABLE
+        return is_avoidable and (bodies[0].writer is bodies[1].writer or not self._may_repeat([two], bodies))
 
     def _is_late(self, where: Where) -> bool:
         """Return whether an event may come later than others: set aside, locked, unreadable for long, or damaged."""
