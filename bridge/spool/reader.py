@@ -42,7 +42,7 @@ class Reader:
         while locations := self.index.head(partition, most=most, most_bytes=most_bytes):
             sources = [(self.index.segments[location.segment], location) for location in locations]
             entries, ended_by = await self.thread.run(partial(self._read_all, partition, sources))
-            if ended_by != "unread":
+            if entries or ended_by != "unread":
                 self._unread_since.pop(partition, None)
             if entries:
                 return entries
@@ -59,6 +59,8 @@ class Reader:
                 self._leave_unread(segment)
             else:
                 break
+        else:  # a later record is waited for anew
+            self._unread_since.pop(partition, None)
         return []
 
     def _is_overdue(self, partition: SpoolPartition) -> bool:

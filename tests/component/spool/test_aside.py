@@ -47,9 +47,7 @@ async def test_it_is_kept_sealed_and_what_is_behind_it_gets_on(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("fault", ["disk", "many"])
-async def test_what_cannot_be_copied_stays_where_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
-) -> None:
+async def test_what_cannot_be_copied_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     disk, order = FaultDisk(tmp_path), list[str]()
     async with open_spool(tmp_path, disk=disk) as kept:
         await kept.put(1, 2, 3)
@@ -71,9 +69,7 @@ def shown(capsys: pytest.CaptureFixture[str], directory: Path, *words: str) -> l
     return list(json.loads(capsys.readouterr().out.splitlines()[-1]))
 
 
-async def test_it_is_shown_as_far_as_keys_and_files_are_there(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_it_is_shown_as_far_as_keys_and_files_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with open_spool(tmp_path) as kept:
         await kept.put(1, 2)
         for _ in range(2):

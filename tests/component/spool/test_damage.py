@@ -138,9 +138,7 @@ async def test_what_was_acknowledged_with_a_key_that_is_gone_is_delivered_again(
         assert again.value("corrupt_records_total") == 0
 
 
-async def test_what_a_process_without_the_key_could_not_mark_as_ended_counts_as_whole(
-    tmp_path: Path, keys: Path
-) -> None:
+async def test_what_a_process_without_the_key_could_not_end_counts_as_whole(tmp_path: Path, keys: Path) -> None:
     """A killed process left no end mark; the next one has another key, and a mark with that one counts, too."""
     segment = await fill(tmp_path / "spool", keys, 1, 2)
     content = segment.read_bytes()

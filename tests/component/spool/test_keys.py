@@ -222,9 +222,7 @@ async def test_a_file_that_is_no_key_or_that_others_may_read_seals_nothing(
     assert [each["event"] for each in logs].count("worker.spool_key_refused") == 1
 
 
-async def test_a_key_whose_file_is_gone_is_noticed_within_a_round_and_seals_no_more(
-    directory: Path, keys: Path
-) -> None:
+async def test_a_key_whose_file_is_gone_is_noticed_in_a_round_and_seals_no_more(directory: Path, keys: Path) -> None:
     async with open_spool(directory, key_dir=keys) as kept:
         take_away(keys, "current")
         await kept.spool.maintain()

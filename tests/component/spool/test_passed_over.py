@@ -35,9 +35,7 @@ def fail(_directory: Path, disk: FaultDisk) -> None:
 
 
 @pytest.mark.parametrize("spoil", [alter, remove, fail])
-async def test_a_repeat_of_what_cannot_be_read_back_is_delivered(
-    tmp_path: Path, spoil: Callable[[Path, FaultDisk], None]
-) -> None:
+async def test_a_repeat_of_lost_data_is_delivered(tmp_path: Path, spoil: Callable[[Path, FaultDisk], None]) -> None:
     disk = FaultDisk(tmp_path)
     kept = make_spool(tmp_path, disk=disk, order_s=0.0)
     producer = FakeProducer({TOPIC: 12})

@@ -61,7 +61,7 @@ async def assert_all_is_found(directory: Path, expected: list[int]) -> None:
     assert segments(directory) == []
 
 
-async def test_segments_that_cannot_be_read_are_left_as_they_are_until_the_next_start(
+async def test_segments_that_cannot_be_read_stay_as_they_are_until_the_next_start(
     tmp_path: Path, disk: FaultDisk
 ) -> None:
     await fill(tmp_path, [1, 2], [3, 4])
@@ -103,9 +103,7 @@ async def test_a_start_keeps_order_behind_what_cannot_be_read(tmp_path: Path, di
     await kept.spool.close()
 
 
-async def test_a_start_goes_on_when_that_takes_too_long(
-    tmp_path: Path, disk: FaultDisk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_start_does_not_wait_forever(tmp_path: Path, disk: FaultDisk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or one bad sector would keep everything that is intact from being delivered."""
     await fill(tmp_path, [1, 2], [3, 4], [5])
     first, second, _ = segments(tmp_path)
@@ -193,9 +191,7 @@ async def test_a_record_that_the_disk_does_not_give_back_now_is_waited_for(
         assert kept.value("corrupt_records_total") == 0
 
 
-async def test_a_record_that_the_disk_keeps_for_itself_is_left_to_the_next_start(
-    tmp_path: Path, disk: FaultDisk
-) -> None:
+async def test_a_record_that_the_disk_keeps_is_left_to_the_next_start(tmp_path: Path, disk: FaultDisk) -> None:
     async with open_spool(tmp_path, disk=disk, order_s=NOT_S) as kept:
         for number in range(5):
             await kept.spool.append([an_entry(number, payload=bytes(1000))])
@@ -214,6 +210,23 @@ async def test_a_record_that_the_disk_keeps_for_itself_is_left_to_the_next_start
         assert kept.spool.code == "no_key"
     (tmp_path / "keys" / "current").write_bytes(key)
     await assert_all_is_found(tmp_path, [1, 2])
+
+
+async def test_after_a_record_that_was_left_the_next_one_is_waited_for(
+    tmp_path: Path, disk: FaultDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_spool(tmp_path, disk=disk, order_s=LONG_S) as kept:
+        await kept.put(1)
+        disk.unreadable = lambda _path, _start, _end: True
+        assert await kept.head() == []
+        now = asyncio.get_running_loop().time()
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now + LONG_S)
+        assert (await kept.head(), kept.value("unread_segments")) == ([], 1)
+
+        await kept.put(2)
+        assert await kept.head() == []
+        heal(disk)
+        assert await kept.head() == [2]
 
 
 async def test_a_record_that_may_not_be_read_now_is_waited_for_without_end(tmp_path: Path, disk: FaultDisk) -> None:

@@ -40,9 +40,7 @@ def later_version(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-async def test_two_versions_may_follow_each_other_back_and_forth(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_two_versions_may_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_spool(tmp_path) as kept:
         await kept.put(1, 2)
     with later_version(monkeypatch):
