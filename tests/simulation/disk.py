@@ -70,7 +70,7 @@ class SimulatedDisk(Disk):
         self.durable: dict[Path, File] = {}  # names as the last sync of their directory left them
         self.faults = Faults()
         self.failing_since = 0.0  # when reads began to fail
-        self.flowed_at = 0.0  # when it last ceased to hang
+        self.delayed_at = 0.0  # when a call that was slow or hung last went on
         self.operations = 0
         self.kill_at = -1  # at which operation a process is killed
         self.on_kill: Callable[[Process], None] = lambda _process: None
@@ -117,7 +117,7 @@ class SimulatedDisk(Disk):
         self.faults.hangs = True
 
     def flow(self) -> None:
-        self.faults.hangs, self.flowed_at = False, self._world.loop.time()
+        self.faults.hangs = False
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             if not each.done():
@@ -125,7 +125,7 @@ class SimulatedDisk(Disk):
 
     async def turn(self) -> None:
         """Wait until the disk handles the next call."""
-        delay_s = self._rng.uniform(0.0001, 0.002)
+        came_at, delay_s = self._world.loop.time(), self._rng.uniform(0.0001, 0.002)
         if self.faults.slow_s and self._rng.random() < 0.5:
             delay_s += self._rng.random() * self.faults.slow_s
         await asyncio.sleep(delay_s)
@@ -133,6 +133,8 @@ class SimulatedDisk(Disk):
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(waiter)
             await waiter
+        if (now := self._world.loop.time()) - came_at > 0.01:
+            self.delayed_at = now
 
     def late(self) -> bool:
         """Return whether the result of a call arrives after the call was done."""

@@ -226,7 +226,7 @@ class Promises:
         host = self.hosts[HOSTS.index(attempt.host)]
         if attempt.code == "deadline" and host.takes and not (self.operators.done & SLOW or self._has_rival(attempt)):
             self.note("answers", "503 beside a spool that takes it", delivery, "at", attempt.start)
-        now, since = self.world.loop.time(), max(host.key_gone_at, host.disk.flowed_at)
+        now, since = self.world.loop.time(), max(host.key_gone_at, host.disk.delayed_at)
         has_looked = now - since > NO_KEY_S and not host.stood_still(now - NO_KEY_S, now)
         has_looked &= not host.disk.faults.slow_s
         # Of several events one may have been encrypted before, also with another delivery.
@@ -445,10 +445,8 @@ class Promises:
         where = where_of(one.delivery, one.delivery.events[0])
         # A repeat of a delivery that still waits for the disk gets the same response.
         tried = [each for each in self.senders.attempts if each.delivery is two.delivery and each.start == two.start]
-        is_found = (
-            one.answered_at < two.arrived_at and all(each.finished for each in tried) and not self.operators.emptied
-        )
-        if one.start != two.start and not is_found:
+        is_found = one.answered_at < two.arrived_at and all(each.finished for each in tried)
+        if one.start != two.start and (self.operators.emptied or not is_found):
             written_at = min((each.visible_at for each in seen.get(where, ())), default=inf)
             is_spooled = one.outcome == "spooled" and 0 <= one.answered_at < two.arrived_at < written_at
             return is_spooled and two.takes and two.start not in self._forgot and not self._is_late(where)
