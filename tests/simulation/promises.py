@@ -486,7 +486,7 @@ class Promises:
             return False
         stood_still = self.hosts[HOSTS.index(host)].stood_still
         for start, end, where in sorted(self.operators.troubles):
-            is_anew = not arrived and end - start > ANEW_S and where != "lag" and not stood_still(start, end)
+            is_anew = not arrived and start + ANEW_S < end < began and where != "lag" and not stood_still(start, end)
             if where in ("", "lag", host) and start - WAITS_S <= at and not is_anew:
                 at = max(at, end + (FOLLOWS_S if arrived else CATCHES_UP_S))
         return at < looked_at
