@@ -108,6 +108,7 @@ class Request(web_request.BaseRequest):
         super().__init__(message, payload, protocol, writer, task, loop := asyncio.get_running_loop())
         self.connection: ClientConnection = protocol
         self.connection.is_serving = True
+        self.connection.is_busy = payload.is_eof()  # its handler may begin an iteration later
         self.began = time.perf_counter()  # when its headers were complete, by `time.perf_counter`
         self.response: asyncio.Future[Response] = loop.create_future()
         self.body = b""  # complete in `Handler.take`, unless it is larger than the server accepts
@@ -193,7 +194,7 @@ class ClientConnection(web_protocol.RequestHandler):
         self._fed = 0  # bytes of that body received, with its framing from the second piece on
         self.end = b""  # last bytes received
         self.is_serving = False  # a request is being read or handled, and its response is not written
-        self.is_busy = False  # that request is being handled, and its response is not sent
+        self.is_busy = False  # that request is complete, and its response is not sent
         self.is_finished = False  # the client has finished sending
         self.is_trusted = False  # the connection has carried a new verified delivery
 

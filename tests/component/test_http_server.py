@@ -96,13 +96,13 @@ async def aborted_at_a_bound_of_two(*, busy: Sequence[int], proved: Sequence[int
     """Open three connections to a server that has room for two, and return which of them it ends."""
     async with serving(Patient()) as (server, _):
         server._connections_max = 2
-        transports = [Quiet() for _ in range(3)]
-        connections = [server() for _ in transports]
+        connections, transports = [server() for _ in range(3)], [Quiet() for _ in range(3)]
         for number, (connection, transport) in enumerate(zip(connections, transports, strict=True)):
             connection.connection_made(transport)
             if number in busy and not transport.aborted:
                 connection.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
-                await until(partial(getattr, connection, "is_busy"))
+                while connection.ahead:  # noqa: ASYNC110 - until its handler is about to begin
+                    await asyncio.sleep(0)
             connection.is_trusted = number in proved
         aborted = [transport.aborted for transport in transports]
         for connection in connections:
