@@ -221,10 +221,10 @@ async def running(
             await task
 
 
-def request_bytes(body: bytes, headers: Iterable[tuple[str, str]]) -> bytes:
+def request_bytes(body: bytes, headers: Iterable[tuple[str, str]], path: str = "/webhooks/drx") -> bytes:
     """A whole request as a client that is no library would send it."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
-    return f"POST /webhooks/drx HTTP/1.1\r\nHost: x\r\n{lines}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    return f"POST {path} HTTP/1.1\r\nHost: x\r\n{lines}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 def genuine(webhook_id: str = "evt_1", **changes: str) -> bytes:

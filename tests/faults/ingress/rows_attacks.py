@@ -99,7 +99,7 @@ async def captured(scene: Scene) -> AsyncIterator[None]:
     delivery = scene.load.prescriptions.new().deliveries[0]
     headers = scene.keys.sign(delivery.id, scene.load.now, delivery.body)
     assert (await scene.load.attempt(delivery, "genuine", headers)).promised
-    whole = request_bytes(delivery.body, headers.items())
+    whole = request_bytes(delivery.body, headers.items(), urlsplit(scene.ingress.webhook_url).path)
     newcomer = Load(scene.ingress.webhook_url, scene.keys, scene.ledger, scene.load.prescriptions, rng=scene.rng)
     with attacking("hogging", scene.ingress.webhook_url, 520, captured=whole):
         yield
