@@ -207,7 +207,7 @@ class Promises:
                 self.note("not_forged", "a record without identity in", *partition.tp)
                 continue
             for each in places_of(identity):
-                self._written.setdefault(each, record.visible_at)
+                self._written[each] = min(record.visible_at, self._written.get(each, inf))  # one may be gone by then
             self.world.note("kafka", "takes", identity.id, identity.reason, "in", *partition.tp)
             for name, content in record.headers:
                 if MARKER.encode() in content:
