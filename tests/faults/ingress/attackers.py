@@ -6,6 +6,7 @@ Each runs until it is stopped, and reconnects when it is disconnected.
 import asyncio
 import contextlib
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -36,8 +37,7 @@ DEAR = (
     f"{POST}webhook-id: x\r\nwebhook-timestamp: 1\r\nwebhook-signature: {PUBLIC} {PUBLIC}\r\n"
     "Content-Length: 2\r\n\r\n{}"
 ).encode()
-AGAIN_S = 0.05
-RECEIVED_BYTES = 2_048
+AGAIN_S, RECEIVED_BYTES = 0.05, 2_048
 
 
 def _once(sent: bytes) -> Attack:
@@ -74,6 +74,7 @@ async def _flooding(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
 
 
 async def _hogging(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(random.random())  # noqa: S311 - if all were under way, none but a genuine one could make room
     writer.write(bytes.fromhex(os.environ[CAPTURED]))
     await reader.readuntil(b"}")
     writer.write(POST.encode())
@@ -82,7 +83,6 @@ async def _hogging(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 async def _connecting(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.write(b"P")
-    await writer.drain()
 
 
 ATTACKS: dict[str, Attack] = {
