@@ -279,7 +279,10 @@ def build_webhooks(
     return Webhooks(
         sources=sources,
         deduplicator=Deduplicator(
-            publisher=durability.publisher, known_ids=durability.known_ids, deadline_s=http.deadline_s
+            publisher=durability.publisher,
+            known_ids=durability.known_ids,
+            deadline_s=http.deadline_s,
+            spooled_is_durable=lambda: durability.spool.is_durable,
         ),
         admission=admission,
         observations=Observations(metrics, sources=sources, deadline_s=http.deadline_s),

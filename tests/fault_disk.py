@@ -2,7 +2,7 @@
 
 import errno
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from bridge.spool.disk import Disk
@@ -78,9 +78,9 @@ class FaultDisk(Disk):
         self._change("extend", path)
         super().extend(path, content)
 
-    def cut(self, path: Path, size: int) -> None:
-        self._change("cut", path)
-        super().cut(path, size)
+    def write_over(self, path: Path, content: bytes, ranges: Iterable[tuple[int, int]]) -> None:
+        self._change("write over", path)
+        super().write_over(path, content, ranges)
 
     def unlink(self, path: Path) -> None:
         self._change("unlink", path)

@@ -42,6 +42,7 @@ class Deduplicator:
     publisher: PublisherProtocol
     known_ids: KnownIds
     deadline_s: float  # bounds every delivery, also one that waits for another
+    spooled_is_durable: Callable[[], bool] = lambda: True  # false while a failing disk may lose what a start found
 
     def deadline_at(self) -> float:
         """Return the loop time by which a delivery that arrives now must have a response."""
@@ -92,6 +93,8 @@ class Deduplicator:
                 fresh = True
             states += [await _outcome_of(other, deadline_at) for other in known.pending]
             if "failed" not in states:
+                if known.spooled and not self.spooled_is_durable():
+                    raise NotDurableError("spool_unavailable")
                 return _Result(fresh=fresh, spooled=known.spooled or "spooled" in states)
 
     async def _publish_fresh(

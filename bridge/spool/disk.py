@@ -5,7 +5,7 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 FILE_MODE = 0o600
@@ -155,11 +155,14 @@ class Disk:
             os.ftruncate(handle, before)
             raise
 
-    def cut(self, path: Path, size: int) -> None:
-        """Truncate a file to `size`, durably."""
+    def write_over(self, path: Path, content: bytes, ranges: Iterable[tuple[int, int]]) -> None:
+        """Write these ranges of a file's content again, and cut off what follows the content, durably."""
         with _opened(path, os.O_WRONLY) as handle:
-            os.ftruncate(handle, size)
-            os.fsync(handle)
+            for start, end in ranges:
+                os.lseek(handle, start, os.SEEK_SET)
+                self.write(handle, content[start:end])
+            os.ftruncate(handle, len(content))
+            self.sync(handle)
 
     def probe(self, directory: Path) -> None:
         """Raise if the disk cannot be written to."""

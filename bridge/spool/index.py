@@ -98,7 +98,7 @@ class Index:
         self._by_number: dict[int, Segment] = {}
         self._next_index = 0
         self.segments: dict[int, Segment] = {}  # by `Segment.index`
-        self.active: int | None = None  # `Segment.index` of the segment being written; None if it is closed
+        self.active: int | None = None  # `Segment.index` of the segment written last
         self.size = 0  # bytes of all segments
         self.last_ordinal = 0  # highest `Entry.ordinal` seen; 0 if none
 
@@ -120,8 +120,6 @@ class Index:
         """Remove a segment whose file was removed."""
         self.resize(segment, 0)
         del self._by_number[segment.number], self.segments[segment.index]
-        if segment.index == self.active:
-            self.active = None
 
     def add(self, partition: SpoolPartition, location: Location) -> None:
         """Append a record to the queue of its partition."""

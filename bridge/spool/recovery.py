@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from bridge.spool.segment import (
     Scan,
     UnreadableEntryError,
     decrypt,
+    end_mark,
     positions_path,
     read_positions,
     scan,
@@ -79,7 +80,7 @@ Opened = tuple[Intact, Entry | None, LockedBy]
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Recovery:
-    """Reads and repairs segments on the writing thread, and adds them to the index on the event loop's."""
+    """Reads segments and makes them durable on the writing thread, and adds them to the index on the event loop's."""
 
     disk: Disk
     thread: IOThread
@@ -113,19 +114,38 @@ class Recovery:
                 segment.locked, segment.missing, segment.is_damaged = 0, set(), True
 
     async def _recover(self, segment: Segment, drain: Drain) -> None:
-        newest = segment.number == self._newest
-        content = await self._read(segment, newest=newest)
-        if content is not None:
-            await self._enter(segment, content, drain, newest=newest)
+        content = await self._read(segment)
+        if content is None:
+            return
+        found = content.scan
+        self.index.resize(segment, content.whole)
+        for record in found.records:
+            if record.header.is_known:
+                self.index.last_ordinal = max(self.index.last_ordinal, record.header.ordinal)
+        if found.is_foreign:
+            segment.is_foreign = True
+            log.error("worker.spool_locked", segment=segment.path.stem, records=0, code="unknown_version")
+        if found.torn_at is not None:
+            self.metrics.spool_torn_tails.inc()
+            log.warning("worker.spool_torn_tail", segment=segment.path.stem)
+        if not found.is_ended:
+            await self.thread.run(partial(self.writer.attempt, partial(self._make_durable, segment, content)))
+        broken, locked = await self._open(segment, content, drain)
+        for code, count in locked.items():
+            log.error("worker.spool_locked", segment=segment.path.stem, records=count, code=code)
+        if broken + found.lost:
+            self.availability.note_damage(segment, broken + found.lost)
 
-    async def _read(self, segment: Segment, *, newest: bool) -> Content | None:
+    async def _read(self, segment: Segment) -> Content | None:
         """Read a segment; None if unreadable. All segments together are waited for `order_s`."""
         loop = asyncio.get_running_loop()
         failures = 0
         while True:
-            keys = self.keys.decrypting
+            newest, keys = segment.number == self._newest, self.keys.decrypting
             work = partial(examine, self.disk, segment.path, number=segment.number, newest=newest, keys=keys)
-            content = await self.thread.run(partial(_or_none, work))
+            content = None
+            with contextlib.suppress(OSError):
+                content = await self.thread.run(work)
             is_unread = content is None or not content.is_read
             if is_unread != segment.is_unread:
                 segment.is_unread = is_unread
@@ -140,39 +160,17 @@ class Recovery:
                 return content
             await asyncio.sleep(delay_s)
 
-    async def _enter(self, segment: Segment, content: Content, drain: Drain, *, newest: bool) -> None:
-        self.index.resize(segment, content.whole)
-        for record in content.scan.records:
-            if record.header.is_known:
-                self.index.last_ordinal = max(self.index.last_ordinal, record.header.ordinal)
-        if content.scan.is_foreign:
-            segment.is_foreign = True
-            log.error("worker.spool_locked", segment=segment.path.stem, records=0, code="unknown_version")
-        elif content.is_read:
-            await self._repair(segment, content, newest=newest)
-        broken, locked = await self._open(segment, content, drain)
-        for code, count in locked.items():
-            log.error("worker.spool_locked", segment=segment.path.stem, records=count, code=code)
-        if broken:
-            self.availability.note_damage(segment, broken)
+    def _make_durable(self, segment: Segment, content: Content) -> None:
+        """Write the waiting records once more, without a torn tail, then the end mark.
 
-    async def _repair(self, segment: Segment, content: Content, *, newest: bool) -> None:
-        """Repair a segment that was read completely."""
-        if content.scan.torn_at is not None:
-            self.metrics.spool_torn_tails.inc()
-            log.warning("worker.spool_torn_tail", segment=segment.path.stem)
-            await self.thread.run(partial(self._cut, segment.path, content.whole))
-        if newest and content.waiting and not content.scan.is_ended:
-            # Segments of an earlier process are never appended to.
-            key = self.keys.decrypting.get(content.waiting[0].header.key_id) or self.keys.encrypting
-            if key is not None:  # otherwise nothing can be appended, and this stays the newest
-                await self.thread.run(partial(self.writer.mark_end, segment.number, content.scan.total, key))
-        if content.scan.lost:
-            self.availability.note_damage(segment, content.scan.lost)
-
-    def _cut(self, path: Path, size: int) -> None:
-        with contextlib.suppress(OSError):  # the next start repeats it
-            self.disk.cut(path, size)
+        Without an end mark the process was killed, perhaps after a failed fsync: another would not write its pages.
+        """
+        ranges = [(record.offset, record.offset + record.header.size) for record in content.waiting]
+        self.disk.write_over(segment.path, content.raw[: content.whole], ranges)
+        key_id = content.waiting[0].header.key_id if content.waiting else b""
+        key = self.keys.decrypting.get(key_id) or self.keys.encrypting
+        if key is not None and content.is_read and not segment.is_foreign:
+            self.disk.extend(segment.path, end_mark(segment.number, content.scan.total, key))
 
     async def _open(self, segment: Segment, content: Content, drain: Drain) -> tuple[int, Counter[str]]:
         """Decrypt waiting records in batches; return the number of failures, and why other records are locked."""
@@ -237,13 +235,6 @@ def _lost_keys(disk: Disk, directory: Path) -> set[bytes]:
     """Return the ids of the keys that an operator has declared lost."""
     names = disk.names(directory)
     return {bytes.fromhex(name.removesuffix(LOST_SUFFIX)) for name in names if name.endswith(LOST_SUFFIX)}
-
-
-def _or_none(work: Callable[[], Content]) -> Content | None:
-    try:
-        return work()
-    except OSError:
-        return None
 
 
 def _acknowledged(disk: Disk, path: Path, number: int, keys: Mapping[bytes, Key]) -> set[int]:

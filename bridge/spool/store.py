@@ -268,6 +268,11 @@ class Spool:
         return self._index.last_ordinal
 
     @property
+    def is_durable(self) -> bool:
+        """Whether all entries are known to be durable; a failing disk may lose what a start found."""
+        return not self._writer.due
+
+    @property
     def held(self) -> Held:
         """Return counts of the content of the spool."""
         index = self._index
@@ -299,7 +304,7 @@ class Spool:
             self._availability.refuse(code or self._availability.fullness())
         elif code := await self._writing.run(partial(self._directory.check, keys)):
             self._availability.refuse(code)
-        await self._writing.run(self._writer.mark_ends)
+        await self._writing.run(self._writer.attempt_due)
         names = await self._writing.run(partial(names_of, self._disk, self._path))
         self._set_aside_records.set(len(names))
         self._remove_empty()
@@ -420,6 +425,7 @@ class NoSpool:
 
     code = "disabled"
     is_open = False
+    is_durable = True
 
     def last_ordinal(self) -> int:
         """Nothing is held."""

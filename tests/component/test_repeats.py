@@ -166,6 +166,8 @@ async def test_what_comes_again_is_answered_as_the_first_ended_and_written_once(
     if spooled:
         at.clock[0] += 100 * WINDOW_S
         assert await at.post() == SPOOLED
+        at.once.spooled_is_durable = lambda: False  # a start found it, and the disk fails
+        assert await at.post() == (503, {"outcome": "unavailable", "code": "spool_unavailable"})
         at.producer.connected = True
         await until(lambda: not at.spool.entries)
     assert await at.post() == DUPLICATE

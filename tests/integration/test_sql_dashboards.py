@@ -7,23 +7,10 @@ import orjson
 from bridge.contract.events import EVENT_MODELS
 from bridge.event import Event
 from consumers.postgres.migrate import LEDGER, migrate
+from tests import prescriptions as rx
 from tests.integration.phi_documents import Marker
 from tests.monitoring.queries import SQL_BOARDS
 from tests.monitoring.test_runbooks import understood
-from tests.prescriptions import (
-    a_fact,
-    ago,
-    cancel_answered,
-    cancel_asked,
-    created,
-    filled,
-    native,
-    renewal_answered,
-    renewal_asked,
-    sent,
-    shipped,
-    worked_on,
-)
 from tests.read_model import ReadModel, open_model
 
 KEY = "PHI-of-the-key"
@@ -49,19 +36,21 @@ def panels() -> list[tuple[str, str]]:
 
 def life() -> list[Event]:
     """Return what makes each panel have a row: it waits, is overdue, and was dispensed after its cancel."""
-    week = ago(days=21)
-    alarms = [a_fact("alert.raised", week + at / 60, source="other", id=f"evt_a{at}", key="rx_2") for at in range(30)]
+    week = rx.ago(days=21)
+    alarms = [
+        rx.a_fact("alert.raised", week + at / 60, source="other", id=f"evt_a{at}", key="rx_2") for at in range(30)
+    ]
     return [
-        created(week, key=KEY),
-        sent(week + 1, message_id="m1", key=KEY),
-        cancel_asked(week + 2, request_id="c1", key=KEY),
-        cancel_answered(week + 3, request_id="c1", decision="approved", key=KEY),
-        filled(week + 4, "dispensed", key=KEY),
-        renewal_asked(week + 5, request_id="r1", key=KEY),
-        renewal_asked(week + 6, request_id="r2", key=KEY),
-        renewal_answered(week + 7, request_id="r2", decision="denied", key=KEY),
-        worked_on(week + 8, "packed", key=KEY),
-        shipped(week + 9, "in_transit", key=KEY),
+        rx.created(week, key=KEY),
+        rx.sent(week + 1, message_id="m1", key=KEY),
+        rx.cancel_asked(week + 2, request_id="c1", key=KEY),
+        rx.cancel_answered(week + 3, request_id="c1", decision="approved", key=KEY),
+        rx.filled(week + 4, "dispensed", key=KEY),
+        rx.renewal_asked(week + 5, request_id="r1", key=KEY),
+        rx.renewal_asked(week + 6, request_id="r2", key=KEY),
+        rx.renewal_answered(week + 7, request_id="r2", decision="denied", key=KEY),
+        rx.worked_on(week + 8, "packed", key=KEY),
+        rx.shipped(week + 9, "in_transit", key=KEY),
         *alarms,
     ]
 
@@ -71,7 +60,7 @@ async def test_each_panel_finds_something_that_identifies_nobody(postgres: str) 
     marked = [marker.document(each, event_id=f"evt_{number}") for number, each in enumerate(EVENT_MODELS)]
     async with open_model(postgres) as model:
         await migrate(model.database, LEDGER)
-        await model.apply(*(native(orjson.dumps(each.document)) for each in marked), *life())
+        await model.apply(*(rx.native(orjson.dumps(each.document)) for each in marked), *life())
         await model.rows(_PARKED, KEY)
         await model.rows(_EVENT, KEY, KEY.encode())
         await model.rows("insert into drx_consumer.park_breaker values ('read_model', now())")

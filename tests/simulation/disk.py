@@ -7,7 +7,7 @@ that failed the pages count as clean, as in Linux: a later sync of the same file
 import asyncio
 import errno
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -43,7 +43,9 @@ class File:
 
     def drop_unsynced(self) -> None:
         """Drop unsynced data after a failed sync: it counts as clean from now on."""
-        self.lost.append((min(len(self.synced), len(self.content)), len(self.content)))
+        pairs = enumerate(zip(self.content, self.synced, strict=False))
+        start = next((n for n, (mine, synced) in pairs if mine != synced), min(len(self.synced), len(self.content)))
+        self.lost.append((start, len(self.content)))
 
 
 @dataclass(eq=False)
@@ -232,10 +234,16 @@ class SimulatedDisk(Disk):
         self._append_whole(file, content)
         self._sync(file)
 
-    def cut(self, path: Path, size: int) -> None:
+    def write_over(self, path: Path, content: bytes, ranges: Iterable[tuple[int, int]]) -> None:
         self._change()
         file = self._file(path)
-        _resize(file, size)
+        for start, end in ranges:
+            if self._meets(self.faults.write):
+                raise OSError(errno.EIO, "write")
+            file.content += bytes(max(0, start - len(file.content)))
+            file.content[start:end] = content[start:end]
+            file.lost.clear()  # what is not written again needs not be durable
+        _resize(file, len(content))
         self._sync(file)
 
     def rename(self, path: Path, target: Path) -> None:

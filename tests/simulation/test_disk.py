@@ -40,7 +40,7 @@ def play(disk: Disk, directory: Path, seed: int) -> list[Any]:
             partial(disk.size, path),
             partial(disk.append, path, content),
             partial(disk.extend, path, content),
-            partial(disk.cut, path, 3),
+            partial(disk.write_over, path, content, [(1, 3)]),
             partial(disk.unlink, path),
             partial(disk.rename, path, directory / "c.segment"),
             lambda: sorted(disk.names(directory)),

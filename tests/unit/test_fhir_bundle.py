@@ -6,21 +6,7 @@ import orjson
 import pytest
 
 from bridge.errors import PermanentError, TransientError
-from consumers.fhir.bundle import (
-    BundleEntry,
-    another_person,
-    composed,
-    foreign,
-    id_in,
-    outcomes,
-    parsed,
-    patched,
-    refusal,
-    replaces,
-    transaction,
-    version_in,
-    version_of,
-)
+from consumers.fhir import bundle
 from consumers.fhir.elements import OUR_ITEM, Naming
 from consumers.fhir.mapping import Resource
 from consumers.fhir.sink import _Conflict, _judge
@@ -51,30 +37,30 @@ def test_an_identifier_of_others_that_begins_as_ours_stays() -> None:
 
     lists = {"note": notes, "output": notes}
     kept = dict.fromkeys(lists, notes[1:])
-    assert foreign(current | lists, naming) == {"identifier": [*theirs, {"value": "2"}], **kept}
+    assert bundle.foreign(current | lists, naming) == {"identifier": [*theirs, {"value": "2"}], **kept}
     for name in ("medicationReference", "statusReasonReference"):
-        assert foreign({"resourceType": "MedicationDispense", name: {"reference": "theirs"}}, naming) == {}
+        assert bundle.foreign({"resourceType": "MedicationDispense", name: {"reference": "theirs"}}, naming) == {}
 
 
 def test_a_partial_update_changes_its_elements_and_keeps_what_others_may_write() -> None:
     meta = {"tag": [{"code": "x"}], "security": [{"code": "R"}], "source": SOURCE}
     current = {"id": "drx-1", "intent": "order", "status": "draft", "meta": {**meta, "versionId": "3"}}
 
-    assert patched(an_order(), current) == {**current, "identifier": [OURS], "status": "active", "meta": meta}
-    assert "id" not in composed(an_order()._replace(id=""), {}, source=SOURCE)
+    assert bundle.patched(an_order(), current) == {**current, "identifier": [OURS], "status": "active", "meta": meta}
+    assert "id" not in bundle.composed(an_order()._replace(id=""), {}, source=SOURCE)
 
 
 def test_a_reference_to_another_patient_is_another_person() -> None:
     order = an_order(subject={"reference": "Patient/1"})
 
-    assert not another_person(order, {"subject": {"reference": "Patient/1", "display": "Quintero"}})
-    assert another_person(order, {"subject": {"reference": "Patient/2"}})
-    assert not another_person(order, {"subject": {"identifier": {"system": "urn:mrn", "value": "1"}}})
+    assert not bundle.another_person(order, {"subject": {"reference": "Patient/1", "display": "Quintero"}})
+    assert bundle.another_person(order, {"subject": {"reference": "Patient/2"}})
+    assert not bundle.another_person(order, {"subject": {"identifier": {"system": "urn:mrn", "value": "1"}}})
     identified = an_order(subject={"identifier": {"system": "urn:mrn", "value": "1"}})
     subjects = [
         {"identifier": {"system": f"urn:{of}", "value": no}} for of, no in (("mrn", "1"), ("mrn", "2"), ("", "2"))
     ]
-    assert [another_person(identified, {"subject": each}) for each in subjects] == [False, True, False]
+    assert [bundle.another_person(identified, {"subject": each}) for each in subjects] == [False, True, False]
 
 
 @pytest.mark.parametrize(
@@ -83,10 +69,10 @@ def test_a_reference_to_another_patient_is_another_person() -> None:
 def test_numbers_of_others_are_written_with_the_digits_that_they_came_with(digits: str) -> None:
     """1.50 was measured more precisely than 1.5."""
     answer = b'{"resourceType": "MedicationRequest", "id": "drx-1", "extension": [{"valueDecimal": %s}]}'
-    current = parsed(answer % digits.encode())
-    body = composed(an_order(), foreign(current, NAMING), source=SOURCE)
+    current = bundle.parsed(answer % digits.encode())
+    body = bundle.composed(an_order(), bundle.foreign(current, NAMING), source=SOURCE)
 
-    text = transaction([BundleEntry(an_order(), body)], BASE)
+    text = bundle.transaction([bundle.BundleEntry(an_order(), body)], BASE)
 
     assert text.startswith(b'{"resourceType":"Bundle","type":"transaction"')
     assert b'"extension":[{"valueDecimal":%s}]' % digits.encode() in text
@@ -97,8 +83,8 @@ def test_numbers_of_others_are_written_with_the_digits_that_they_came_with(digit
     [('W/"3"', "3"), ('"3"', "3"), ("3", "3"), ('W/"a-b.c"', "a-b.c"), ("", ""), (None, ""), ('W/"', ""), ("x y", "")],
 )
 def test_a_version_is_read_in_whatever_form(etag: str | None, expected: str) -> None:
-    assert version_of(etag) == expected
-    assert replaces(expected) == ({"ifMatch": f'W/"{expected}"'} if expected else {})
+    assert bundle.version_of(etag) == expected
+    assert bundle.replaces(expected) == ({"ifMatch": f'W/"{expected}"'} if expected else {})
 
 
 def test_each_entry_of_an_answer_has_a_status_and_a_place() -> None:
@@ -110,7 +96,8 @@ def test_each_entry_of_an_answer_has_a_status_and_a_place() -> None:
         {"status": "\u0662\u0660\u0660"},
         {},
     ]
-    found = outcomes(orjson.dumps({"resourceType": "Bundle", "entry": [{"response": each} for each in responses]}), 5)
+    entries = [{"response": each} for each in responses]
+    found = bundle.outcomes(orjson.dumps({"resourceType": "Bundle", "entry": entries}), 5)
 
     assert [(each.status, each.id) for each in found] == [(201, "drx-1"), (200, ""), (422, ""), (0, ""), (0, "")]
     assert orjson.loads(found[2].body) == refused
@@ -127,7 +114,7 @@ def test_each_entry_of_an_answer_has_a_status_and_a_place() -> None:
     ],
 )
 def test_a_location_says_where_a_resource_is_and_which_version(location: str | None, expected: tuple[str, str]) -> None:
-    assert (id_in(location), version_in(location)) == expected
+    assert (bundle.id_in(location), bundle.version_in(location)) == expected
 
 
 @pytest.mark.parametrize(
@@ -136,7 +123,7 @@ def test_a_location_says_where_a_resource_is_and_which_version(location: str | N
 )
 def test_an_answer_that_is_none_is_said_so(answer: bytes) -> None:
     with pytest.raises(PermanentError, match=r"^answer_unreadable$"):
-        outcomes(answer, 1)
+        bundle.outcomes(answer, 1)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +140,7 @@ def test_an_answer_that_is_none_is_said_so(answer: bytes) -> None:
     ],
 )
 def test_a_refusal_is_a_constant(answer: bytes, code: str) -> None:
-    assert refusal(answer) == code
+    assert bundle.refusal(answer) == code
 
 
 @pytest.mark.parametrize(

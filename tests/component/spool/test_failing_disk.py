@@ -176,6 +176,27 @@ async def test_the_directory_is_synced_before_anything_in_a_new_file_counts(tmp_
     assert order[-6:] == ["extend .segment", "write", "sync", "unlink .segment", "sync directory", "unlink .positions"]
 
 
+async def test_what_a_killed_process_wrote_is_durable_once_written_again(tmp_path: Path, disk: FaultDisk) -> None:
+    """If its fsync failed, the pages count as clean, so that the next fsync succeeds without a write."""
+    async with open_spool(tmp_path) as kept:
+        await kept.put(1, 2)
+        content = segments(tmp_path)[0].read_bytes()
+    (path,) = segments(tmp_path)
+    path.write_bytes(content + content[:5])
+    disk.sync_failures = 1
+    calls: list[str] = []
+
+    async with open_spool(tmp_path, disk=disk) as again:
+        assert (ordinals(again.found), again.spool.is_durable) == ([1, 2], False)
+        disk.observe = calls.append
+        await again.spool.maintain()
+        first = calls.index("write over .segment")
+        assert calls[first + 1 : first + 7] == ["write", "write", "sync", "extend .segment", "write", "sync"]
+        assert again.spool.is_durable
+    assert scan(path.read_bytes(), segment=int(path.stem, 16), newest=False, keys={}).damage == []
+    assert path.read_bytes().startswith(content)
+
+
 @pytest.mark.parametrize(("room_bytes", "found"), [(0, [1, 2]), (50, [2])])
 async def test_positions_and_an_end_mark_that_cannot_be_written_cost_nothing_now(
     tmp_path: Path, disk: FaultDisk, room_bytes: int, found: list[int]
