@@ -16,7 +16,7 @@ from bridge.errors import ConfigError, NotDurableError
 from bridge.kafka.accepted import from_entry
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.process import INTERRUPTED
-from bridge.spool.disk import DAMAGED, LOST_SUFFIX, Disk, write_whole
+from bridge.spool.disk import DAMAGED, LOST_SUFFIX, Disk, code_of, write_whole
 from bridge.spool.inspect import survey
 from bridge.spool.keys import KeyRing
 from bridge.spool.segment import UnreadableEntryError
@@ -70,11 +70,13 @@ class PutBack:
                 return "id_conflict"
             if not same:
                 await self.parts.writers.enqueue([accepted])
+            forget(self._disk, self._directory, aside.name)
         except UnreadableEntryError:
             return "unknown_layout"
         except NotDurableError as exc:
             return exc.code
-        forget(self._disk, self._directory, aside.name)
+        except OSError as exc:  # it is in Kafka, and its file is left
+            return code_of(exc)
         return ""
 
 
@@ -110,10 +112,7 @@ def aside(
         kept = _sealed_with(lost_key, disk, directory, keys)
         with audited("spool.lost-key", actor=actor, reason=reason, directory=str(directory), key=lost_key, names=kept):
             _give_up(lost_key, disk, directory, kept)
-        click.echo(
-            "recorded; the process that has the spool open acts on it within seconds, else the next start",
-            err=True,
-        )
+        click.echo("recorded: the process that has the spool open, or the next start, acts on it", err=True)
         return 0
     if put_back:
         wanted = sorted(names or names_of(disk, directory))
@@ -136,9 +135,7 @@ def _sealed_with(lost: str, disk: Disk, directory: Path, keys: KeyRing) -> list[
         raise ConfigError(f"key {lost} is in {keys.directory}: the records that it encrypted will be delivered")
     kept = [each["name"] for each in described(disk, directory, {}) if each["key"] == lost]
     if not kept and not any(lost in map(bytes.hex, each.keys) for each in survey(directory, {}, read=from_entry)):
-        raise ConfigError(
-            f"{directory}: nothing is encrypted with key {lost}; `drx-bridge spool status` names the keys"
-        )
+        raise ConfigError(f"{directory}: nothing is encrypted with key {lost}; see `drx-bridge spool status`")
     return kept
 
 
