@@ -205,9 +205,7 @@ def fresh_secret(scheme: Scheme, user: str) -> str:
         case Ed25519():
             raise ConfigError("with ed25519 the sender creates the key pair; write its public key into a slot file")
         case _ if scheme.multiline:
-            raise ConfigError(
-                "with jwt the issuer has the keys; write its JWKS document or public key into a slot file"
-            )
+            raise ConfigError("with jwt the issuer has the keys; write its JWKS document or public key to a slot file")
         case _:
             return random.token_urlsafe(KEY_BYTES)
 

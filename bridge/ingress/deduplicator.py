@@ -87,15 +87,17 @@ class Deduplicator:
             if known.rival is not None:
                 await _outcome_of(known.rival, deadline_at)
                 continue
-            states: list[Settled] = []
+            durable = ""
             if known.fresh:
-                states.append(await self._publish_fresh(identities, known.fresh, publish, deadline_at))
+                durable = await self._publish_fresh(identities, known.fresh, publish, deadline_at)
                 fresh = True
-            states += [await _outcome_of(other, deadline_at) for other in known.pending]
-            if "failed" not in states:
-                if known.spooled and not self.spooled_is_durable():
-                    raise NotDurableError("spool_unavailable")
-                return _Result(fresh=fresh, spooled=known.spooled or "spooled" in states)
+            others = [await _outcome_of(other, deadline_at) for other in known.pending]
+            if "failed" in others:
+                continue
+            was_spooled = known.spooled or "spooled" in others
+            if was_spooled and not self.spooled_is_durable():
+                raise NotDurableError("spool_unavailable")
+            return _Result(fresh=fresh, spooled=was_spooled or durable == "spooled")
 
     async def _publish_fresh(
         self, identities: Sequence[Identity], fresh: tuple[int, ...], publish: Publish, deadline_at: float

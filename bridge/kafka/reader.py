@@ -298,9 +298,7 @@ def partitions_of(consumer: Any, topics: Sequence[str]) -> list[Any]:
     for topic in topics:
         partitions = consumer.partitions_for_topic(topic)
         if not partitions:
-            raise ReadError(
-                "topic_missing", f"no such topic: {topic}; `drx-bridge topics create` makes the standard ones"
-            )
+            raise ReadError("topic_missing", f"no such topic: {topic}; `drx-bridge topics create` makes standard ones")
         tps += [ClientPartition(topic, partition) for partition in sorted(partitions)]
     return tps
 

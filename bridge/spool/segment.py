@@ -248,7 +248,7 @@ def scan(content: bytes, *, segment: int, newest: bool, keys: Mapping[bytes, Key
         damage.append((sound_to, end))
     if mark is not None and mark.key_id not in keys and any(record.header.key_id in keys for record in records):
         mark = None
-    count = mark.number if mark else _supposed(content, found, damage, segment=segment, newest=newest)
+    count = mark.number if mark else _total(content, found, damage, segment=segment, newest=newest)
     return Scan(records, damage, count, torn_at, is_ended=mark is not None)
 
 
@@ -278,9 +278,7 @@ def _is_torn(content: bytes, at: int) -> bool:
     return not any(memoryview(content)[at:])
 
 
-def _supposed(
-    content: bytes, found: Iterable[int], damage: list[tuple[int, int]], *, segment: int, newest: bool
-) -> int:
+def _total(content: bytes, found: Iterable[int], damage: list[tuple[int, int]], *, segment: int, newest: bool) -> int:
     """Return the number of records by sequence numbers, intact or damaged; at least one more for a lost end."""
     known = max(found, default=-1)
     last = max(_heads(content, damage, segment=segment), default=-1)

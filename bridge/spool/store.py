@@ -270,7 +270,7 @@ class Spool:
     @property
     def is_durable(self) -> bool:
         """Whether all entries are known to be durable; a failing disk may lose what a start found."""
-        return not self._writer.due
+        return not any(segment.sync and segment.live for segment in self._index.segments.values())
 
     @property
     def held(self) -> Held:
@@ -304,7 +304,8 @@ class Spool:
             self._availability.refuse(code or self._availability.fullness())
         elif code := await self._writing.run(partial(self._directory.check, keys)):
             self._availability.refuse(code)
-        await self._writing.run(self._writer.attempt_due)
+        await self._recovery.sync(list(self._index.segments.values()))
+        await self._writing.run(self._writer.mark_ends)
         names = await self._writing.run(partial(names_of, self._disk, self._path))
         self._set_aside_records.set(len(names))
         self._remove_empty()

@@ -65,7 +65,7 @@ class SegmentWriter:
     now_ns: Callable[[], int]
     last_number: int = 0  # number of the segment begun last; the next gets the time or, if higher, this plus one
     _open: _Open | None = None
-    due: list[Callable[[], None]] = field(default_factory=list)  # what a failing disk did not do yet
+    _unmarked: list[tuple[Path, bytes]] = field(default_factory=list)
 
     def write(self, entries: Sequence[Entry], *, is_first: bool) -> Written:
         """Make all entries durable, or none; `is_first` (after the spool was empty) reads the keys again.
@@ -98,27 +98,26 @@ class SegmentWriter:
             with contextlib.suppress(OSError):
                 self.disk.close(segment.handle)
             if segment.records:
-                mark = end_mark(segment.number, segment.records, segment.key)
-                self.attempt(partial(self.disk.extend, self.directory / segment_name(segment.number), mark))
+                self.mark_end(segment.number, segment.records, segment.key)
                 return
             with contextlib.suppress(OSError):
                 self.disk.unlink(self.directory / segment_name(segment.number))
 
-    def attempt(self, work: Callable[[], None]) -> None:
-        """Do something to a segment; if the disk fails, it is due."""
-        self.due.append(work)
-        self.attempt_due()
+    def mark_end(self, number: int, count: int, key: Key) -> None:
+        """Append the end mark to a segment of `count` records."""
+        self._unmarked.append((self.directory / segment_name(number), end_mark(number, count, key)))
+        self.mark_ends()
 
-    def attempt_due(self) -> None:
-        """Do what is due; what fails is attempted again next time."""
-        for work in tuple(self.due):
+    def mark_ends(self) -> None:
+        """Append the end marks that are due; failed writes are retried next time."""
+        for due in tuple(self._unmarked):
             try:
-                work()
+                self.disk.extend(*due)
             except FileNotFoundError:
-                pass  # the segment was removed
+                pass  # it was empty, and was removed
             except OSError:
                 continue
-            self.due.remove(work)
+            self._unmarked.remove(due)
 
     def _write(self, entries: Sequence[Entry]) -> Written:
         segment = self._segment()

@@ -242,7 +242,7 @@ class SimulatedDisk(Disk):
                 raise OSError(errno.EIO, "write")
             file.content += bytes(max(0, start - len(file.content)))
             file.content[start:end] = content[start:end]
-            file.lost.clear()  # what is not written again needs not be durable
+            file.lost.clear()  # the ranges are all that is intact
         _resize(file, len(content))
         self._sync(file)
 
