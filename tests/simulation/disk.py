@@ -242,7 +242,7 @@ class SimulatedDisk(Disk):
                 raise OSError(errno.EIO, "write")
             file.content += bytes(max(0, start - len(file.content)))
             file.content[start:end] = content[start:end]
-            file.lost.clear()  # the ranges are all that is intact
+            file.lost = [(a, b) for x, y in file.lost for a, b in ((x, min(y, start)), (max(x, end), y)) if a < b]
         _resize(file, len(content))
         self._sync(file)
 

@@ -9,6 +9,7 @@ from bridge.errors import DecodeError
 from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from bridge.kafka.record import identity_of
 from bridge.runtime.logging import Line, render
+from consumers.api import ATTEMPTS
 from consumers.app import ConsumerWorker
 from consumers.read_model.history import prescription_of
 from tests.oracle.states import COLUMNS, expected_state
@@ -94,21 +95,21 @@ class Effects:
     def judge_parked(self) -> None:
         """Check the parked records before any correction."""
         rows = self._rows(
-            'select grp, topic, part, "offset", event_id, class, code, raised from drx_consumer.parked_event'
+            'select grp, topic, part, "offset", event_id, class, code, attempts, raised from drx_consumer.parked_event'
         )
         rivals = self._rivals()
-        # The limit of attempts also counts the first failures of an outage, and deadlocks of the handler.
+        # The limit of attempts also counts the first failures of an outage, and deadlocks, which may be all of them.
         counts_others = not {"sinks.state", "postgres.fails"}.isdisjoint(self._scene.plan.kinds)
         guilty = (*GUILTY, "stumbles") if counts_others else GUILTY
-        for group, topic, part, offset, event_id, cls, code, raised in rows:
+        for group, topic, part, offset, event_id, cls, code, attempts, raised in rows:
             if MARKER in (raised or "") or "kq7_" in (raised or ""):
                 self.note("no_phi", "raised", raised)
             record = self._scene.logs[TopicPartition(topic, part)][offset]
-            is_struck = code == "deadlock" and "postgres.fails" in self._scene.plan.kinds  # time after time, by chance
+            is_struck = code == "deadlock" and "postgres.fails" in self._scene.plan.kinds and attempts >= ATTEMPTS
             is_guilty = is_struck or self._scene.sinks.guilt(event_id) in guilty or _value(record) is None
             if cls not in ("behind", "operator") and not is_guilty and event_id not in rivals:
                 self.note("parked_at_fault", group, event_id, "at", topic, part, offset, cls, code)
-        parked = {(grp, event_id) for grp, *_, event_id, _, _, _ in rows}
+        parked = {(grp, event_id) for grp, *_, event_id, _, _, _, _ in rows}
         self._judge_applied(parked)
 
     def judge(self) -> None:
