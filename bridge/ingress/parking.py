@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from bridge.event import Identity, ParkReason
 from bridge.ingress.call import Call
 from bridge.ingress.deduplicator import Deduplicator
-from bridge.known.derived_ids import NewestBodies
 from bridge.proof.scheme import Scheme
 
 # Headers that every parked delivery keeps; none can carry a credential.
@@ -14,11 +13,10 @@ _SAFE = frozenset({b"content-type", b"content-length", b"user-agent"})
 _SAFE_MAX = 512
 
 
-async def park_delivery(call: Call, park: ParkReason, deduplicator: Deduplicator, newest: NewestBodies) -> bool:
+async def park_delivery(call: Call, park: ParkReason, deduplicator: Deduplicator) -> bool:
     """Make a delivery durable, byte for byte; return whether it is new. May raise `NotDurableError`."""
     delivery = call.delivery._replace(headers=safe_headers(call.headers, call.sender.scheme))
     identity = Identity(delivery.source, delivery.id, delivery.body_sha256, park.reason)
-    newest.written(identity)
     return await deduplicator.park(delivery, park, identity, deadline_at=call.deadline_at)
 
 

@@ -252,7 +252,7 @@ class Webhooks:
             self._end(call, self._respond.accepted, "ignored")
             return
         try:
-            if call.sender.bucket_s and not call.delivery.origin:
+            if call.sender.bucket_s:
                 # Not a separate stage: this call may repeat the previous one, which must be published first.
                 self._note_or_repeat(call)
             outcome = call.outcome
@@ -296,7 +296,7 @@ class Webhooks:
         if not isinstance(park, ParkReason):
             self._end(call, self._respond.accepted, taken)
             return
-        fresh = await park_delivery(call, park, self.deduplicator, self.newest)
+        fresh = await park_delivery(call, park, self.deduplicator)
         self._end(call, self._respond.parked, park, fresh)
 
     async def _take_known(self, call: Call) -> Outcome:
@@ -341,9 +341,18 @@ class Webhooks:
         return taken
 
     def _note_or_repeat(self, call: Call) -> None:
-        """If a delivery without an id repeats another, use the other's id; else note it as the newest of its keys."""
+        """If a delivery without an id repeats another, use the other's id; else note it as the newest of its keys.
+
+        What an operator sends is a repeat of nothing, and may be older than the newest.
+        """
         outcome = call.outcome
-        keys = () if isinstance(outcome, ParkReason) else {event.key for event in outcome.events}
+        if isinstance(outcome, ParkReason):
+            keys = {outcome.key} if outcome.key else set()
+        else:
+            keys = {event.key for event in outcome.events}
+        if call.delivery.origin:
+            self.newest.forget(call.source, keys)
+            return
         repeated = "" if call.proof.id else self.newest.repeated(call.delivery, keys, within_s=call.sender.bucket_s)
         if repeated:
             self._rename(call, repeated)

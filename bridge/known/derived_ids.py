@@ -12,10 +12,12 @@ packed. A retry has equal bytes, too. So a body is a repeat only if it is the ne
 each of its keys, less than the profile's `BUCKET_S` ago. Any other body is a new event with its own id. The whole body
 is compared, never some fields: `Approved`, and `Approved` with a lot number, are two events.
 
-`NewestBodies` is local to a process, and holds only deliveries by the sender itself. A parked delivery may be about any
-key, so it replaces everything known of its source. Records read from topics by `KnownIdsReader` only remove entries: a
-replay or another replica may have written them after the newest body. So after a restart, or at another replica, a
-retry becomes a second event with an equal state. A repeated event does less harm than a lost one.
+`NewestBodies` is local to a process, and holds only deliveries by the sender itself. A parked delivery without a key
+may be about any key, so it replaces everything known of its source. What an operator replays or pushes removes the
+entries of its keys. So does a record that `KnownIdsReader` reads from a topic, if this process did not know its id:
+another replica may have written it after the newest body. A record whose id is known is the process's own, or was read
+before, and removes nothing. One that was given up at its deadline and appears later is unknown. So after a restart, or
+at another replica, a retry becomes a second event with an equal state. A repeated event does less harm than a lost one.
 
 One gap remains: another replica has accepted the body in between, and this one has not read it yet. Reading it takes 50
 to 300 ms, longer while that replica spools or Kafka cannot be read. With each source on one replica
@@ -26,7 +28,7 @@ from collections import OrderedDict
 from collections.abc import Collection
 from typing import NamedTuple
 
-from bridge.event import Delivery, Identity
+from bridge.event import Delivery
 
 # Seconds; a day is longer than the retries of every known sender with ids.
 DEDUPE_WINDOW_S = 86_400
@@ -88,32 +90,17 @@ class NewestBodies:
         return newest.id if abs(delivery.received_at.timestamp() - newest.received_s) < within_s else ""
 
     def note(self, delivery: Delivery, keys: Collection[str]) -> None:
-        """Note a new delivery as the newest of its keys, or of the whole source if it has none because it is parked."""
+        """Note a new delivery as the newest of its keys, or of the whole source if it is parked and has no key."""
+        self.forget(delivery.source, keys)
         known = self._newest.setdefault(delivery.source, OrderedDict())
-        if keys:
-            known.pop(_ANY_KEY, None)
-        else:
-            known.clear()
         newest = Newest(delivery.id, delivery.body_sha256, delivery.received_at.timestamp())
         for key in keys or [_ANY_KEY]:
             known[key] = newest
-            known.move_to_end(key)
         while len(known) > self._keys_max:
             known.popitem(last=False)
 
-    def written(self, identity: Identity, key: bytes = b"") -> None:
-        """Forget entries that a record in a topic may supersede: all of its source if it is a parked delivery.
-
-        Records of this process are read back as well.
-        """
-        known = self._newest.get(identity.source)
-        if known is None:
-            return
-        kept_key = _ANY_KEY if identity.reason or _ANY_KEY in known else key.decode("utf-8", "replace")
-        newest = known.get(kept_key)
-        if newest is not None and is_derived(identity.id, newest.id):
-            return
-        if identity.reason:
-            known.clear()
-        else:
-            known.pop(kept_key, None)
+    def forget(self, source: str, keys: Collection[str]) -> None:
+        """Forget the newest of these keys, or of the whole source if there is none."""
+        known = self._newest.get(source, OrderedDict())
+        for key in [*keys, _ANY_KEY] if keys else list(known):
+            known.pop(key, None)

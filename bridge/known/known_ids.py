@@ -176,12 +176,14 @@ class KnownIds:
 
         An outcome in this process takes precedence, except that a committed record replaces one that is only spooled.
         """
-        self.newest.written(identity, record_key)
         if identity.source not in self._sources:  # neither configured nor spooled
             return
         key, body = self._hashes(identity)
         now = int(self._now())
         entry = self._table.find(key)
+        if not entry and key not in self._pending:  # of another process; may be newer than what we know
+            has_key = not identity.reason or record_key != identity.id.encode()
+            self.newest.forget(identity.source, [record_key.decode("utf-8", "replace")] if has_key else [])
         if entry and self._table.states[entry] == _SPOOLED:
             # Counted from now instead of its receipt: a later drain must still find it.
             at_s = now

@@ -43,7 +43,10 @@ class BatchDriver:
                 await partition.woken()
                 continue
             circuit = self._settling.circuit
-            await circuit.admitted(partition)
+            if not circuit.admits(partition):
+                circuit.hold(partition)
+                await partition.woken()
+                continue
             try:
                 await self._fill(partition)
                 async with self._slots:

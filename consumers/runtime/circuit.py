@@ -1,17 +1,19 @@
 """The circuit breaker of a consumer's sink: while open, one record is tried after each successful ping.
 
 A failure that any record would have parks none. It is counted here, once per key until a call for that key succeeds: a
-sink that keeps refusing a few keys does not stop the others. Several in a row open the circuit. Trials go
-first to records that have not failed yet, and the first success closes it. A ping alone closes it only if no record
-waits, since a sink may respond to pings and refuse everything else.
+sink that keeps refusing a few keys does not stop the others. Failures of several keys in a row open the circuit, or as
+many failures if that is all keys in hand. Trials go first to records that have not failed yet, and the first success
+closes it. A ping alone closes it only if no record waits, since a sink may respond to pings and refuse everything else.
+
+Who waits for the circuit is noted at the waiter, in the partition that owns it: the circuit asks the partitions of this
+process, so that nothing is left of one that is gone.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable
+import itertools
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from functools import partial
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 from bridge.runtime.backoff import Spread
 from bridge.runtime.logging import log
@@ -30,15 +32,38 @@ PING_TIMEOUT_S = 10.0
 
 Ping = Callable[[], Awaitable[None]]
 """Checks the sink; raises if it does not work."""
-Wake = Callable[[], bool]
-"""Wakes a waiter for a trial; False if it does not wait any more."""
+
+
+class Waiter(Protocol):
+    """What may wait for the circuit: a key, or the driver of a partition."""
+
+    held: int  # its number in the order of waiting; 0 while it does not wait
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it has not failed yet."""
+
+    @property
+    def may_start(self) -> bool:
+        """Whether it could use a trial."""
+
+    def resume(self) -> None:
+        """End its wait: `admits` should be tried again."""
 
 
 class Circuit:
     """Counts successful and failed calls; `work` must run, or an open circuit stays open."""
 
-    def __init__(self, ping: Ping, *, metrics: ConsumerMetrics, group: str, spread: Spread) -> None:
-        """Initially closed; `spread` randomises the delays between pings."""
+    def __init__(
+        self,
+        ping: Ping,
+        *,
+        waiters: Callable[[], Iterable[Waiter]],
+        metrics: ConsumerMetrics,
+        group: str,
+        spread: Spread,
+    ) -> None:
+        """Initially closed; `waiters` returns all that may wait; `spread` randomises the delays between pings."""
         self.passes = 0  # number of successful calls
         self.closed = True  # while the sink may be called
         self._ping = ping
@@ -46,54 +71,48 @@ class Circuit:
         self._spread = spread
         self._states = {each: metrics.circuit_state.labels(metrics.service, each) for each in get_args(CircuitState)}
         self._failures = metrics.consumer_sink_failures
-        self._consecutive_failures = 0
+        self._failures_in_a_row = self._keys_in_a_row = 0
         self._ping_succeeds = True
-        # Waiters for a trial: those without a failure go first.
-        self._fresh: deque[Wake] = deque()
-        self._failed: deque[Wake] = deque()
+        self._waiters = waiters
+        self._numbers = itertools.count(1)
         # A ping succeeded and the trial is not taken yet; it may be only for waiters without a failure.
         self._offered = self._fresh_only = False
-        self._tried_by: object = None
+        self._tried_by: Waiter | None = None
         self._changed = asyncio.Event()
         self._show()
 
-    def admits(self, who: object, *, fresh: bool = True) -> bool:
-        """Return whether `who` may call the sink; then call `ended`, else `hold`. `fresh`: it has not failed yet."""
-        if self._offered and (fresh or not self._fresh_only):
-            self._offered, self._tried_by = False, who
+    def admits(self, who: Waiter) -> bool:
+        """Return whether `who` may call the sink; then call `ended`, else `hold`."""
+        if self._offered and (who.fresh or not self._fresh_only):
+            self._offered, self._tried_by, who.held = False, who, 0
             self._changed.set()
             return True
         return self.closed
 
-    def ended(self, who: object) -> None:
+    def ended(self, who: Waiter) -> None:
         """Note that the call of `who` has ended, with any result."""
         if self._tried_by is who:
             self._tried_by = None
             self._changed.set()
 
-    def hold(self, wake: Wake, *, fresh: bool = True) -> None:
-        """Call `wake` when `admits` should be tried again: at a trial, or when the circuit closes."""
-        (self._fresh if fresh else self._failed).append(wake)
-
-    async def admitted(self, who: object) -> None:
-        """Wait until `who` may call the sink."""
-        while not self.admits(who):
-            woken = asyncio.get_running_loop().create_future()
-            self.hold(partial(_resolve, woken))
-            await woken
+    def hold(self, who: Waiter) -> None:
+        """Resume `who` when `admits` should be tried again: at a trial, or when the circuit closes."""
+        who.held = who.held or next(self._numbers)
 
     def passed(self) -> None:
         """Note a successful call."""
         self.passes += 1
-        self._consecutive_failures = 0
+        self._failures_in_a_row = self._keys_in_a_row = 0
         if not self.closed:
             self._close()
 
     def failed(self, *, code: str, first: bool = True) -> None:
-        """Note a failure that other records would have, too; only the `first` since a key's last success counts."""
+        """Note a failure that other records would have, too; `first` since the key's last success."""
         self._failures.inc()
-        self._consecutive_failures += first
-        if self.closed and self._consecutive_failures >= OPEN_AFTER:
+        self._failures_in_a_row += 1
+        self._keys_in_a_row += first
+        enough = self._failures_in_a_row >= OPEN_AFTER
+        if self.closed and enough and self._keys_in_a_row >= min(OPEN_AFTER, sum(1 for _ in self._waiters())):
             self.closed = False
             log.warning("worker.circuit_open", group=self._group, code=code)
             self._show()
@@ -125,16 +144,21 @@ class Circuit:
             self._offer()
             # A failed waiter returns within this time.
             await self._until(lambda: not self._offered, at_most_s=self._spread(DELAY_MAX_S, DELAY_MAX_S))
-            if self._offered and not (self._fresh or self._failed):
+            if self._offered and not self._waiting():
                 self._close()
             self._offered = False
             await self._until(lambda: self._tried_by is None, at_most_s=DELAY_MAX_S)
 
     def _offer(self) -> None:
         self._offered = True
-        self._fresh_only = _wake_first(self._fresh)
-        if not self._fresh_only:
-            _wake_first(self._failed)
+        able = [each for each in self._waiting() if each.may_start]
+        first = min(able, key=lambda each: (not each.fresh, each.held), default=None)
+        self._fresh_only = first is not None and first.fresh
+        if first is not None:
+            first.resume()
+
+    def _waiting(self) -> list[Waiter]:
+        return [each for each in self._waiters() if each.held]
 
     async def _until(self, holds: Callable[[], bool], *, at_most_s: float | None = None) -> None:
         with suppress(TimeoutError):
@@ -144,30 +168,14 @@ class Circuit:
                     await self._changed.wait()
 
     def _close(self) -> None:
-        self._consecutive_failures = 0
+        self._failures_in_a_row = self._keys_in_a_row = 0
         self.closed, self._offered, self._tried_by = True, False, None
         log.info("worker.circuit_closed", group=self._group)
         self._show()
-        for waiting in (self._fresh, self._failed):
-            while _wake_first(waiting):
-                pass
+        for each in sorted(self._waiting(), key=lambda each: (not each.fresh, each.held)):
+            each.resume()
 
     def _show(self) -> None:
         self._changed.set()
         for state, gauge in self._states.items():
             gauge.set((state == "closed") == self.closed)
-
-
-def _resolve(woken: asyncio.Future[None]) -> bool:
-    if woken.done():  # the task that waited was cancelled
-        return False
-    woken.set_result(None)
-    return True
-
-
-def _wake_first(waiting: deque[Wake]) -> bool:
-    """Wake the longest waiter; False if there is none."""
-    while waiting:
-        if waiting.popleft()():
-            return True
-    return False

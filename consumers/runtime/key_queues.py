@@ -14,11 +14,10 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from enum import Enum, auto
-from functools import partial
 
 from bridge.avro.codec import UNKNOWN_SCHEMA_ID
 from bridge.errors import TransientError
-from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
+from bridge.kafka.consumed_record import ConsumedRecord
 from bridge.runtime.failpoints import hit
 from consumers.api import Outgoing
 from consumers.runtime.decoding import Decoded, Learner, UnknownTypeError
@@ -72,7 +71,6 @@ class KeyQueues:
             tasks=tasks,
             slots=asyncio.Semaphore(1),
         )
-        self._rounds: dict[TopicPartition, tuple[Partition, Rounds[Work, None]]] = {}
 
     def begin(self) -> None:
         """Start the workers."""
@@ -95,7 +93,7 @@ class KeyQueues:
         partition.claim.parked.add(key)
         queue = partition.queues.get(key)
         if queue is not None:
-            self._wake(queue)
+            queue.resume()
 
     def release_due(self, partition: Partition) -> None:
         """Begin requested releases, but not during a batch, which may contain records of the key."""
@@ -106,7 +104,7 @@ class KeyQueues:
     def _queue(self, partition: Partition, key: str) -> KeyQueue:
         queue = partition.queues.get(key)
         if queue is None:
-            queue = partition.queues[key] = KeyQueue(partition, key)
+            queue = partition.queues[key] = KeyQueue(partition, key, self._ready)
             self._ready.put_nowait(queue)
         return queue
 
@@ -121,10 +119,11 @@ class KeyQueues:
             except asyncio.CancelledError:
                 if not queue.was_cancelled(task):
                     raise
-                continue
+                step = Step.AGAIN
             finally:
                 queue.task = None
             self._advance(queue, step)
+            del queue  # an idle worker holds nothing of a closed partition
 
     def _advance(self, queue: KeyQueue, step: Step | Waits) -> None:
         """Do the next step of a queue, unless it is empty."""
@@ -137,20 +136,11 @@ class KeyQueues:
         elif isinstance(step, Waits):
             asyncio.get_running_loop().call_later(step.delay_s, self._ready.put_nowait, queue)
         elif step is Step.HELD:
-            queue.held = True
-            self._settling.circuit.hold(partial(self._wake, queue), fresh=not queue.tries.failures)
+            self._settling.circuit.hold(queue)
         elif step is Step.LEARN:
             queue.task = self._tasks.start(self._learn(queue))
         else:
             self._ready.put_nowait(queue)
-
-    def _wake(self, queue: KeyQueue) -> bool:
-        """Make a queue ready that waits for the circuit; False if it does not wait, or cannot use a trial."""
-        if not queue.held:
-            return False
-        queue.held = False
-        self._ready.put_nowait(queue)
-        return queue.partition.may_start
 
     async def _turn(self, queue: KeyQueue) -> Step | Waits:
         """Try a queue's first record or begin its release."""
@@ -235,14 +225,11 @@ class KeyQueues:
         work.add(record, ready)
         if not settling.consumer.transactional and work.events:
             return await self._settle_outside(queue, work)
-        if work.events and not self._admitted(queue):
+        if work.events and not settling.circuit.admits(queue):
             return Step.HELD
         with partition.in_progress():
             await settling.settle(partition, work, tries)
         return Step.NEXT
-
-    def _admitted(self, queue: KeyQueue) -> bool:
-        return self._settling.circuit.admits(queue, fresh=not queue.tries.failures)
 
     async def _settle_outside(self, queue: KeyQueue, work: Work) -> Step:
         """Run the handler, whose effects are idempotent, and settle its record in the next round."""
@@ -252,7 +239,7 @@ class KeyQueues:
             raise ConflictError([event.record])
         if not partition.may_start:
             return Step.AGAIN
-        if state == "fresh" and not self._admitted(queue):
+        if state == "fresh" and not settling.circuit.admits(queue):
             return Step.HELD
         with partition.in_progress():
             work.handled = {}
@@ -273,8 +260,7 @@ class KeyQueues:
         return await self._settling.ledger.look([event.inbox for event in events])
 
     def _rounds_of(self, partition: Partition) -> Rounds[Work, None]:
-        owner, rounds = self._rounds.get(partition.tp, (None, None))
-        if rounds is None or owner is not partition:
+        if partition.rounds is None:
 
             async def settle(works: Sequence[Work]) -> Sequence[None]:
                 handled: dict[int, Sequence[Outgoing]] = {}
@@ -284,9 +270,10 @@ class KeyQueues:
                 await self._settling.settle(partition, Work(events, handled=handled), Tries())
                 return [None] * len(works)
 
-            rounds = Rounds(settle, name=id, back_off=self._settling.back_off, tasks=self._tasks, slots=self._slots)
-            self._rounds[partition.tp] = partition, rounds
-        return rounds
+            partition.rounds = Rounds(
+                settle, name=id, back_off=self._settling.back_off, tasks=self._tasks, slots=self._slots
+            )
+        return partition.rounds
 
     async def _park(self, queue: KeyQueue, verdict: Park) -> None:
         partition = queue.partition

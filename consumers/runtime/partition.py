@@ -10,14 +10,17 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from bridge.runtime.logging import log
 from consumers.api import WINDOW_RECORDS, Batches, Lanes
+from consumers.runtime.circuit import Waiter
 from consumers.runtime.ledger import Claim, Ledger
 from consumers.runtime.metrics import Tally
 from consumers.runtime.parking import StoppedError
 from consumers.runtime.retry_policy import Failure, Tries
+from consumers.runtime.rounds import Rounds
 from consumers.runtime.window import Window
 
 # While a record is retried, settled records above it are kept as offset and id, at most 4 MB per partition. Other keys
@@ -34,6 +37,7 @@ class KeyQueue:
 
     partition: "Partition"
     key: str  # in text form
+    ready: "asyncio.Queue[KeyQueue]"  # of all queues, for the workers
     records: deque[ConsumedRecord] = field(default_factory=deque)
     releasing: bool = False  # true while the parked records of the key are handled first
     parked: ConsumedRecord | None = None  # the parked record being released
@@ -41,8 +45,24 @@ class KeyQueue:
     tries: Tries = field(default_factory=Tries)  # the attempts at `first`
     unreadable: Failure | None = None  # why `first` cannot be read, if the registry does not know its schema
     has_lane: bool = False  # an attempt is in progress and holds a lane
-    held: bool = False  # waits for the circuit
+    held: int = 0  # its number among those that wait for the circuit
     task: asyncio.Task[None] | None = None  # the worker's task during an attempt
+
+    @property
+    def fresh(self) -> bool:
+        """Whether its first record has not failed yet."""
+        return not self.tries.failures
+
+    @property
+    def may_start(self) -> bool:
+        """Whether records of its partition may be handled."""
+        return self.partition.may_start
+
+    def resume(self) -> None:
+        """Make it ready if it waits for the circuit."""
+        if self.held:
+            self.held = 0
+            self.ready.put_nowait(self)
 
     def end_first(self) -> None:
         """Remove the first record, to continue with the next."""
@@ -73,7 +93,9 @@ class Partition:
         self.queues: dict[str, KeyQueue] = {}  # by key in text form; later records of these keys wait there
         self.releases: set[str] = set()  # keys, in text form, with a requested release that has not begun
         self.driver: asyncio.Task[None] | None = None  # settles the backlog in batches
+        self.rounds: Rounds[Any, None] | None = None  # settles what lanes have handled
         self.wake = asyncio.Event()  # wakes the driver
+        self.held = 0  # number of the driver among those that wait for the circuit
         self.draining = self.gone = False  # `draining`: no more records may be handled; `gone`: it is void
         self.stopped: StoppedError | None = None  # why settling was stopped; None while it runs
         self._in_progress = 0
@@ -84,6 +106,16 @@ class Partition:
     def may_start(self) -> bool:
         """Whether records may be handled: it is not draining, stopped or gone."""
         return not (self.draining or self.gone or self.stopped)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether its batches may be tried first; records that failed are in key queues."""
+        return True
+
+    def resume(self) -> None:
+        """Wake the driver if it waits for the circuit."""
+        self.held = 0
+        self.wake.set()
 
     @property
     def busy(self) -> bool:
@@ -144,7 +176,7 @@ class Partition:
             queue.records.clear()
 
     def close(self) -> None:
-        """Drop everything; the partition is void. A second call does nothing: it would end workers of key queues."""
+        """Drop everything: the partition is void, and holds no record. A second call does nothing."""
         if self.gone:
             return
         self.gone = True
@@ -153,7 +185,9 @@ class Partition:
         if self.driver is not None:
             self.driver.cancel()
         for queue in self.queues.values():
+            queue.records.clear()
             queue.cancel()
+        self.queues.clear()
 
 
 class Partitions:
@@ -187,6 +221,13 @@ class Partitions:
     def opened(self) -> list[Partition]:
         """Return the partitions that have been opened for reading."""
         return [partition for partition in self._held.values() if partition.opened and not partition.gone]
+
+    def waiters(self) -> Iterator[Waiter]:
+        """Return all that may wait for the circuit: the keys in hand, and the drivers."""
+        for partition in self._held.values():
+            if partition.driver is not None:
+                yield partition
+            yield from partition.queues.values()
 
     def room(self, tp: TopicPartition) -> bool:
         """Return whether more records of a partition may be taken now."""

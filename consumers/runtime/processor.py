@@ -90,7 +90,13 @@ class Processor:
         self._partitions = Partitions(
             ledger, group=group, consumer=consumer.name, tally=self._tally, mode=consumer.mode
         )
-        self._circuit = Circuit(partial(_ping, consumer, ledger, resource), metrics=metrics, group=group, spread=spread)
+        self._circuit = Circuit(
+            partial(_ping, consumer, ledger, resource),
+            waiters=self._partitions.waiters,
+            metrics=metrics,
+            group=group,
+            spread=spread,
+        )
         self._park_limit = ParkLimit(
             park_counter or ParkCounter(),
             self._partitions,

@@ -14,6 +14,7 @@ import pytest
 from bridge.errors import NotDurableError
 from bridge.event import Delivery, Identity, ParkReason
 from bridge.ingress.call import Source
+from bridge.kafka.record import unrecognized_key
 from bridge.known.derived_ids import NewestBodies, id_of_body
 from bridge.mapping.lookup import load_profile
 from bridge.proof.origin import sign_origin
@@ -75,12 +76,13 @@ class Replica(NamedTuple):
     async def says(self, document: dict[str, Any]) -> str:
         return str((await pushed(self.ingress, document))[1]["outcome"])
 
-    def reads(self, other: "Replica", *, since: int = 0) -> None:
-        """Read all that another one has written, as its reader would; or only what came `since` a number."""
+    def reads(self, other: "Replica") -> None:
+        """Read all that another one has written, as its reader would."""
         recalled = self.ingress.publisher.dedupe.recalled
-        for delivery, outcome in other.ingress.publisher.published[since:]:
+        for delivery, outcome in other.ingress.publisher.published:
             if isinstance(outcome, ParkReason):
-                recalled(Identity(delivery.source, delivery.id, delivery.body_sha256, outcome.reason), time.time())
+                parked = Identity(delivery.source, delivery.id, delivery.body_sha256, outcome.reason)
+                recalled(parked, time.time(), unrecognized_key(delivery, outcome))
                 continue
             for event in outcome:
                 recalled(Identity(event.source, event.id, delivery.body_sha256), time.time(), event.key.encode())
@@ -95,8 +97,11 @@ class Picky:
         self._profile = load_profile("digitalrx_pharmacy", {"account_id": "acct_1"})
 
     def map(self, delivery: Delivery, document: dict[str, Any], /) -> Any:
-        unknown = document["Statuswf"] in {"Unheard", "Unseen"}
-        return ParkReason("unknown_type") if unknown else self._profile.map(delivery, document)
+        if document["Statuswf"] == "Unheard":
+            return ParkReason("unknown_type")
+        if document["Statuswf"] == "Unseen":
+            return ParkReason("unknown_type", key=f"q:999001:{document['QueueID']}")
+        return self._profile.map(delivery, document)
 
 
 @contextlib.asynccontextmanager
@@ -128,10 +133,12 @@ NEW, REPEAT, PARKED = "accepted", "duplicate", "parked"
         [(0, PACKED, NEW), (0, PACKED | {"QueueID": "9000472"}, NEW), (0, PACKED, REPEAT)],
         [(0, APPROVED, NEW), (120, APPROVED | {"LotNumber": "LOT12345"}, NEW)],
         [(0, PACKED, NEW), (599, PACKED, REPEAT), (1, PACKED, NEW)],
-        # What was parked may be of any prescription.
+        # What was parked without a key may be of any prescription.
         [(0, PACKED, NEW), (1, UNHEARD | {"QueueID": "9000472"}, PARKED), (1, PACKED, NEW)],
         [(0, UNHEARD, PARKED), (1, UNHEARD, PARKED), (1, PACKED, NEW), (1, UNHEARD, PARKED), (1, PACKED, NEW)],
         [(0, UNHEARD, PARKED), (1, UNSEEN, PARKED), (1, UNHEARD, PARKED)],
+        [(0, PACKED, NEW), (1, UNSEEN | {"QueueID": "9000472"}, PARKED), (1, PACKED, REPEAT)],
+        [(0, PACKED, NEW), (1, UNSEEN, PARKED), (1, UNSEEN, PARKED), (1, PACKED, NEW)],
     ],
 )
 async def test_equal_bytes_are_a_repeat_for_a_while_and_a_return_to_a_state_is_a_new_fact(
@@ -195,7 +202,7 @@ async def test_a_return_to_a_state_is_a_new_fact_also_where_another_replica_took
             first.reads(second)
             clock.now += 60
             said += [await first.says(PACKED), await first.says(PACKED)]
-            first.reads(first, since=-1)
+            first.reads(first)
             said.append(await first.says(PACKED))
         second.reads(first)
         clock.now += 60
@@ -207,18 +214,19 @@ async def test_a_return_to_a_state_is_a_new_fact_also_where_another_replica_took
 
 
 async def test_what_an_operator_posts_is_no_newest_body() -> None:
-    """Neither is a live delivery taken for its repeat, nor does it hide that one repeats the body before."""
+    """Neither is a live delivery its repeat, nor a repeat of the body before, which is not the newest any more."""
     body = json.dumps(PACKED).encode()
     async with replica(Clock()) as only:
         key = SharedSecret(SECRET.encode())
-        posts = []
+        said = [await only.says(APPROVED)]
         for origin in ("replay", "import"):
-            at = int(START)
-            heads = sign_origin(key, f"dlv_{origin}", at, body, origin=origin, received_us=None)
-            posts.append((await only.ingress.post(body, headers={"content-type": "application/json", **heads}))[1])
-        said = [each["outcome"] for each in posts] + [await only.says(PACKED), await only.says(PACKED)]
+            heads = sign_origin(key, f"dlv_{origin}", int(START), body, origin=origin, received_us=None)
+            answer = await only.ingress.post(body, headers={"content-type": "application/json", **heads})
+            said.append(answer[1]["outcome"])
+        only.reads(only)
+        said += [await only.says(document) for document in (APPROVED, APPROVED, PACKED, PACKED)]
 
-    assert said == [NEW, NEW, NEW, REPEAT]
+    assert said == [NEW, NEW, NEW, NEW, REPEAT, NEW, REPEAT]
 
 
 def test_the_memory_of_newest_bodies_is_bounded() -> None:

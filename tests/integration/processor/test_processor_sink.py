@@ -1,3 +1,4 @@
+import gc
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -6,12 +7,13 @@ import pytest
 
 from bridge.errors import ConfigError, TransientError
 from bridge.event import Event
-from bridge.kafka.consumed_record import TopicPartition
+from bridge.kafka.consumed_record import ConsumedRecord, TopicPartition
 from consumers.api import ATTEMPTS, Batches, Consumer, Context, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime import operator, parking
 from consumers.runtime.circuit import OPEN_AFTER
 from consumers.runtime.operator import By
+from consumers.runtime.partition import KeyQueue, Partition
 from tests.kafka import until
 from tests.logs import capture_logs
 from tests.settling import GROUP, PLACE, Bench, Effects, a_consumer, a_record, at_work
@@ -142,6 +144,26 @@ async def test_a_partition_that_is_lost_takes_no_trial_from_the_others(bench: Be
     await bench.settled(1, other)
 
     assert effects.pings - pings <= 2
+
+
+def held_of_closed() -> int:
+    """Return how many partitions, queues and records of closed partitions are still held."""
+    gc.collect()
+    kinds = (Partition, KeyQueue, ConsumedRecord)
+    return sum(isinstance(each, kinds) for each in gc.get_objects())
+
+
+async def test_nothing_is_held_of_the_partitions_that_a_group_took_away_while_the_sink_does_not_answer(
+    bench: Bench, effects: Effects
+) -> None:
+    effects.down = True
+    before = held_of_closed()
+    for _ in range(50):
+        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(2 * OPEN_AFTER)])
+        await until(lambda: bench.count("circuit_state", state="open") == 1)
+        bench.processor.forget([PLACE])
+
+    await until(lambda: held_of_closed() <= before)
 
 
 async def test_a_few_keys_that_the_sink_refuses_as_it_would_any_stop_no_other(
