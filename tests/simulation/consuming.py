@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, lru_cache, partial
+from itertools import count
 from math import ceil
 from types import SimpleNamespace
 from typing import Any
@@ -51,6 +52,7 @@ PHASES = 2
 PHASE_S = 40.0
 LONGEST_S = 60.0  # that a fault lasts
 REST_S = 900.0
+LOOK_EVERY_S = 15  # between two looks at what processes hold
 # Worlds that share the log of one world of the ingress, each a part of it.
 WORLDS_OF_A_LOG = 6
 POISONED = 0.02
@@ -407,10 +409,12 @@ class Scene:
         watching.cancel()
 
     async def _watch(self) -> None:
-        while True:
+        for seconds in count(1):
             await asyncio.sleep(1.0)
             for group in self.groups.values():
                 group.look()
+            if seconds % LOOK_EVERY_S == 0:
+                self.effects.judge_held()
 
     async def _rest(self) -> bool:
         """Wait until no work is left; return False at the time limit."""

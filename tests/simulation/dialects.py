@@ -47,7 +47,7 @@ class Delivery(NamedTuple):
     body: bytes
     sha256: str
     events: Sequence[Expected]
-    word: str = ""  # of the vendor, for what an early mapping does not know
+    word: str = ""  # of the vendor, for what an early mapping does not know; in `plain` the member that it lacks
 
     def __repr__(self) -> str:
         return f"{self.source} {self.number} ({self.id or self.sha256[:6]} of {self.key}, {self.kind})"
@@ -157,8 +157,14 @@ def batch(rng: random.Random, number: int, *, keys: Sequence[str], known: Sequen
     return Delivery(number, "acme", f"dlv-{number}", "acme", "whole", content, digest, tuple(events), rare)
 
 
-def record(number: int, *, key: str, state: str) -> Delivery:
-    """Make a delivery of `plain`: the whole record of a prescription, the same bytes for the same state."""
-    content = orjson.dumps({"shop": "s_7", "rx": key, "state": state, "patient": MARKER})
+def record(number: int, *, key: str, state: str, lacks: str = "") -> Delivery:
+    """Make a delivery of `plain`: the whole record of a prescription, the same bytes for the same state.
+
+    One that `lacks` a member can be no event; without `rx` nobody knows its key.
+    """
+    members = {"shop": "s_7", "rx": key, "state": state, "patient": MARKER, "line": key}
+    content = orjson.dumps({name: value for name, value in members.items() if name != lacks})
     digest = sha256(content).hexdigest()
-    return Delivery(number, "plain", "", f"pl:{key}", "whole", content, digest, (Expected("", f"pl:{key}", digest),))
+    events = (Expected("", f"pl:{key}", digest),)
+    kind: Kind = "unusable" if lacks else "whole"
+    return Delivery(number, "plain", "", f"pl:{key}", kind, content, digest, events, lacks)

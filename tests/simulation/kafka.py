@@ -92,7 +92,7 @@ class Kafka:
         self.buried: list[Partition] = []  # of topics that were made anew
         self.ack_s = 0.0  # what replicas take beyond the usual
         self.lost_answers = 0.0  # probability that an answer to a write is lost with its connection
-        self.lag_s = 0.0  # what readers are behind
+        self.lag_s = dict.fromkeys(topics, 0.0)  # what readers of each topic are behind
         self.cut_off: set[str] = set()  # hosts whose packets are dropped
         self.consumers: list[Consumer] = []
         self._pids = self._fenced = 0
@@ -263,7 +263,7 @@ class Kafka:
         stored = [Stored(*each, visible_at, batch.began, batch.pid) for each in batch.builder.records]
         partition.records += stored
         recent.append((batch.sequence, len(stored), len(partition.records)))
-        self.world.later(visible_at + self.lag_s - now, lambda: self.wake(partition.tp.topic))
+        self.world.later(visible_at + self.lag_s[partition.tp.topic] - now, lambda: self.wake(partition.tp.topic))
         self.on_write(partition, stored)
         return None, visible_at
 
@@ -633,7 +633,7 @@ class Consumer:
     def end_of(self, tp: Any) -> int:
         """Return up to where a fetch has records now."""
         found = self._heard(tp)
-        return self.positions[tp] if found is None else found.end(self._loop.time() - self._kafka.lag_s)
+        return self.positions[tp] if found is None else found.end(self._loop.time() - self._kafka.lag_s[found.tp.topic])
 
     def last_poll_timestamp(self, tp: Any) -> int | None:
         if self._heard(tp):
@@ -649,7 +649,7 @@ class Consumer:
         found, position = self._heard(tp), self.positions[tp]
         if found is None:
             return {}
-        end = found.end(self._loop.time() - self._kafka.lag_s)
+        end = found.end(self._loop.time() - self._kafka.lag_s[found.tp.topic])
         if end < position:  # the topic was made anew
             raise kafka_errors.OffsetOutOfRangeError({tp: position})
         taken = found.records[position : min(end, position + max_records)]

@@ -122,6 +122,8 @@ HABITS = (
     *("repeats", "roams", "hasty", "at_once", "conflicts", "unusable", "spread", "bursts"),
     *("acme", "plain", "hostile"),
 )
+# Of a sender without ids: a state comes twice, a body can be no event, and the other replica gets one.
+PLAIN_HABITS = ("returns", "broken", "elsewhere")
 REFUSALS: Mapping[str, type[kafka_errors.BrokerResponseError]] = {
     "not_authorized": kafka_errors.TopicAuthorizationFailedError,
     "policy": kafka_errors.PolicyViolationError,
@@ -143,6 +145,10 @@ def make_plan(seed: int) -> Plan:
     faults += [outage] if outage else []
     share = rng.choice((0.15, 0.4, 0.7))
     kinds = [*dict.fromkeys(faults), *(each for each in HABITS if rng.random() < share)]
+    # Drawn apart, so that worlds without these are what they were.
+    apart = random.Random(f"{seed} apart")  # noqa: S311 - as above
+    if "plain" in kinds:
+        kinds += [each for each in PLAIN_HABITS if apart.random() < share]
     acts: list[Act] = []
     # Most acts of a phase gather around one moment: what matters is one that happens amid another.
     moments = [rng.uniform(2, PHASE_S * 0.7) for _ in range(PHASES)]
@@ -153,7 +159,8 @@ def make_plan(seed: int) -> Plan:
             kind = rng.choice(faults)
             at = rng.uniform(1, PHASE_S) if rng.random() < 0.25 else around + rng.expovariate(0.2)
             acts.append(Act(phase, round(min(at, PHASE_S), 3), kind, KINDS[kind](rng)))
-    acts += Deliveries(rng, kinds).acts(moments)
+    acts = [act._replace(args=(*act.args, apart.choice(("", *TOPICS)))) if act.kind == "lag" else act for act in acts]
+    acts += Deliveries(rng, kinds, apart).acts(moments)
     acts.sort(key=lambda act: act[:3])
     return Plan(seed, rng.choice((1, 2, 3)), rng.choice((600.0, 6.0)), is_spooling, kinds, acts)
 
@@ -161,8 +168,8 @@ def make_plan(seed: int) -> Plan:
 class Deliveries:
     """Draws deliveries, and how they are sent."""
 
-    def __init__(self, rng: random.Random, kinds: Sequence[str]) -> None:
-        self._rng, self._kinds = rng, kinds
+    def __init__(self, rng: random.Random, kinds: Sequence[str], apart: random.Random) -> None:
+        self._rng, self._kinds, self._apart = rng, kinds, apart
         self._keys = [f"kq7_{number}" for number in range(rng.choice((2, 5, 12, 24)))]
         self._sent: list[Delivery] = []
         self._states: dict[str, int] = {}
@@ -188,8 +195,13 @@ class Deliveries:
         rng, kinds = self._rng, self._kinds
         # Without ids a source needs one replica, one delivery of a key at a time, and a sender that does not give up.
         plain = delivery.source == "plain"
+        replica = sum(delivery.key.encode()) % len(HOSTS)
+        if "spread" in kinds and not plain:
+            replica = _host(rng)
+        if "elsewhere" in kinds and plain and self._apart.random() < 0.1:
+            replica = 1 - replica
         return Way(
-            host=_host(rng) if "spread" in kinds and not plain else sum(delivery.key.encode()) % len(HOSTS),
+            host=replica,
             tries=8 if plain else rng.choice((1, 3, 8)),
             roams="roams" in kinds and not plain and rng.random() < 0.5,
             patience_s=round(rng.uniform(0.05, 3) if "hasty" in kinds and rng.random() < 0.4 else 8.0, 3),
@@ -201,8 +213,10 @@ class Deliveries:
         rng, kinds, sent, number = self._rng, self._kinds, self._sent, self._number
         if "plain" in kinds and rng.random() < 0.25:
             key = rng.choice(self._keys[:5])
-            self._states[key] = self._states.get(key, 0) + 1
-            return record(number, key=key, state=("DONE", "OK")[self._states[key] % 2])
+            if "returns" not in kinds or self._apart.random() < 0.7:
+                self._states[key] = self._states.get(key, 0) + 1
+            lacks = self._apart.choice(("rx", "state")) if "broken" in kinds and self._apart.random() < 0.15 else ""
+            return record(number, key=key, state=("DONE", "OK")[self._states.get(key, 0) % 2], lacks=lacks)
         if sent and "repeats" in kinds and rng.random() < 0.25:
             return sent[-min(len(sent), int(rng.expovariate(0.1)) + 1)]
         if "acme" in kinds and rng.random() < 0.3:
@@ -250,7 +264,8 @@ class Operators:
         self.world.note("operator", "heals all")
         kafka, now = self.kafka, self.world.loop.time()
         self.troubles = [(begun, min(end, now), host) for begun, end, host in self.troubles]
-        kafka.ack_s = kafka.lost_answers = kafka.lag_s = 0.0
+        kafka.ack_s = kafka.lost_answers = 0.0
+        self._set_lag(0.0)
         kafka.cut_off.clear()
         for topic in kafka.topics.values():
             topic.refusal, topic.max_bytes = None, MAX_BYTES
@@ -335,10 +350,14 @@ class Operators:
         self.kafka.lost_answers = share
         self._until(seconds, partial(setattr, self.kafka, "lost_answers", 0.0))
 
-    def lag(self, lag_s: float, seconds: float) -> None:
-        self.kafka.lag_s = lag_s
+    def lag(self, lag_s: float, seconds: float, topic: str) -> None:
+        """Let readers of a topic, or of all, be behind."""
+        self._set_lag(lag_s, topic)
         self._trouble(seconds, "lag")
-        self._until(seconds, partial(setattr, self.kafka, "lag_s", 0.0))
+        self._until(seconds, partial(self._set_lag, 0.0, topic))
+
+    def _set_lag(self, lag_s: float, topic: str = "") -> None:
+        self.kafka.lag_s |= dict.fromkeys([topic] if topic else TOPICS, lag_s)
 
     def cut_off(self, host: int, seconds: float) -> None:
         self.kafka.cut_off.add(HOSTS[host])

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from prometheus_client import generate_latest
 
 from bridge.event import Identity
-from bridge.kafka.accepted import from_entry
+from bridge.ingress.call import Call
+from bridge.kafka.accepted import Accepted, from_entry
 from bridge.kafka.record import identity_of
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 from bridge.runtime.http_server import Response
@@ -22,6 +23,7 @@ from bridge.spool.keys import KeyRing
 from bridge.spool.segment import decrypt, scan
 from bridge.spool.set_aside import names_of, read_aside
 from tests.simulation.dialects import MARKER, Delivery, Expected, native
+from tests.simulation.held import held
 from tests.simulation.kafka import Kafka, Partition, Stored
 from tests.simulation.loop import PROCESS, Process
 from tests.simulation.operators import HOSTS, Operators
@@ -38,6 +40,7 @@ PROMISES: Mapping[str, str] = {
     "one_body": "another body accepted under an id that the process knew",
     "in_order": "the first record of a later delivery of a key before that of an earlier one",
     "facts": "a change of a record without ids that is not in the log, or not after the one before it",
+    "newest": "a retry of the newest body of a key that is a second event, or another body that is a duplicate",
     "answers": "an answer that the contract does not allow",
     "in_time": "no answer within the deadline, by a process that lived",
     "mendable": "a parked delivery that a mended mapping and a replay do not make events of",
@@ -63,6 +66,8 @@ ORDER_S, NO_KEY_S = 40.0, 3.0
 SLOW = {"freeze", "disk_slow", "disk_hangs", "disk_fails", "disk_full", "disk_read_only", "key_away"}
 # Acts after which a spool may not be able to set a second body aside.
 UNABLE = {"disk_fails", "disk_full", "disk_read_only", "unread"}
+# Equal bodies are a repeat for 600 s; a record is read this long after it was visible, at most.
+SOON_S, READS_S = 590.0, 120.0
 PROBES = 6  # of each host
 RESENT = 20  # deliveries at most that no process has taken
 
@@ -295,6 +300,7 @@ class Promises:
         self._judge_places()
         self._judge_order(seen)
         self._judge_facts(seen)
+        self._judge_newest(seen)
         self._judge_processes()
 
     def _read(self) -> Mapping[Where, Sequence[Seen]]:
@@ -372,7 +378,8 @@ class Promises:
         if not seen.get(where) and not self._is_lost(attempt, where):
             self.note("not_lost", "parked", delivery, "at", attempt.start)
         reasons = {
-            "environment_mismatch": delivery.kind == "unusable",
+            "environment_mismatch": delivery.kind == "unusable" and delivery.source == "drx",
+            "unusable": delivery.kind == "unusable" and delivery.source == "plain",
             "id_conflict": is_rivalled,
             "unknown_type": delivery.source == "acme" and attempt.variant == "early" and bool(delivery.word),
         }
@@ -544,13 +551,15 @@ class Promises:
             if attempt.delivery.source == "plain" and attempt.outcome in ("accepted", "spooled", "duplicate"):
                 facts[attempt.delivery.key].setdefault(attempt.delivery.number, attempt)
         for key, promised in facts.items():
+            if len({each.host for each in promised.values()}) > 1:
+                continue  # each replica knows the other's last fact only once it has read it
             wheres = [where_of(each.delivery, each.delivery.events[0]) for each in promised.values()]
             if any(map(self._is_late, wheres)) or self.operators.emptied:
                 continue
             at, before = -1, ""
             for number, attempt in sorted(promised.items()):
                 digest = attempt.delivery.sha256
-                if attempt.outcome == "duplicate" and digest == before:
+                if attempt.outcome in ("duplicate", "spooled") and digest == before:
                     continue
                 before = digest
                 found = [each.offset for each in seen.get(("plain", "", digest), ()) if each.offset > at]
@@ -558,6 +567,41 @@ class Promises:
                     self.note("facts", key, "number", number, attempt.outcome, "at", attempt.start)
                     break
                 at = min(found)
+
+    def _judge_newest(self, seen: Mapping[Where, Sequence[Seen]]) -> None:
+        """Check what each process made of bodies without ids, in the order of their arrival."""
+        arrived = [each for each in self.senders.attempts if each.delivery.source == "plain" and each.arrived_at >= 0]
+        arrived.sort(key=lambda each: each.arrived_at)
+        for name, key in {(each.start, each.delivery.key): None for each in arrived}:
+            tried = [
+                each
+                for each in arrived
+                if each.start == name and (each.delivery.key == key or each.delivery.word == "rx")
+            ]
+            run = list[Attempt]()  # attempts with the newest body
+            for each in tried:
+                others = [] if run and run[-1].delivery.sha256 == each.delivery.sha256 else run
+                if each.outcome == "duplicate" and (others or not run) and all(other.promised for other in others):
+                    self.note("newest", each.delivery, "is a duplicate after", *others[-1:], "at", name)
+                run = [each] if others or not run else [*run, each]
+                if each.outcome == "accepted" and len(run) > 1 and run[-2].promised and run[-2].outcome != "parked":
+                    earlier = tried[: tried.index(run[0])]
+                    if all(other.promised for other in earlier) and self._is_newest(run, seen):
+                        self.note("newest", each.delivery, "is a second event at", name)
+
+    def _is_newest(self, run: Sequence[Attempt], seen: Mapping[Where, Sequence[Seen]]) -> bool:
+        """Return whether a process knew that the last of these attempts with one body repeats the first."""
+        first, last = run[0], run[-1]
+        is_soon = max(each.clock_s for each in run) - min(each.clock_s for each in run) < SOON_S
+        if not (first.finished and is_soon) or self.lines["worker.recall_given_up"] or self._forgot.get(last.start):
+            return False
+        # What another process has written may be newer, once it is read.
+        return not any(
+            each.writer.name != last.start and first.arrived_at - READS_S < each.visible_at <= last.arrived_at
+            for (source, _, _), records in seen.items()
+            for each in records
+            if source == "parked plain" or (source == "plain" and each.key == last.delivery.key)
+        )
 
     def _judge_processes(self) -> None:
         for exc in self.operators.failures:
@@ -574,6 +618,7 @@ class Promises:
             appends = sum(len(each.appends) for each in writers._writers.values())
             left |= {"appends": appends, "blocked": writers.blocked, "oldest": spool.oldest_ms()}
             left |= {"in progress": metrics.registry.get_sample_value("drxbridge_http_inflight_requests") or 0}
+            left |= Counter(type(each).__name__ for each in held(durability, host.port, kinds=(Accepted, Call)))
             if any(left.values()):
                 self.note("at_rest", host.name, {name: count for name, count in left.items() if count})
             for name, check in durability.checks.items():

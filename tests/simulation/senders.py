@@ -24,6 +24,7 @@ class Attempt:
     sent_at: float
     origin: str = ""  # `replay` if an operator posted it
     variant: str = ""  # how the process was configured
+    clock_s: float = 0.0  # what its host took for the time of day when it arrived
     finished: bool = False  # the process had read the topics when it arrived
     takes: bool = True  # its spool took entries then
     arrived_at: float = -1.0
@@ -112,7 +113,7 @@ class Senders:
             given = headers(delivery, world.true_clock.now(), secret(delivery.source, self.keys[delivery.source]))
         path = f"/webhooks/{delivery.source}"
         request = Request(path, given, delivery.body, answered, head_first=rng.random() < 0.2)
-        attempt.arrived_at = world.loop.time()
+        attempt.arrived_at, attempt.clock_s = world.loop.time(), host.clock.now()
         port.arrive(request, process)
         await asyncio.wait([came], timeout=patience_s)
         attempt.received = came.done()
