@@ -298,14 +298,14 @@ class Run:
             self._elements.enter(self._elements.body)
             key = self._key(other.key, self._root, self._path)
         if isinstance(key, ParkReason):
-            # The configured account takes precedence, so that all its updates have one key.
+            # docs/contract.md §3: the configured account takes precedence, so that all its updates have one key.
             key = account = self.mapping.account_id or self._account(other, spot) or ""
             if account and not _NATIVE_KEY.fullmatch(account):
                 return ParkReason("unusable", "bad_key", "/account")
         if not key or not is_reported_type(reported):
             return ParkReason("unknown_type", field=at, key=None if account == key else key)
         self.reading.claimed |= claimed
-        return self._add(other, key, spot, reported=reported, of_account=account == key)
+        return self._add(other, key, spot, reported=reported, account=account)
 
     def _account(self, event: EventRule, spot: Spot) -> str | None:
         """Read the account of an element, or the body's for `other.reported`."""
@@ -357,16 +357,16 @@ class Run:
         return self._add(event, key, spot, reported=reported)
 
     def _add(
-        self, event: EventRule, key: str, spot: Spot, *, reported: object = None, of_account: bool = False
+        self, event: EventRule, key: str, spot: Spot, *, reported: object = None, account: str = ""
     ) -> ParkReason | None:
-        """Draft an event; return the reason to park, if any."""
+        """Draft an event, of `account` if it has no prescription; return the reason to park, if any."""
         self._elements.enter(spot)
         draft = Draft(event.type, "", key, constants=event.constants, mapping=self.mapping.mark, at=spot.pointer)
         finished: dict[str, object] = dict(event.finished)
         if event.type == OTHER_REPORTED:
             finished["reported_type"] = reported
-        if of_account:
-            finished["prescription_id"] = None
+        if account:
+            finished |= {"prescription_id": None, "account_id": account}
         draft.finished = finished
         park = self._leading(event, draft, spot)
         self._decide(spot)
@@ -476,13 +476,11 @@ class Run:
             else:
                 self.scope.flags.add("field_unfit")
         self._time(event, draft, element)
-        # For an event about the account, the configured account is also the record key.
-        is_key = "prescription_id" in finished and bool(self.mapping.account_id)
-        account = None if is_key else self._account(event, spot)
-        if not account and not self.mapping.account_id:
-            at = self._at(event.leading["account"], spot.path) or "/account"
-            park = ParkReason("unusable", "missing_field", at, draft.key)
-        finished["account_id"] = account or self.mapping.account_id
+        if "account_id" not in finished:
+            account = finished["account_id"] = self._account(event, spot) or self.mapping.account_id
+            if not account:
+                at = self._at(event.leading["account"], spot.path) or "/account"
+                park = ParkReason("unusable", "missing_field", at, draft.key)
         if correlation := self._text(event, "correlation", element):
             self._claim()
             finished["correlation_id"] = correlation

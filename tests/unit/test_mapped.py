@@ -282,6 +282,10 @@ def test_a_file_may_begin_without_any_event() -> None:
     reported = event_of(compiled('prefix = "acme:"\nkey = "rx.id"\naccount = "shop"\nreported = "kind"\n'), body)
 
     assert (reported.type, reported.key) == ("other.reported", "acme:10442")
+    for option, account in (("acct_1", "acct_1"), ("", "s_7")):
+        mapping = compiled('native = true\naccount = "shop"\nreported = "kind"\n', account_id=option)
+        alone = event_of(mapping, body)
+        assert (alone.key, alone.value["account_id"], alone.value["prescription_id"]) == (account, account, None)
     assert parked(compiled('prefix = "acme:"\n'), body).reason == "unknown_type"
 
 
