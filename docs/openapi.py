@@ -49,7 +49,7 @@ def _server(text: str, port: int) -> Document:
 def _delivery() -> Document:
     written = _answer(
         "Every event of the delivery is in Kafka, on all in-sync replicas; a `duplicate` already was. `ignored`: the "
-        "operator does not want this type; it is not stored.",
+        "operator does not want this type, or the batch is empty; it is not stored.",
         *("Accepted", "Duplicate", "Ignored"),
     )
     kept = _answer(

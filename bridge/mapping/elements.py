@@ -73,6 +73,7 @@ class Elements:
         self.spots: dict[str, Spot] = {}  # elements that need an outcome, by pointer
         self.owners: set[str] = set()  # pointers of these elements and of everything that encloses them
         self.nowhere = ""  # path at which `each` found nothing
+        self.is_empty = False  # whether `each` found a list without items in the body
         self.lost = ""  # path of an `each` that cannot be evaluated, or finds values not in the body
         self.parent_path = ""  # path of the object called `parent`, without positions
         self._scope, self._folded, self._base = scope, folded, base
@@ -148,14 +149,16 @@ class Elements:
         else:
             return []
         is_lost = any(at is None and element is not None for element, at in zip(found, paths, strict=True))
-        if is_lost or (found and self._folded and self._folded.ambiguous & each.names):
+        is_ambiguous = bool(self._folded and self._folded.ambiguous & each.names)
+        if is_lost or (found and is_ambiguous):
             if len(self._pointers) >= PLACES_MAX:
                 raise ExhaustedError
             self.lost = self.lost or path
         if not found:
             # A filter may have left out all items.
-            lists = {self._pointer(node): node for node in self._lists_read(spot)}
-            outer = {at for at in lists if at is not None and lists.keys().isdisjoint(pointers_around(at))}
+            lists = {at: node for node in self._lists_read(spot) if (at := self._pointer(node)) is not None}
+            self.is_empty |= [] in lists.values() and not (is_ambiguous or self._base)
+            outer = {at for at in lists if lists.keys().isdisjoint(pointers_around(at))}
             self._divide({at: Spot(None, path, at, 0, spot.element, spot.path) for at in outer}, {})
         return [
             Spot(element, path, at or "", number, spot.element, spot.path)

@@ -275,14 +275,20 @@ class Run:
                     return reported, of
         return reported, spot
 
+    def _is_ignored(self, spot: Spot, reported: object) -> bool:
+        """Return whether to ignore an element or body without an event: by its type, or since the batch is empty."""
+        if text_of_id(reported) in self.mapping.ignore:
+            self.ignored += 1
+            return True
+        return self._elements.is_empty and not (spot.position or self._is_evaluated or is_given(reported))
+
     def _read_other(self, spot: Spot) -> ParkReason | None:
         """Draft `other.reported` for an element without an event, keyed by its prescription or else the account."""
         other = self._file.other
         if spot.pointer in self._decided:
             return None
         reported, of = self._reported_type(spot)
-        if text_of_id(reported) in self.mapping.ignore:
-            self.ignored += 1
+        if self._is_ignored(spot, reported):
             return None
         if other is None or self._file.reported is None:
             is_known = spot.position or self._is_evaluated

@@ -53,7 +53,7 @@ class Mapped(NamedTuple):
         )
 
 
-# Outcome of a delivery whose type is ignored: it gets a 200 and is counted, but is not written.
+# Outcome of a delivery whose type is ignored, or of an empty batch: it gets a 200 and is counted, but is not written.
 IGNORED = Mapped(())
 
 

@@ -126,10 +126,29 @@ def test_only_elements_whose_word_is_ignored_are_passed_over_and_kept_nowhere() 
     assert len(outcome_of(mapping, batch(PING, None, BOB)).events) == 1
 
 
-def test_a_batch_without_elements_is_kept_unless_the_file_has_a_word_for_it() -> None:
-    assert parked(compiled(HEAD + REPORTED + TABLE), batch()) == ParkReason("unknown_type", field="/type")
-    empty = REPORTED.replace('"type"', "\"type || (events == `[]` && 'PING')\"")
-    assert outcome_of(compiled(HEAD + empty + TABLE), batch()) is IGNORED
+@pytest.mark.parametrize("head", [HEAD, HEAD + REPORTED, HEAD + REPORTED.replace('"type"', '"root.type"')])
+@pytest.mark.parametrize("each", ["events", "events[]", "events[?type == 'P']", "events[].lines", "[alerts, events][]"])
+def test_a_batch_without_elements_is_ignored(head: str, each: str) -> None:
+    mapping = compiled(head.replace('"events"', f'"{each}"') + TABLE)
+
+    assert outcome_of(mapping, batch(shop="s_7", type=" ")) is IGNORED
+    for body in (batch(None), {"events": None}, {"events": True}, {"a": batch()}):
+        assert parked(mapping, body | {"shop": "s_7"}).reason in ("unknown_type", "unusable")
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (HEAD + REPORTED, batch(type="is closed")),
+        (HEAD + REPORTED + TABLE.replace("[[event]]", '[[event]]\neach = "[@]"'), batch()),
+        (f'names = "any_case"\n{HEAD}', {"events": [], "Events": [BOB]}),
+        (f'array = "best"\nbest = ["n"]\n{HEAD}', [batch(rx="1", n=2), BOB | {"rx": "1"}]),
+        (HEAD.replace('"events"', '"{a: events || `[]`}.a"'), {}),
+        (HEAD + TABLE.replace("[[event]]", '[[event]]\neach = "orders[].lines"'), batch(orders=[{"lines": []}])),
+    ],
+)
+def test_a_body_that_may_say_something_is_no_empty_batch(head: str, body: object) -> None:
+    assert parked(compiled(head + TABLE.replace("[[event]]", '[[event]]\nname = "n"')), body).reason == "unknown_type"
 
 
 def test_what_is_no_document_in_base64_stays_a_text() -> None:
