@@ -121,6 +121,7 @@ class Draft:
     time: datetime | None = None  # when it happened, if it differs from the reading's
     mapping: str = ""  # see `Event.mapping`
     at: str = ""  # pointer of its element, if the body has several elements
+    repeated_by: list[str] = field(default_factory=list)  # pointers of elements that only repeat it
     sha256: str = ""  # see `Event.sha256`
 
 
@@ -161,23 +162,23 @@ def compose(
         events.append(_end(delivery, native, value, run, mapping=draft.mapping, sha256=draft.sha256))
     if run.worst is not None:
         return ParkReason("unusable", run.worst.name.lower(), run.field, key)
-    shares = _shares(unsaid(document, reading), [draft.at for draft in drafts], reading.elements)
+    shares = _shares(unsaid(document, reading), drafts, reading.elements)
     for event, share in zip(events, shares, strict=True):
         cast("dict[str, str]", event.value["extensions"]).update(share)
     return Mapped(tuple(events), tuple(sorted(run.flags)))
 
 
-def _shares(kept: Mapping[str, str], places: Sequence[str], elements: Collection[str]) -> list[dict[str, str]]:
-    """Divide the unclaimed members: each event gets the members of its element and of the enclosing elements.
+def _shares(kept: Mapping[str, str], drafts: Sequence[Draft], elements: Collection[str]) -> list[dict[str, str]]:
+    """Divide the unclaimed members: each event gets those of its element, of enclosing elements, and of repeating ones.
 
     Beyond `REPEATED_MAX`, only the first event gets shared members. If an element has several events, the first gets
     its members. Members of an ignored element, which has no event, are dropped.
     """
-    shares: list[dict[str, str]] = [{} for _ in places]
+    shares: list[dict[str, str]] = [{} for _ in drafts]
     firsts: dict[str, int] = {}
-    for number, place in enumerate(places):
-        firsts.setdefault(place, number)
-    heirs: dict[str, list[int]] = {}
+    for number, draft in enumerate(drafts):
+        firsts.setdefault(draft.at, number)
+    heirs = {pointer: [number] for number, draft in enumerate(drafts) for pointer in draft.repeated_by}
     for place, number in firsts.items():
         for owner in _owners(place, elements):
             heirs.setdefault(owner, []).append(number)

@@ -265,18 +265,26 @@ class Run:
         return park
 
     def _reported_type(self, spot: Spot) -> tuple[object, Spot]:
-        """Return the vendor's name of the type of an element, else of the body, and the path it was read from."""
+        """Return the vendor's type of an element, else of the body, and where it was read; or the event it repeats."""
         reported = None
         if self._file.reported is not None:
             for of in (spot, self._elements.body):
                 self._elements.enter(of)
                 reported = self._value(self._file.reported, of.element)
+                if reported is False and not any(each is False for each in self.scope.read.values()):
+                    # So says the file, not the sender: the element repeats the event of the body.
+                    if event := next((draft for draft in self.drafts if not draft.at), None):
+                        return event, of
+                    continue
                 if reported is not None and not (isinstance(reported, str) and not reported.strip()):
                     return reported, of
         return reported, spot
 
-    def _is_ignored(self, spot: Spot, reported: object) -> bool:
-        """Return whether to ignore an element or body without an event: by its type, or since the batch is empty."""
+    def _needs_no_event(self, spot: Spot, reported: object) -> bool:
+        """Return whether a body or element has no event: it is ignored, repeats the body's, or is an empty batch."""
+        if isinstance(reported, Draft):
+            reported.repeated_by.append(spot.pointer)
+            return True
         if text_of_id(reported) in self.mapping.ignore:
             self.ignored += 1
             return True
@@ -288,7 +296,7 @@ class Run:
         if spot.pointer in self._decided:
             return None
         reported, of = self._reported_type(spot)
-        if self._is_ignored(spot, reported):
+        if self._needs_no_event(spot, reported):
             return None
         if other is None or self._file.reported is None:
             is_known = spot.position or self._is_evaluated

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.commands.map import mapping
+from bridge.commands.map import map_body, mapping
 from bridge.mapping.mapped import compile_mapping
 from bridge.mapping.profile import IGNORED, Mapped
 from tests.unit.vendor_documents import outcome_of, push, said
@@ -22,17 +22,24 @@ def file_of_the_docs(name: str) -> str:
     return found[1]
 
 
-@pytest.mark.parametrize("name", ["events", "fhir"])
-def test_the_check_prints_what_the_docs_show(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    "command",
+    [
+        "mapping check events.toml events.json",
+        "mapping check fhir.toml fhir.json",
+        "map --profile photon_cloudevents created.json",
+    ],
+)
+def test_a_command_prints_what_the_docs_show(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = (f"{name}.toml", f"{name}.json")
-    for each in files:
-        (tmp_path / each).write_text(file_of_the_docs(each))
+    verb, *arguments = command.split()
+    for name in (each for each in arguments if "." in each):
+        (tmp_path / name).write_text(file_of_the_docs(name))
     monkeypatch.chdir(tmp_path)
 
-    assert mapping.main(["check", *files], standalone_mode=False) == 0
-    found = re.search(rf"check {' '.join(files)}\n```\n```\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    assert {"map": map_body, "mapping": mapping}[verb].main(arguments, standalone_mode=False) == 0
+    found = re.search(rf"{command}\n```\n```\n(.*?)```", DOCS.read_text(), re.DOTALL)
     assert found
     shown = re.escape(found[1]).replace("…", ".*").replace("  .*\\\n", ".*")
     assert re.match(shown, capsys.readouterr().out, re.DOTALL)

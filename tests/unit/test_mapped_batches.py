@@ -98,8 +98,9 @@ def test_a_word_is_read_in_the_element_and_then_in_the_body() -> None:
     assert parked(mapping, batch({"type": "P"}, ANN | {"rx": "a b"})).detail == "no_key"
     by_table = compiled(HEAD + REPORTED + '[[event]]\ntype = "other.reported"\n')
     assert kept(event_of(by_table, batch({"rx": "3"}, type="BATCH"))) == {"/type": "BATCH"}
-    malformed = batch(ANN, {"rx": "3", "type": "is eaten"})
-    assert parked(mapping, malformed) == ParkReason("unknown_type", field="/events/*/type", key="arr:3")
+    for word in ("is eaten", False):
+        malformed = batch(ANN, {"rx": "3", "type": word}, type="BATCH")
+        assert parked(mapping, malformed) == ParkReason("unknown_type", field="/events/*/type", key="arr:3")
 
 
 def test_a_reported_element_has_its_own_key_or_that_of_the_body_or_of_the_account() -> None:

@@ -335,6 +335,7 @@ def test_a_time_without_a_zone_is_utc_unless_the_option_says_one() -> None:
 
 
 PHOTON = "photon_cloudevents"
+PHOTON_OTHER = "photon:prescription:expired"
 ENVELOPE = {"/specversion": '"1.0"', "/subject": '"ord_1"'}
 FILLS = [
     {"id": "fil_1", "prescription": {"id": "rx_1", "externalId": "pon_1"}},
@@ -402,6 +403,43 @@ def test_a_prescription_created_awaits_a_pharmacy() -> None:
     assert event.value["correlation_id"] == "rx_1"
     assert event.value["extensions"] == ENVELOPE
     assert_writable(event)
+
+
+OWN_FILL = {"id": "fil_1", "prescription": {"id": "rx_1", "externalId": "pon_1"}}
+
+
+@pytest.mark.parametrize("kind", ["created", "expired"])
+@pytest.mark.parametrize(
+    ("fill", "key"),
+    [
+        (OWN_FILL, None),
+        (OWN_FILL | {"state": None}, None),
+        ({"prescription": {"id": "rx_1", "externalId": None}}, None),
+        (OWN_FILL | {"state": "SENT"}, "ph:rx_1"),
+        ({"id": "fil_1", "prescription": {"id": "rx_1", "externalId": "pon_2"}}, "ph:rx_1"),
+        ({"id": "fil_1", "prescription": {"id": "rx_1", "drug": "A"}}, "ph:rx_1"),
+        ({"prescription": {"id": "rx_1"}, "treatment": {}}, "ph:rx_1"),
+        ({"id": "fil_1", "prescription": {"id": "rx_2"}}, "ph:rx_2"),
+        ({"id": "fil_1"}, "acct_dev"),
+    ],
+)
+def test_a_fill_that_only_repeats_the_event_of_its_prescription_is_part_of_it(
+    fill: object, key: str | None, kind: str
+) -> None:
+    body = prescription(fills=[FILLS[2], fill, fill]) | {"type": f"photon:prescription:{kind}"}
+
+    own, other, *others = events(PHOTON, body)
+
+    assert [(own.id, own.key), (other.id, other.key)] == [("ce_1/1", "ph:rx_1"), ("ce_1/1.1", "ph:rx_3")]
+    assert [each.key for each in others] == ([] if key is None else [key, key])
+    assert {f"/data/fills/{number}" in str(own.value["extensions"]) for number in (1, 2)} == {key is None}
+    assert "/data/fills/1" not in str(other.value["extensions"])
+
+
+def test_a_fill_that_repeats_no_event_is_one() -> None:
+    (event,) = events(PHOTON, prescription(id="a b", fills=[{"prescription": {"id": "a b"}}]) | {"type": PHOTON_OTHER})
+
+    assert (event.key, event.value["reported_type"]) == ("acct_dev", PHOTON_OTHER)
 
 
 @pytest.mark.parametrize(
