@@ -306,9 +306,7 @@ def _steps(pointers: Iterable[str]) -> _Steps:
     # Short pointers first: each covers everything below it.
     for pointer in sorted(pointers, key=len):
         node = root
-        _, *way, last = pointer.split("/")
-        if "~" in pointer:
-            *way, last = (step.replace("~1", "/").replace("~0", "~") for step in (*way, last))
+        *way, last = steps_of(pointer)
         for step in way:
             if _ends(node.get(step)):
                 break
@@ -332,6 +330,12 @@ def children(node: object) -> Iterable[tuple[str, object]]:
 def escaped(name: str) -> str:
     """Write a member's name as a step of a JSON pointer (RFC 6901, section 3)."""
     return name.replace("~", "~0").replace("/", "~1") if "/" in name or "~" in name else name
+
+
+def steps_of(pointer: str) -> list[str]:
+    """Return the steps of a JSON pointer, unescaped."""
+    steps = pointer.split("/")[1:]
+    return [step.replace("~1", "/").replace("~0", "~") for step in steps] if "~" in pointer else steps
 
 
 def _rest(node: object, dropped: _Steps | None, drops: Callable[[str], bool]) -> object:

@@ -79,9 +79,10 @@ def parse(body: bytes, *, arrays: bool = False) -> dict[str, object] | ParkReaso
     return cast("dict[str, object]", document)
 
 
-def parse_wrapped(body: bytes, *, way: Sequence[str], last: str) -> object:
-    """Parse a body; base64 of JSON in member `last` of the object at `way` becomes that value, other text is kept."""
-    document = holder = cast("object", parse(body))
+def parse_wrapped(body: bytes, *, read: Callable[[bytes], object], pointer: Sequence[str]) -> object:
+    """Parse a body by `read`; base64 of JSON in the member at `pointer` becomes that value, other text is kept."""
+    document = holder = read(body)
+    *way, last = pointer
     for step in way:
         holder = holder.get(step) if isinstance(holder, dict) else None
     if isinstance(holder, dict) and isinstance(text := holder.get(last), str):

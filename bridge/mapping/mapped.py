@@ -4,7 +4,7 @@
 by an option, its hash is recorded with each of its events.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
 from functools import partial
@@ -20,9 +20,9 @@ import orjson
 from bridge.contract.events import OTHER_REPORTED, is_reported_type
 from bridge.errors import ConfigError
 from bridge.event import Delivery, ParkReason
-from bridge.mapping.assemble import Draft, Part, Reading, children, compose, escaped
+from bridge.mapping.assemble import Draft, Part, Reading, children, compose, escaped, steps_of
 from bridge.mapping.elements import PLACES_MAX, Elements, Folded, Spot
-from bridge.mapping.json_body import Real, parse_wrapped
+from bridge.mapping.json_body import Real, parse, parse_wrapped, to_json_text
 from bridge.mapping.mapped_functions import ExhaustedError, Expression, Scope, UnfitError
 from bridge.mapping.mapping_file import FILE_MAX_BYTES, CompiledFile, EventRule, Pointer
 from bridge.mapping.profile import IGNORED, Mapped, refuse_unknown
@@ -83,11 +83,10 @@ class MappingFile:
     account_id: str
     zone: tzinfo | None
     ignore: frozenset[str]  # the vendor's names of types to ignore, unless a table matches
-    ARRAYS: bool
     BUCKET_S: int
     CONTENT_TYPES: tuple[str, ...]
+    parse: Callable[[bytes], object]
     prefixes: tuple[str, ...] = ()
-    parse: Callable[[bytes], object] | None = None  # parses bodies that are not plain JSON
 
     def reading_xml(self) -> "MappingFile":
         """Return the profile for XML bodies; `ConfigError` if the extra for XML is not installed."""
@@ -133,13 +132,13 @@ def compile_mapping(content: bytes, name: str, options: Mapping[str, str], *, na
     refuse_unknown(options, *named, "account_id", "zone", "prefix", *document.option_tables)
     prefix_of(options)
     digest = sha256(content).hexdigest()
-
     try:
         zone = zone_of(options, document.zone)
     except ConfigError as exc:
-        if "zone" in options:
-            raise
-        raise ConfigError(f"{name}: zone: {str(exc).removeprefix('options.zone: ')}") from None
+        raise exc if "zone" in options else ConfigError(f"{name}: {exc}") from None
+    read: Callable[[bytes], object] = partial(parse, arrays=document.arrays or document.array is not None)
+    if document.base64:
+        read = partial(parse_wrapped, read=read, pointer=steps_of(document.base64))
     return MappingFile(
         file,
         sha256=digest,
@@ -148,10 +147,9 @@ def compile_mapping(content: bytes, name: str, options: Mapping[str, str], *, na
         account_id=options.get("account_id", ""),
         zone=zone,
         ignore=frozenset(document.ignore),
-        ARRAYS=document.arrays or document.array is not None,
         BUCKET_S=document.bucket_s,
         CONTENT_TYPES=tuple(each.lower() for each in document.content_types),
-        parse=partial(parse_wrapped, **Pointer.of(document.base64)._asdict()) if document.base64 else None,
+        parse=read,
     )
 
 
@@ -162,7 +160,7 @@ def moment_of(value: object, scope: Scope) -> datetime | None:
     if type(value) is str:
         return instant_of(value, scope.zone, scope.flags)
     if type(value) is int or type(value) is Real:
-        return instant_of_epoch(value.lexeme if isinstance(value, Real) else str(value), scope.flags)
+        return instant_of_epoch(to_json_text(value), scope.flags)
     raise ValueError
 
 
@@ -259,9 +257,9 @@ class Run:
                     park = park or found
         # In the order of the body; within one element, in the order of the tables.
         self.drafts.sort(key=lambda draft: [_index(step) for step in draft.at.split("/")[1:]])
-        for claim in chain.from_iterable(self._claims):
-            if claim.last not in self._file.names:
-                self.reading.claimed.update(self._scalars(claim))
+        claims = [claim for claim in chain.from_iterable(self._claims) if claim[-1] not in self._file.names]
+        members = self._found(self._root, self._base, claims)
+        self.reading.claimed.update(at for at, member in members if type(member) not in _NESTED)
         return park
 
     def _reported_type(self, spot: Spot) -> tuple[object, Spot]:
@@ -335,10 +333,8 @@ class Run:
 
     def drop(self, document: object) -> None:
         """Note the members that the file drops, in all spellings of the body."""
-        ways = [(*drop.way, drop.last) for drop in self._file.drop]
-        if self._path:
-            ways = [("*", *way) for way in ways]
-        self.reading.dropped.update(self._spellings(document, "", ways) if ways else ())
+        ways = [["*", *drop] if self._path else drop for drop in self._file.drop]
+        self.reading.dropped.update(at for at, _ in self._found(document, "", ways))
 
     def _read_table(self, event: EventRule, spot: Spot) -> ParkReason | None:
         scope, element = self.scope, spot.element
@@ -533,38 +529,16 @@ class Run:
             self._claim()
         self.scope.time = draft.time or self.reading.time
 
-    def _scalars(self, claim: Pointer) -> Iterator[str]:
-        """Yield the pointers in the body of scalars that match a pointer with `*`."""
-        level: list[tuple[object, str]] = [(self._root, self._base)]
-        for step in (*claim.way, claim.last):
-            level = [found for node, pointer in level for found in self._step(node, pointer, step)]
-        yield from (pointer for node, pointer in level if type(node) not in _NESTED)
-
-    def _spellings(self, node: object, pointer: str, ways: Sequence[tuple[str, ...]]) -> Iterator[str]:
-        """Find members in the original body, since the folded document has only one spelling of a name."""
-        self.scope.spend(len(ways))
-        below: dict[str, list[tuple[str, ...]]] = {}
+    def _found(self, node: object, pointer: str, ways: Iterable[Pointer]) -> Iterator[tuple[str, object]]:
+        """Yield the members of a node, which is at `pointer`, that one of the ways leads to, in any spelling."""
+        below: dict[str, list[Pointer]] = {}
         for step, *rest in ways:
-            below.setdefault(step, []).append(tuple(rest))
-        any_index = below.get("*", []) if isinstance(node, list) else []
-        for name, child in children(node):
-            found = below.get(name.casefold() if self._folded else name, []) + any_index
-            at = f"{pointer}/{escaped(name)}"
-            if () in found:
-                yield at
-            elif found:
-                yield from self._spellings(child, at, found)
-
-    def _step(self, node: object, pointer: str, step: str) -> Iterator[tuple[object, str]]:
-        for name in self._names(node, step):
-            child = node[int(name)] if isinstance(node, list) else cast("dict[str, object]", node)[name]
-            yield child, f"{pointer}/{escaped(self._elements.written(id(node), name))}"
-
-    def _names(self, node: object, step: str) -> list[str]:
-        if isinstance(node, list):
             self.scope.spend(1)
-            if step == "*":
-                self.scope.spend(len(node))
-                return [str(index) for index in range(len(node))]
-            return [step] if step.isdecimal() and len(step) <= len(str(len(node))) and int(step) < len(node) else []
-        return [step] if isinstance(node, dict) and step in node else []
+            below.setdefault(step, []).append(rest)
+        any_index = below.get("*", []) if isinstance(node, list) else []
+        for name, child in children(node) if below else ():
+            if found := below.get(name.casefold() if self._folded else name, []) + any_index:
+                at = f"{pointer}/{escaped(self._elements.written(id(node), name))}"
+                if [] in found:
+                    yield at, child
+                yield from self._found(child, at, filter(None, found))

@@ -11,10 +11,8 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, tzinfo
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
-from zoneinfo import ZoneInfo
 
 import jmespath
 from jmespath.exceptions import JMESPathError
@@ -25,7 +23,7 @@ from bridge.mapping.json_body import Real
 from bridge.mapping.profile import Flag
 from bridge.mapping.readers import text_of_id
 from bridge.mapping.values import MILLISECONDS_FROM, exact, instant_of_epoch
-from bridge.mapping.words import day_of, instant_of, is_given, is_plain_day, is_scalar_given, truth_of
+from bridge.mapping.words import day_of, instant_of, is_given, is_plain_day, is_scalar_given, truth_of, zone_named
 
 LENGTH_MAX = 500  # characters; a longer expression is a program
 # Budget of one delivery for all expressions, in steps of some 0.3 microseconds; forty expressions take some 200.
@@ -264,7 +262,7 @@ def _check_value(value: object) -> None:
 
 
 def _check_zone(name: object) -> None:
-    if _zone_of(str(name)) is None:
+    if zone_named(str(name)) is None:
         raise ExpressionError(f"no time zone is named {str(name)[:40]!r}")
 
 
@@ -323,7 +321,7 @@ def _instant(scope: Scope, text: object, *zones: object) -> str | None:
         return None
     zone = scope.zone
     if zones:
-        zone = _zone_of(_short(zones[0]))
+        zone = zone_named(_short(zones[0]))
         if zone is None:
             scope.spend(ZONE_STEPS)
             raise UnfitError
@@ -492,15 +490,6 @@ _OWN: Mapping[str, _Own] = MappingProxyType(
 _LOOKS = frozenset({"contains", "ends_with", "given", "length", "starts_with", "type"})
 # JMESPath functions that are not allowed: they take an expression, or return more than they read.
 _LEFT_OUT = frozenset({"map", "max_by", "merge", "min_by", "sort_by"})
-
-
-# There are some 600 zones; the library caches eight.
-@lru_cache(maxsize=1024)
-def _zone_of(name: str) -> ZoneInfo | None:
-    try:
-        return ZoneInfo(name)
-    except (LookupError, ValueError, OSError):
-        return None
 
 
 def _text(value: object) -> str:

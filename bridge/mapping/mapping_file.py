@@ -30,14 +30,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import translate
 from functools import cache
 from itertools import accumulate
-from typing import Annotated, Any, Literal, NamedTuple, NoReturn, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, NoReturn, cast, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED
 from bridge.contract.fields import UNKNOWN, ContractRecord, kept_words, plain, raw_name, words_of
 from bridge.errors import ConfigError
-from bridge.mapping.assemble import SHAPES
+from bridge.mapping.assemble import SHAPES, steps_of
 from bridge.mapping.mapped_functions import Expression, ExpressionError, Node, compile_expression, targets
 from bridge.mapping.readers import Pass, UnusableFault, compile_members
 from bridge.mapping.words import PREFIX_RULE, is_prefix, prefix_of
@@ -154,17 +154,8 @@ class FileTable(_Common):
     event: list[EventTable] = []
 
 
-class Pointer(NamedTuple):
-    """A JSON pointer in a mapping file, where `*` means any index."""
-
-    way: tuple[str, ...]  # all steps except the last
-    last: str  # the last step
-
-    @classmethod
-    def of(cls, text: str) -> "Pointer":
-        """Parse the pointer."""
-        *way, last = (step.replace("~1", "/").replace("~0", "~") for step in text.split("/")[1:])
-        return cls(tuple(way), last)
+Pointer = Sequence[str]
+"""The steps of a JSON pointer in a mapping file; `*` means any index."""
 
 
 class EventRule:
@@ -328,7 +319,7 @@ class CompiledFile:
         return event
 
     def _pointers(self, texts: Iterable[str]) -> tuple[Pointer, ...]:
-        return tuple(Pointer.of(text.casefold() if self.any_case else text) for text in texts)
+        return tuple(steps_of(text.casefold() if self.any_case else text) for text in texts)
 
     def _expressions(self, texts: Iterable[str], path: str) -> list[Expression]:
         return [self._expression(text, path) for text in texts]

@@ -237,10 +237,8 @@ def read_instant(item: object, run: Pass) -> datetime:
     """Read an instant from text or an epoch number."""
     if type(item) is str:
         return instant_of_text(item, run.flags)
-    if type(item) is int:
-        return instant_of_epoch(str(item), run.flags)
-    if type(item) is Real:
-        return instant_of_epoch(item.lexeme, run.flags)
+    if type(item) is int or type(item) is Real:
+        return instant_of_epoch(to_json_text(item), run.flags)
     raise ValueError
 
 

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, tzinfo
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from functools import lru_cache
+from zoneinfo import ZoneInfo
 
 from bridge.errors import ConfigError
 from bridge.mapping.json_body import Real
@@ -77,16 +78,24 @@ def is_prefix(text: str) -> bool:
     return bool(_PREFIX.fullmatch(text)) and text != _REQUESTS
 
 
-def zone_of(options: Mapping[str, str], default: str = "") -> tzinfo | None:
-    """Return the zone for times without one: the option, else the default, else None; `ConfigError` if unknown."""
-    name = options.get("zone", default)
-    if not name:
-        return None
+# There are some 600 zones; the library caches eight.
+@lru_cache(maxsize=1024)
+def zone_named(name: str) -> ZoneInfo | None:
+    """Return a time zone; None if there is none of this name."""
     try:
         return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        msg = f"options.zone: no time zone is named {name!r}; it is a name such as America/Chicago"
-        raise ConfigError(msg) from None
+    except (LookupError, ValueError, OSError):
+        return None
+
+
+def zone_of(options: Mapping[str, str], default: str = "") -> ZoneInfo | None:
+    """Return the zone for times without one: the option, else the default, else None; `ConfigError` if unknown."""
+    name = options.get("zone", default)
+    zone = zone_named(name) if name else None
+    if name and zone is None:
+        at = "options.zone" if "zone" in options else "zone"
+        raise ConfigError(f"{at}: no time zone is named {name!r}; it is a name such as America/Chicago")
+    return zone
 
 
 def day_of(text: str) -> date:

@@ -239,7 +239,7 @@ def a_body(choices: Choices, shape: Shape) -> bytes:
         if body:
             edit(choices, body)
     whole = body.get("", {})
-    text = bytearray((to_xml(whole) if shape.mapping.parse else to_json_text(whole)).encode())
+    text = bytearray((to_xml(whole) if "+xml" in shape.mapping.CONTENT_TYPES else to_json_text(whole)).encode())
     for _ in range(max(0, choices.below(6) - 3)):
         at = choices.below(len(text) + 1)
         match choices.below(4):

@@ -13,7 +13,7 @@ from bridge.mapping.lookup import load_profile
 from bridge.mapping.mapped import compile_mapping
 from bridge.mapping.mapping_file import FILE_MAX_BYTES
 from bridge.mapping.preview import map_body
-from bridge.mapping.profile import IGNORED, Mapped
+from bridge.mapping.profile import IGNORED, Mapped, read_body
 from tests.profile_properties import assert_writable
 from tests.unit.mapping_files import ACCOUNT, ACME, BODY, compiled, with_lines
 from tests.unit.profile_documents import RECEIVED_AT
@@ -413,7 +413,7 @@ def test_a_body_may_be_an_array_where_the_file_says_so() -> None:
     events = outcome_of(mapping, [{"no": "1", "state": "PACKED"}, None, {"no": "2", "state": "BILLING"}]).events
 
     assert [event.key for event in events] == ["acme:1", "acme:2"]
-    assert (mapping.ARRAYS, mapping.BUCKET_S, mapping.PREFIX) == (True, 900, "acme:")
+    assert (read_body(mapping, b"[]"), mapping.BUCKET_S, mapping.PREFIX) == ([], 900, "acme:")
     _, outcome = map_body(mapping, b'[{"no": "1", "state": "PACKED"}]', source="acme", received_at=RECEIVED_AT)
     assert isinstance(outcome, Mapped)
 
