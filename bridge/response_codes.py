@@ -69,6 +69,7 @@ UNKNOWN_KEY = "unknown_key"
 # Reasons to park a verified delivery whole instead of mapping it to events.
 PARKED: Mapping[str, str] = {
     "malformed_json": "not a single JSON object in strict form (for example, a key is repeated)",
+    "malformed_form": "not a URL-encoded form with the field that the source is configured for, or a field is repeated",
     "malformed_xml": "not a single XML document in UTF-8 or UTF-16, or it has a document type",
     "unknown_type": "the type does not look like a type name, or the body names neither a prescription nor an account",
     "environment_mismatch": "the environment is missing, or is not that of the source",

@@ -10,15 +10,17 @@ import re
 from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from json.encoder import encode_basestring
-from typing import Literal, cast
+from typing import Any, Literal, cast
+from urllib.parse import parse_qsl
 
 from bridge.event import ParkReason
 
 DEPTH_MAX = 32  # docs/contract.md §1: the root is depth 1
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1  # Avro's `long`
 INT_LEXEME_MAX = 20  # characters of INT_MIN; longer integers cannot fit, and int() is quadratic
+FIELDS_MAX = 100  # of a form; senders of such bodies have a few, at some 3 µs each
 
 Detail = Literal[
     "empty",
@@ -37,6 +39,7 @@ Detail = Literal[
 _NOT_SYNTAX: tuple[Detail, ...] = ("nan", "duplicate_key", "surrogate", "number_range", "depth", "not_object")
 
 _SPACE = " \t\n\r"  # RFC 8259, section 2
+_bad_escape = re.compile("%(?![0-9a-fA-F]{2})").search
 _skip_space = re.compile(f"[{_SPACE}]*").match
 # In valid JSON each backslash starts an escape or is part of the one before, so no match begins within an escape.
 _escapes = re.compile(
@@ -77,6 +80,27 @@ def parse(body: bytes, *, arrays: bool = False) -> dict[str, object] | ParkReaso
     ):
         return ParkReason("malformed_json", _diagnosis(body, arrays=arrays))
     return cast("dict[str, object]", document)
+
+
+def parse_form(body: bytes, *, field: str, read: Callable[[bytes], object]) -> object:
+    """Parse a URL-encoded form into an object of strings, but the value of `field` by `read`; never raises.
+
+    If it is invalid, the result is the reason of `read`, or `malformed_form` with the broken rule.
+    """
+    try:
+        text = body.decode()
+        pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=FIELDS_MAX)
+    except ValueError as exc:
+        return ParkReason("malformed_form", "encoding" if isinstance(exc, UnicodeError) else "syntax")
+    form: dict[str, Any] = dict(pairs)
+    if _bad_escape(text):
+        return ParkReason("malformed_form", "encoding")
+    if len(form) < len(pairs):
+        return ParkReason("malformed_form", "duplicate_field")
+    if field not in form:
+        return ParkReason("malformed_form", "missing_field", f"/{field}")
+    form[field] = found = read(form[field].encode())
+    return replace(found, field=f"/{field}") if isinstance(found, ParkReason) else form
 
 
 def parse_wrapped(body: bytes, *, read: Callable[[bytes], object], pointer: Sequence[str]) -> object:

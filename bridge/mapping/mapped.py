@@ -22,7 +22,7 @@ from bridge.errors import ConfigError
 from bridge.event import Delivery, ParkReason
 from bridge.mapping.assemble import Draft, Part, Reading, children, compose, escaped, steps_of
 from bridge.mapping.elements import PLACES_MAX, Elements, Folded, Spot
-from bridge.mapping.json_body import Real, parse, parse_wrapped, to_json_text
+from bridge.mapping.json_body import Real, parse, parse_form, parse_wrapped, to_json_text
 from bridge.mapping.mapped_functions import ExhaustedError, Expression, Scope, UnfitError
 from bridge.mapping.mapping_file import FILE_MAX_BYTES, CompiledFile, EventRule, Pointer
 from bridge.mapping.profile import IGNORED, Mapped, refuse_unknown
@@ -136,7 +136,11 @@ def compile_mapping(content: bytes, name: str, options: Mapping[str, str], *, na
         zone = zone_of(options, document.zone)
     except ConfigError as exc:
         raise exc if "zone" in options else ConfigError(f"{name}: {exc}") from None
+    types = document.content_types
     read: Callable[[bytes], object] = partial(parse, arrays=document.arrays or document.array is not None)
+    if document.form:
+        types = [*types, "application/x-www-form-urlencoded"]
+        read = partial(parse_form, field=document.form, read=read)
     if document.base64:
         read = partial(parse_wrapped, read=read, pointer=steps_of(document.base64))
     return MappingFile(
@@ -148,7 +152,7 @@ def compile_mapping(content: bytes, name: str, options: Mapping[str, str], *, na
         zone=zone,
         ignore=frozenset(document.ignore),
         BUCKET_S=document.bucket_s,
-        CONTENT_TYPES=tuple(each.lower() for each in document.content_types),
+        CONTENT_TYPES=tuple(each.lower() for each in types),
         parse=read,
     )
 

@@ -137,6 +137,7 @@ class FileTable(_Common):
     zone: str = ""
     names: Literal["as_written", "any_case"] = "as_written"
     arrays: bool = False
+    form: str = Field("", pattern=r"^[^/~]*$")
     base64: PointerText | None = None
     array: Literal["best"] | None = None
     best: list[str] = Field([], max_length=10)

@@ -527,18 +527,32 @@ async def test_log_and_label_have_a_word_only_if_it_looks_like_a_type(ingress: I
     assert outcome[0].value["reported_type"] == word
 
 
-async def test_a_source_of_xml_takes_xml_and_keeps_byte_for_byte_what_it_cannot_read() -> None:
-    profile = compiled(ACME.replace("kind", "f.kind").replace("rx.id", "f.rx.id")).reading_xml()
-    fill = b"<f><kind>STATE</kind><rx><id>7</id></rx></f>"
-    async with running(sources=[a_source(profile=profile, json=False, content_types=(b"text/xml",))]) as ingress:
+OF_KIND = ACME.replace("kind", "f.kind").replace("rx.id", "f.rx.id")
+XML = a_source(profile=compiled(OF_KIND).reading_xml(), json=False, content_types=(b"text/xml",))
+FORM = a_source(profile=compiled(f'form = "f"\n{OF_KIND}'), content_types=(b"application/x-www-form-urlencoded",))
+
+
+@pytest.mark.parametrize(
+    ("source", "good", "bad", "reason", "other"),
+    [
+        (XML, b"<f><kind>STATE</kind><rx><id>7</id></rx></f>", b"<f>\xff", "malformed_xml", "application/json"),
+        (FORM, b"f=%7B%22kind%22:%22STATE%22,%22rx%22:%7B%22id%22:7%7D+%7D", b"f=%7B", "malformed_json", "text/plain"),
+        (FORM, b'f={"kind":"STATE","rx":{"id":7}}', b"f={}&f={}", "malformed_form", "text/plain"),
+    ],
+)
+async def test_a_source_of_xml_or_forms_takes_them_and_keeps_byte_for_byte_what_it_cannot_read(
+    source: Source, good: bytes, bad: bytes, reason: str, other: str
+) -> None:
+    kind = source.content_types[0].decode()
+    async with running(sources=[source]) as ingress:
         answers = []
-        for body, kind in ((fill, "text/xml"), (b"<f>\xff", "text/xml; charset=utf-8"), (fill, "application/json")):
-            headers = signed_headers(body, webhook_id="evt_1") | {"content-type": kind}
+        for body, sent_as in ((good, kind), (bad, f"{kind}; charset=utf-8"), (good, other)):
+            headers = signed_headers(body, webhook_id="evt_1") | {"content-type": sent_as}
             answers.append(await ingress.post(body, headers=headers))
 
     outcomes = [(status, answer.get("reason") or answer.get("code")) for status, answer in answers]
-    assert outcomes == [(202, "unusable"), (202, "malformed_xml"), (415, "content_type")]
-    assert [delivery.body for delivery, _ in ingress.publisher.published] == [fill, b"<f>\xff"]
+    assert outcomes == [(202, "unusable"), (202, reason), (415, "content_type")]
+    assert [delivery.body for delivery, _ in ingress.publisher.published] == [good, bad]
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ def file_of_the_docs(name: str) -> str:
     [
         "mapping check events.toml events.json",
         "mapping check fhir.toml fhir.json",
+        "mapping check form.toml form.txt",
         "map --profile photon_cloudevents created.json",
     ],
 )

@@ -13,9 +13,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path as File
 from typing import Any, NamedTuple, cast
+from urllib.parse import urlencode
 from xml.sax.saxutils import escape
 
 from bridge.event import ParkReason
+from bridge.mapping.assemble import children
 from bridge.mapping.json_body import Real, to_json_text
 from bridge.mapping.mapped import MappingFile, compile_mapping
 from bridge.mapping.profile import IGNORED, Mapped, read_body
@@ -191,6 +193,11 @@ SHAPES = (
         lambda body: [("m", *path) for path in lines_of(member(body, "m"))],
         lambda body: [("m", *path) for path in orders_of(member(body, "m"))],
     ),
+    Shape(
+        a_file("m.events", 'form = "m"\naccount = "m.shop"\n'),
+        lambda elements, around: {"m": in_events(elements, around), "by": "mark"},
+        lambda body: listed(member(member(body, "m"), "events"), "m", "events"),
+    ),
     Shape(SCRIPT, a_message, lambda _: []),
     Shape(
         cast("MappingFile", PROFILES["photon_cloudevents"]),
@@ -213,7 +220,7 @@ def outcome_of(choices: Choices, *, is_thorough: bool = True) -> tuple[str, floa
     parsed: Any = read_body(shape.mapping, text)
     took_s = time.perf_counter() - began
     if isinstance(parsed, ParkReason):
-        assert parsed.reason in ("malformed_json", "malformed_xml")
+        assert parsed.reason in ("malformed_json", "malformed_xml", "malformed_form")
         return parsed.reason, took_s
     # What is marked after it was parsed names the place that it has now.
     marked(shape, parsed)
@@ -239,7 +246,7 @@ def a_body(choices: Choices, shape: Shape) -> bytes:
         if body:
             edit(choices, body)
     whole = body.get("", {})
-    text = bytearray((to_xml(whole) if "+xml" in shape.mapping.CONTENT_TYPES else to_json_text(whole)).encode())
+    text = bytearray(written_by(shape.mapping)(whole).encode())
     for _ in range(max(0, choices.below(6) - 3)):
         at = choices.below(len(text) + 1)
         match choices.below(4):
@@ -253,6 +260,15 @@ def a_body(choices: Choices, shape: Shape) -> bytes:
                 start = choices.below(len(text) + 1)
                 text[at:at] = text[start : start + choices.below(200)]
     return bytes(text)
+
+
+def written_by(mapping: MappingFile) -> Callable[[Any], str]:
+    def to_form(tree: Any) -> str:
+        return urlencode({name: each if isinstance(each, str) else to_json_text(each) for name, each in children(tree)})
+
+    if mapping.file.document.form:
+        return to_form
+    return to_xml if "+xml" in mapping.CONTENT_TYPES else to_json_text
 
 
 def to_xml(tree: Any) -> str:

@@ -3,14 +3,16 @@
 import itertools
 import json
 from base64 import b64encode
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import pytest
 
 from bridge.event import Delivery, Event, Identity, ParkReason, identity_in
 from bridge.kafka.record import event_record, identity_of
 from bridge.mapping.mapped import MappingFile
-from bridge.mapping.profile import IGNORED
+from bridge.mapping.profile import IGNORED, read_body
 from tests.profile_properties import assert_writable
 from tests.unit.mapping_files import compiled
 from tests.unit.profile_documents import a_delivery
@@ -161,6 +163,46 @@ def test_what_is_no_document_in_base64_stays_a_text() -> None:
     assert parked(mapping, {"message": []}).reason == "unknown_type"
     whole = compiled(HEAD.replace('"events"', '"message.data"') + 'base64 = "/message/data"\n' + TABLE)
     assert event_of(whole, {"message": {"data": b64encode(json.dumps([ANN]).encode()).decode()}}).key == "arr:1"
+
+
+FORM = HEAD.replace("events", "payload.events") + 'form = "payload"\ndrop = ["/token"]\n'
+
+
+@pytest.mark.parametrize("encode", [quote, quote_plus, lambda text: text])
+def test_the_json_in_a_field_of_a_form_is_read_in_its_place(encode: Callable[[str], str]) -> None:
+    mapping = compiled(FORM + TABLE)
+    payload = encode(json.dumps(batch(ANN | {"patient": "Ánn"})))
+
+    event = event_of(mapping, f"token=t&payload={payload}&by=a+b%26&empty=\n".encode())
+
+    assert event.key == "arr:1"
+    assert kept(event) == {"/payload/events/0/patient": "Ánn", "/by": "a b&", "/empty": "\n"}
+    assert mapping.CONTENT_TYPES == ("application/x-www-form-urlencoded",)
+    whole = compiled(FORM.replace("payload.events", "payload") + "arrays = true\n" + TABLE)
+    assert event_of(whole, f"payload={encode(json.dumps([ANN]))}".encode()).key == "arr:1"
+    wrapped = compiled(FORM.replace("events", "data.events") + 'base64 = "/payload/data"\n' + TABLE)
+    document = b64encode(json.dumps(batch(ANN)).encode()).decode()
+    assert event_of(wrapped, f"payload={quote(json.dumps({'data': document}))}".encode()).key == "arr:1"
+
+
+@pytest.mark.parametrize(
+    ("body", "parks"),
+    [
+        (b"", ("malformed_form", "missing_field", "/payload")),
+        (b"payload={}&a=1&%61=2", ("malformed_form", "duplicate_field")),
+        (b"payload={}&a=%zz", ("malformed_form", "encoding")),
+        (b'payload={"a":"%FF"}', ("malformed_form", "encoding")),
+        (b'payload={"a":"\xff"}', ("malformed_form", "encoding")),
+        (b'{"events":[]}', ("malformed_form", "syntax")),
+        (b"payload={}&", ("malformed_form", "syntax")),
+        (b"payload={}" + b"".join(b"&%d=" % number for number in range(100)), ("malformed_form", "syntax")),
+        (b"payload=", ("malformed_json", "empty", "/payload")),
+        (b"payload=%257B%257D", ("malformed_json", "syntax", "/payload")),
+        (b'payload={"a":1,"a":1}', ("malformed_json", "duplicate_key", "/payload")),
+    ],
+)
+def test_a_body_that_is_no_such_form_is_parked(body: bytes, parks: tuple[str, ...]) -> None:
+    assert read_body(compiled(FORM + TABLE), body) == ParkReason(*parks)
 
 
 def test_a_table_about_the_body_decides_for_no_element() -> None:
