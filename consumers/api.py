@@ -196,7 +196,8 @@ class Consumer:
         ping: Checks that the sink of the handlers works, given the resource of `around`, and raises if not. While the
             circuit is open, a record is tried only after a successful ping. The database that settles records is
             checked without this.
-        lacks: Queries what that sink lacks for this consumer, a line each, for `drx-consumer doctor`.
+        lacks: Queries what that sink lacks for this consumer, a line each, for `drx-consumer doctor`; without `around`
+            it is given the database that settles records, or None before `init`.
     """
 
     name: str

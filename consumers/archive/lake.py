@@ -84,7 +84,7 @@ class Lake:
         self.store.open()
         owner = self.store.read(_OWNER)
         if owner is None:
-            if self.store.any_below(EVENTS) or self.store.any_below(UNRECOGNIZED):
+            if any(map(self.store.files, (EVENTS, UNRECOGNIZED))):
                 raise ConfigError(f"archive.root: {self.root} has files of no archive; name an empty one")
             if begun:
                 raise ConfigError(
@@ -94,8 +94,7 @@ class Lake:
             self.store.write(_OWNER, archive.encode())
             owner = self.store.read(_OWNER)
         if owner != archive.encode():
-            msg = f"archive.root: {self.root} is the lake of another database or schema; name an empty one"
-            raise ConfigError(msg)
+            raise ConfigError(f"archive.root: {self.root} is the lake of another database or schema; name an empty one")
         self._owner = owner
 
     def stage(self, table: pa.Table) -> Staged:
@@ -130,9 +129,10 @@ class Lake:
             self.store.link(f"{directory}/{each}", f"{STAGING}/{name}/{each}")
         return Merged(staged, f"{directory}/{_name(name)}")
 
-    def holds(self, name: str, path: str) -> bool:
-        """Return whether a committed file is staged or published."""
-        return self.store.exists(f"{STAGING}/{name}") or self.store.exists(path)
+    def names(self) -> set[str]:
+        """Return the names of staged files, and then the paths of published ones, to which staged ones are moved."""
+        staged = {each.name for each in self.store.entries(STAGING)}
+        return staged.union(*map(self.store.files, (EVENTS, UNRECOGNIZED)))
 
     def publish(self, name: str, path: str) -> bool:
         """Move a committed file to its published path; False if it is neither staged nor published."""

@@ -72,11 +72,9 @@ class LakeDirectory:
 
     def read(self, path: str) -> bytes | None:
         """Return the content of a file; None if there is none."""
-        with _away():
-            try:
-                return (self._root / path).read_bytes()
-            except FileNotFoundError:
-                return None
+        with _away(), suppress(FileNotFoundError):
+            return (self._root / path).read_bytes()
+        return None
 
     @contextmanager
     def input(self, path: str) -> Iterator[IO[bytes]]:
@@ -145,10 +143,11 @@ class LakeDirectory:
         with _away(), os.scandir(self._root / directory) as entries:
             return [StoredFile(each.name, each.stat().st_mtime) for each in entries]
 
-    def any_below(self, directory: str) -> bool:
-        """Return whether there is any file below a directory."""
+    def files(self, directory: str) -> list[str]:
+        """Return the paths of all files below a directory."""
         with _away():
-            return any(names for _, _, names in os.walk(self._root / directory))
+            below = os.walk(self._root / directory)
+            return [str(Path(top, name).relative_to(self._root)) for top, _, names in below for name in names]
 
     @contextmanager
     def _part(self) -> Iterator[IO[bytes]]:
@@ -206,13 +205,9 @@ class Bucket:
 
     def read(self, path: str) -> bytes | None:
         """Return the content of an object; None if there is none."""
-        with _away():
-            try:
-                with self._files.open_input_stream(f"{self._root}/{path}") as stream:
-                    content: bytes = stream.read()
-            except FileNotFoundError:
-                return None
-            return content
+        with _away(), suppress(FileNotFoundError), self._files.open_input_stream(f"{self._root}/{path}") as stream:
+            return bytes(stream.read())
+        return None
 
     @contextmanager
     def input(self, path: str) -> Iterator[Any]:
@@ -253,9 +248,9 @@ class Bucket:
         """Return the objects below a prefix."""
         return [StoredFile(each.base_name, each.mtime.timestamp()) for each in self._below(directory, recursive=False)]
 
-    def any_below(self, directory: str) -> bool:
-        """Return whether there is any object below a prefix."""
-        return bool(self._below(directory, recursive=True))
+    def files(self, directory: str) -> list[str]:
+        """Return the paths of all objects below a prefix."""
+        return [each.path.removeprefix(f"{self._root}/") for each in self._below(directory, recursive=True)]
 
     def _below(self, directory: str, *, recursive: bool) -> list[fs.FileInfo]:
         place = fs.FileSelector(f"{self._root}/{directory}", allow_not_found=True, recursive=recursive)

@@ -55,6 +55,11 @@ values ($2, $3, $4, $5, $6, (select max(committed_at) from merged))
 """
 _LAKE = """select id::text, exists (select from "{schema}".file) from "{schema}".lake"""
 _KNOWN = """select staged from "{schema}".file where staged = any($1)"""
+_COMMITTED = """
+select staged, path, row_count, case when published_at is null then 'staging/' || staged else path end as place
+from "{schema}".file order by path
+"""
+_NAMED_MAX = 20  # missing files that `doctor` names
 # Files published in one run, at some 2 ms each.
 _PUBLISH_MAX = 500
 # Rows merged without waiting for more (30 MB), and the maximum of files in one run (ten seconds).
@@ -117,7 +122,6 @@ class Archiver:
         self._look_at = 0.0
         # Days that could not be merged are tried last, since an unreadable file stays unreadable.
         self._failed: set[str] = set()
-        self._waiting: Sequence[tuple[str, str]] = ()  # committed files that were not published at the start
 
     def _sql(self, statement: str) -> str:
         return statement.format(schema=self._options.tables_schema)  # a validated name
@@ -125,17 +129,24 @@ class Archiver:
     async def prepare(self, connection: Any) -> None:
         """Check that the lake exists and belongs to these tables; see `Lake.claim`."""
         ((archive, begun),) = await connection.fetch(self._sql(_LAKE))
-        self._waiting = await connection.fetch(self._sql(_WAITING), _PUBLISH_MAX)
         await asyncio.to_thread(self._lake.claim, archive, begun=begun)
 
     async def ping(self, _resource: Any) -> None:
         """Check that a file can be written."""
         await asyncio.to_thread(self._lake.probe)
 
-    async def lacks(self, _resource: Any) -> list[str]:
-        """Name the committed files that `prepare` found unpublished and that are neither staged nor published."""
-        missing = [each for each, path in self._waiting if not await asyncio.to_thread(self._lake.holds, each, path)]
-        return [f"{counted(len(missing), 'committed file')}, such as staging/{missing[0]}"] if missing else []
+    async def lacks(self, database: Any) -> list[str]:
+        """Name the committed files that are neither staged nor published, and the command that writes them again."""
+        committed = [] if database is None else await database.fetch(self._sql(_COMMITTED))
+        there = await asyncio.to_thread(self._lake.names)
+        gone = [each for each in committed if not there.intersection((each["staged"], each["path"]))]
+        if not gone:
+            return []
+        events = counted(sum(each["row_count"] for each in gone), "event")
+        again = f"CONSUMER_ARCHIVE__ROOT=EMPTY CONSUMER_ARCHIVE__SCHEMA={self._options.tables_schema}_2"
+        again = f"restore them, or write all to another lake: `{again} drx-consumer init archive --from earliest`"
+        files = [f"{each['place']}, {counted(each['row_count'], 'event')}" for each in gone[:_NAMED_MAX]]
+        return [f"{counted(len(gone), 'committed file')} with {events}: {again}", *files]
 
     async def __call__(self, batch: Sequence[Placed], connection: Any) -> None:
         """Write new events of one partition; `PermanentError` for a value that does not fit its column."""
@@ -168,9 +179,9 @@ class Archiver:
         waiting = [
             each for each in await connection.fetch(self._sql(_WAITING), _PUBLISH_MAX) if each["staged"] not in made
         ]
-        done: list[str] = []
+        publish = self._lake.publish
+        done = await asyncio.to_thread(lambda: [staged for staged, path in waiting if publish(staged, path)])
         if waiting:
-            done = await asyncio.to_thread(self._publish, waiting)
             hit("after_publish")
             await connection.execute(self._sql(_PUBLISHED), done)
         missing = len(waiting) - len(done)
@@ -219,9 +230,6 @@ class Archiver:
     async def _replace(self, connection: Any, names: Sequence[str], merged: Merged) -> None:
         hit("after_merge")
         await connection.execute(self._sql(_MERGED), names, *merged.staged, merged.path)
-
-    def _publish(self, waiting: Sequence[tuple[str, str]]) -> list[str]:
-        return [staged for staged, path in waiting if self._lake.publish(staged, path)]
 
     async def tidy(self, connection: Any) -> None:
         """Remove files that were staged and never committed."""

@@ -6,6 +6,7 @@ import fnmatch
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import click
 
@@ -111,7 +112,8 @@ async def _examine(chosen: Chosen, add: Add) -> None:
     if consumer.publishes:
         add(await _published(chosen))
     if not kept.refused and (consumer.around is not None or consumer.ping is not None):
-        add(*await _sink(consumer))
+        tables = chosen.open_database("doctor") if kept.progress else contextlib.nullcontext()
+        add(*await _sink(consumer, tables))
 
 
 async def _kept(chosen: Chosen) -> Kept:
@@ -195,11 +197,11 @@ async def _published(chosen: Chosen) -> Finding:
         return Finding("publishes", "failed", str(exc), advice)
 
 
-async def _sink(consumer: Consumer) -> list[Finding]:
-    """Open the sink, ping it and list what it lacks, within the timeout of a handler."""
+async def _sink(consumer: Consumer, tables: contextlib.AbstractAsyncContextManager[Any]) -> list[Finding]:
+    """Open the sink, or `tables`, ping it and list what it lacks, within the timeout of a handler."""
     lacks: Sequence[str] = ()
     try:
-        opened = contextlib.nullcontext() if consumer.around is None else consumer.around()
+        opened = tables if consumer.around is None else consumer.around()
         async with asyncio.timeout(consumer.handler_timeout_s), opened as resource:
             if consumer.ping is not None:
                 await consumer.ping(resource)

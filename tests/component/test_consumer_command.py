@@ -331,7 +331,8 @@ async def test_doctor_waits_no_longer_for_a_sink_to_open_than_a_handler_may_take
         await asyncio.Event().wait()
         yield
 
-    (finding,) = await _sink(Consumer("desk", ["t"], around=around, handler_timeout_s=0.01))
+    stuck = Consumer("desk", ["t"], around=around, handler_timeout_s=0.01)
+    (finding,) = await _sink(stuck, contextlib.nullcontext())
 
     assert (finding.verdict, finding.text) == ("failed", "does not respond as expected: TimeoutError")
 

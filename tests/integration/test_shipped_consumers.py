@@ -1,6 +1,7 @@
 """Each shipped consumer, from a real broker to its sink and by its commands, without showing event content."""
 
 import base64
+import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ class Sink:
     arrived: Callable[[], bool]
     due: Sequence[Event] = EVENTS
     secrets: Sequence[str] = ()
+    lose: Callable[[], object] | None = None  # removes events of which `doctor` notices that they are gone
 
 
 @asynccontextmanager
@@ -56,7 +58,7 @@ async def archive(directory: Path, _dsn: str) -> AsyncIterator[Sink]:
         rows: int = sum(parquet.read_metadata(file).num_rows for file in files)
         return rows == len(EVENTS)
 
-    yield Sink({"ROOT": str(lake), "WAIT_S": "1"}, archived)
+    yield Sink({"ROOT": str(lake), "WAIT_S": "1"}, archived, lose=lambda: shutil.rmtree(lake / "events"))
 
 
 @asynccontextmanager
@@ -148,7 +150,9 @@ async def test_every_event_reaches_the_sink_and_nothing_of_it_is_shown(
             until(to.arrived, what="every event to arrive")
             assert await process.end() == 0
         said += process.output()
-        await command("doctor", name)
+        if to.lose is not None:
+            to.lose()
+        assert (f" with {len(EVENTS)} events: restore" in await command("doctor", name)) == (to.lose is not None)
         await command("lag", name, "--json")
         assert await command("parked", "list", name, "--json") == ""
 

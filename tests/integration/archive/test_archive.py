@@ -65,6 +65,12 @@ async def prepare(archive: Running) -> None:
         await archive._consumer.prepare(connection)  # type: ignore[misc]  # it has one
 
 
+async def lacks(archive: Running) -> set[str]:
+    total, *files = await archive._consumer.lacks(archive._database)  # type: ignore[misc]  # as above
+    assert "`CONSUMER_ARCHIVE__ROOT=EMPTY CONSUMER_ARCHIVE__SCHEMA=archive_2 drx-consumer init archive --from" in total
+    return {total.partition(":")[0], *files}
+
+
 async def publish(archive: Running) -> None:
     (job, _) = archive._consumer.jobs
     async with archive._database.transaction() as connection:
@@ -259,8 +265,11 @@ async def test_a_committed_file_that_is_gone_is_counted_and_holds_up_no_other(tm
 
         assert archive.registry.get_sample_value(MISSING, {"service": "archive"}) == 1
         assert archive.registry.get_sample_value(CURRENT, {"service": "archive"}) == before
-        await prepare(archive)
-        assert await archive._consumer.lacks(None) == [f"1 committed file, such as staging/{staged.name}"]  # type: ignore[misc]  # as above
+        assert await lacks(archive) == {"1 committed file with 1 event", f"staging/{staged.name}, 1 event"}
+        (seen,) = visible(tmp_path)
+        seen.unlink()
+        files = {f"staging/{staged.name}, 1 event", f"{seen.relative_to(tmp_path)}, 1 event"}
+        assert await lacks(archive) == {"2 committed files with 2 events", *files}
 
 
 async def test_the_role_of_consumers_may_do_what_the_archive_does(tmp_path: Path) -> None:
