@@ -1,6 +1,6 @@
 """`drx-bridge spool`: show, verify or drain a spool, and deliver records set aside."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -108,12 +108,16 @@ def _read(directory: Path, key_dir: Path) -> tuple[list[SegmentState], KeyRing]:
 def _document(directory: Path, states: list[SegmentState], keys: KeyRing) -> dict[str, Any]:
     disk = Disk()
     can_seal = keys.current is not None or gets_first_key(directory, keys, spool_is_empty=not states)
-    partitions, encrypted = Counter[SpoolPartition](), Counter[bytes]()
+    partitions, encrypted, accepted = Counter[SpoolPartition](), Counter[bytes](), defaultdict[bytes, list[str]](list)
     for state in states:
         partitions += state.partitions
         encrypted += state.keys
+        for key in state.keys:
+            accepted[key] += map(_instant, state.accepted_ms)
     set_aside = described(disk, directory, keys.decrypting)
     encrypted.update(bytes.fromhex(kept["key"]) for kept in set_aside if kept["key"])
+    for kept in set_aside:
+        accepted[bytes.fromhex(kept["key"])].append(kept["accepted_at"])
     oldest = min((state.oldest_ms for state in states if state.oldest_ms), default=0)
     return {
         "directory": str(directory),
@@ -122,9 +126,7 @@ def _document(directory: Path, states: list[SegmentState], keys: KeyRing) -> dic
         "segments": len(states),
         "bytes": sum(state.size for state in states),
         "events": sum(state.waiting for state in states),
-        "locked": sum(state.locked for state in states),
-        "unknown": sum(state.unknown for state in states),
-        "lost": sum(state.lost for state in states),
+        **{name: sum(getattr(state, name) for state in states) for name in ("locked", "unknown", "lost")},
         "unread": sum(not state.is_read for state in states),
         "damaged": damaged_count(directory),
         "set_aside": set_aside,
@@ -139,6 +141,8 @@ def _document(directory: Path, states: list[SegmentState], keys: KeyRing) -> dic
                 "file": keys.names.get(key),
                 "is_current": keys.current is not None and key == keys.current.id,
                 "records": encrypted[key],
+                "first": min(accepted[key], default=None),
+                "last": max(accepted[key], default=None),
             }
             for key in sorted({*encrypted, *keys.decrypting})
         ],
@@ -146,7 +150,7 @@ def _document(directory: Path, states: list[SegmentState], keys: KeyRing) -> dic
 
 
 def described(disk: Disk, directory: Path, keys: Mapping[bytes, Key]) -> list[dict[str, Any]]:
-    """Return a document per record set aside; values are null if its key is missing or its file damaged."""
+    """Return a document per record set aside; what is encrypted is null if its key is missing or its file damaged."""
     documents = []
     for name in names_of(disk, directory):
         with suppress(OSError):  # put back in the meantime
@@ -159,7 +163,7 @@ def described(disk: Disk, directory: Path, keys: Mapping[bytes, Key]) -> list[di
                     "key": kept.key_id.hex(),
                     "topic": entry and entry.partition[0],
                     "partition": entry and entry.partition[1],
-                    "accepted_at": entry and _instant(entry.at_ms),
+                    "accepted_at": _instant(kept.at_ms) if kept.key_id else None,
                     "bytes": entry and len(entry.payload),
                 }
             )
@@ -183,8 +187,7 @@ def _print(document: dict[str, Any]) -> None:
     shown = Table(show_header=False, box=None)
     shown.add_column(no_wrap=True)
     shown.add_column(overflow="fold")
-    held = "yes" if document["held"] else "no"
-    rows = [("directory", document["directory"]), ("open in a process", held)]
+    rows = [("directory", document["directory"]), ("open in a process", "yes" if document["held"] else "no")]
     rows += [("accepts nothing", document["code"])] if document["code"] else []
     rows += [
         (name, f"{document[name]:,}")
@@ -192,11 +195,11 @@ def _print(document: dict[str, Any]) -> None:
     ]
     rows += [("oldest", document["oldest"] or "none")]
     rows += [(f"{each['topic']}/{each['partition']}", f"{each['events']:,}") for each in document["lanes"]]
-    for kept in document["set_aside"]:
-        rows.append((f"set aside {kept['name']}", f"{kept['topic']}/{kept['partition']}"))
+    rows += [(f"set aside {kept['name']}", f"{kept['topic']}/{kept['partition']}") for kept in document["set_aside"]]
     for key in document["keys"]:
         name = "current" if key["is_current"] else key["file"] or "missing"
-        rows.append((f"key {key['id']}", f"{counted(key['records'], 'record')}, {name}"))
+        period = f", accepted {key['first']} to {key['last']}" if key["first"] else ""
+        rows.append((f"key {key['id']}", f"{counted(key['records'], 'record')}, {name}{period}"))
     for name, value in rows:
         shown.add_row(name, Text(value))
     print_table(shown)

@@ -29,7 +29,8 @@ class SegmentState:
     is_read: bool = True  # False if part of the file cannot be read; then only the rest is counted
     # Numbers of waiting records by partition, without locked ones.
     partitions: Counter[SpoolPartition] = field(default_factory=Counter)
-    keys: Counter[bytes] = field(default_factory=Counter)  # numbers of intact records by key id
+    keys: Counter[bytes] = field(default_factory=Counter)  # numbers of intact records by key id; a segment has one key
+    accepted_ms: list[int] = field(default_factory=list)  # when its first and last record of this version were accepted
     oldest_ms: int = 0  # when the oldest waiting record was accepted, in Unix milliseconds; 0 if there is none
 
     @property
@@ -72,6 +73,7 @@ def damaged_count(directory: Path) -> int:
 
 def _state(name: str, content: Content, keys: Mapping[bytes, Key], read: Callable[[Entry], object]) -> SegmentState:
     found = content.scan
+    times = sorted(record.header.at_ms for record in found.records if record.header.is_known)
     state = SegmentState(
         name,
         size=len(content.raw),
@@ -81,6 +83,7 @@ def _state(name: str, content: Content, keys: Mapping[bytes, Key], read: Callabl
         is_torn=found.torn_at is not None,
         is_read=content.is_read,
         keys=Counter(record.header.key_id for record in found.records),
+        accepted_ms=[*times[:1], *times[-1:]],
         oldest_ms=min((record.header.at_ms for record in content.waiting), default=0),
     )
     for first in range(0, len(content.waiting), BATCH):

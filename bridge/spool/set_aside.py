@@ -27,6 +27,7 @@ class Aside(NamedTuple):
     name: str
     code: str  # code of Kafka's refusal
     key_id: bytes  # id of the key that encrypted it; empty if the file is damaged
+    at_ms: int  # when it was accepted, Unix milliseconds; 0 if the file is damaged
     entry: Entry | Literal["no_key", "damaged"]  # its entry, or why it cannot be decrypted
 
 
@@ -55,9 +56,9 @@ def read_aside(disk: Disk, directory: Path, name: str, keys: Mapping[bytes, Key]
     encrypted = disk.read(path, 0, disk.size(path))
     header, code = read_header(encrypted), path.suffix[1:]
     if header is None:
-        return Aside(name, code, b"", "damaged")
+        return Aside(name, code, b"", 0, "damaged")
     key = keys.get(header.key_id)
-    return Aside(name, code, header.key_id, (decrypt(encrypted, key) or "damaged") if key else "no_key")
+    return Aside(name, code, header.key_id, header.at_ms, (decrypt(encrypted, key) or "damaged") if key else "no_key")
 
 
 def forget(disk: Disk, directory: Path, name: str) -> None:

@@ -44,8 +44,8 @@ def understood(line: str) -> None:
         raise click.UsageError(msg)
 
 
-def test_every_alert_has_its_page_and_every_page_its_alert() -> None:
-    assert {page.stem for page in RUNBOOKS} == {each.name for each in alerts()}
+def test_every_alert_has_its_page_and_every_page_but_one_its_alert() -> None:
+    assert {page.stem for page in RUNBOOKS} == {each.name for each in alerts()} | {"SpoolKeyLost"}
     assert {each.runbook for each in alerts()} == {f"docs/runbooks/{each.name}.md" for each in alerts()}
 
 

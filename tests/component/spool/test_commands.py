@@ -20,6 +20,8 @@ from tests.fault_disk import FaultDisk
 from tests.spooling import MARKER, OTHER, PARTITION, altered, an_entry, files, open_spool, segments, write_key
 
 Run = Callable[..., tuple[int, Any]]
+# Of the events 1 to 5, see `an_entry`.
+TIMES = {"first": "2023-11-14T22:13:20.001000Z", "last": "2023-11-14T22:13:20.005000Z"}
 
 
 @pytest.fixture
@@ -79,7 +81,7 @@ def test_a_status_says_what_is_held(directory: Path, run: Run) -> None:
             {"topic": "drx.accounts.v1", "partition": 0, "events": 2},
             {"topic": "drx.prescriptions.v1", "partition": 3, "events": 2},
         ],
-        "keys": [{"id": key, "file": "current", "is_current": True, "records": 5}],
+        "keys": [{"id": key, "file": "current", "is_current": True, "records": 5, **TIMES}],
     }
 
 
@@ -134,10 +136,22 @@ def test_a_locked_record_fails_it_until_its_key_is_given(
 
     code, document = run("verify", "--dir", directory)
     assert (code, document["findings"][0]["locked"]) == (1, 5), "which of them is delivered is sealed, too"
+    _, document = run("status", "--dir", directory)
+    lost = {"id": key_of(b"a" * 32).id.hex(), "file": None, "is_current": False, "records": 5, **TIMES}
+    assert lost in document["keys"]
     assert run("verify", "--dir", directory, "--key-dir", elsewhere)[0] == 0
     # As in a pod, with the volume of one that was removed.
     monkeypatch.setenv("BRIDGE_SPOOL__KEY_DIR", str(elsewhere))
     assert run("verify", "--dir", directory)[0] == 0
+
+    (segment,) = segments(directory)
+    (directory / "set-aside").mkdir()
+    segment.rename(directory / "set-aside" / f"{segment.stem}-00000000.record_too_large")
+    monkeypatch.undo()
+    _, (kept,) = run("aside", "--dir", directory)
+    assert (kept["topic"], kept["accepted_at"]) == (None, TIMES["first"])
+    _, document = run("status", "--dir", directory)
+    assert lost | {"records": 1, "last": TIMES["first"]} in document["keys"]
 
 
 def test_what_another_version_wrote_fails_it(directory: Path, run: Run) -> None:
