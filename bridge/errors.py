@@ -38,15 +38,17 @@ class NotDurableError(CodedError):
     """The delivery could not be made durable in time; the response is 503 and the sender keeps it."""
 
     retriable = True
+    size: int | None = None  # bytes of the batch that was refused, if it was at fault
 
 
 class RecordRefusedError(NotDurableError):
     """Kafka refused a batch because of one of its records; nothing of the batch was written."""
 
-    def __init__(self, code: str, *, for_good: bool = True) -> None:
-        """Keep the constant `code`; `for_good` if Kafka will refuse the record at any time."""
+    def __init__(self, code: str, *, for_good: bool = True, size: int | None = None) -> None:
+        """Keep the constant `code`; `for_good` if Kafka will refuse the record at any time, `size` of the batch."""
         super().__init__(code)
         self.for_good = for_good
+        self.size = size
 
 
 class TooLargeError(BridgeError):

@@ -26,7 +26,7 @@ class FakeProducer(Producer):
         self.log: defaultdict[tuple[str, int], list[Record]] = defaultdict(list)
         self.batches: list[int] = []
         self.too_large: Callable[[Record], bool] = lambda _: False
-        self.refusal = RecordRefusedError("record_too_large")
+        self.refusal = RecordRefusedError("record_too_large", size=1_048_589)
         self.failure: str | None = None
         self.connected, self.closed = True, False
         self._writing = asyncio.Semaphore(0)

@@ -566,7 +566,8 @@ class PartitionWriter:
                 return
         code = refusal.code if refusal.code in _REFUSALS else ""
         if code and code != self.blocked:
-            log.error("worker.drain_blocked", topic=self._topic, partition=self._partition, code=code)
+            topic, partition = self._tp
+            log.error("worker.drain_blocked", topic=topic, partition=partition, code=code, bytes=refusal.size)
             self._blocked_at = asyncio.get_running_loop().time()
         self.blocked = code
         self._failures += 1
@@ -578,9 +579,8 @@ class PartitionWriter:
         if not (refusal.for_good and self.blocked == refusal.code):
             return False
         blocked_s = asyncio.get_running_loop().time() - self._blocked_at
-        return blocked_s >= self._shared.limits.set_aside_after_s and await self._spool.set_aside(
-            self._tp, code=refusal.code
-        )
+        is_due = blocked_s >= self._shared.limits.set_aside_after_s
+        return is_due and await self._spool.set_aside(self._tp, code=refusal.code)
 
     def _commit(self, pending: Pending) -> None:
         """Note that all in-sync replicas have a record, possibly after its delivery got another response."""

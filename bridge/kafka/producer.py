@@ -398,7 +398,7 @@ class Generation:
         try:
             await batch.future
         except kafka_errors.KafkaError as exc:
-            raise self._failure(exc, tp, batch) from exc
+            raise self._failure(exc, tp, batch, builder.size()) from exc
         finally:
             del self._writes[batch.future]
         self._answered_at = loop.time()
@@ -483,8 +483,8 @@ class Generation:
         except TimeoutError:
             return False
 
-    def _failure(self, exc: Exception, tp: Any, batch: Any) -> NotDurableError:
-        """Translate the exception of a batch."""
+    def _failure(self, exc: Exception, tp: Any, batch: Any, size: int) -> NotDurableError:
+        """Translate the exception of a batch of `size` bytes."""
         fault = _RECORD_FAULTS.get(type(exc)) or _TOPIC_FAULTS.get(type(exc))
         if fault is None or batch.retry_count > 1:
             # The outcome is unknown, and the sequence numbers of the partition now have a gap.
@@ -494,7 +494,7 @@ class Generation:
         self._client._txn_manager.increment_sequence_number(tp, -batch.record_count)  # noqa: SLF001
         if type(exc) in _RECORD_FAULTS:
             # A record's time is never later than our clock, so the clock is wrong.
-            return RecordRefusedError(fault, for_good=not isinstance(exc, kafka_errors.InvalidTimestampError))
+            return RecordRefusedError(fault, for_good=type(exc) is not kafka_errors.InvalidTimestampError, size=size)
         return NotDurableError(fault)
 
 

@@ -602,11 +602,13 @@ async def test_a_drain_that_fails_waits_longer_each_time_until_a_record_passes_a
     tried = subject.producer._writing._value
     assert tried < 40
 
-    subject.producer.refusal = RecordRefusedError("record_refused", for_good=False)
+    subject.producer.refusal = RecordRefusedError("record_refused", for_good=False, size=4711)
     subject.producer.too_large = lambda record: dict(record.headers)["ce_id"] == b"b"
     subject.producer.failure = None
-    await until(lambda: subject.written == ["a"])
-    await asyncio.sleep(1)
+    with capture_logs() as lines:
+        await until(lambda: subject.written == ["a"])
+        await asyncio.sleep(1)
+    assert [(line["code"], line["bytes"]) for line in lines] == [("record_refused", 4711)]
     assert subject.producer._writing._value > tried + 3
 
     async with asyncio.timeout(HANG_S):

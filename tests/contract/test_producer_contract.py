@@ -95,8 +95,9 @@ async def test_what_does_not_fit_a_batch_is_left_to_the_next(subject: Subject) -
 async def test_a_record_that_is_too_large_is_refused_and_nothing_of_its_batch_is_written(subject: Subject) -> None:
     large = subject.record(b"x" * (MESSAGE_MAX + 5000))
 
-    with pytest.raises(RecordRefusedError, match=r"^record_too_large$"):
+    with pytest.raises(RecordRefusedError, match=r"^record_too_large$") as refused:
         await subject.producer.write(subject.topic, 0, [subject.record(b"a"), large])
+    assert (refused.value.size or 0) > NARROW_BYTES
 
     assert await subject.values(0) == []
 

@@ -236,7 +236,7 @@ class Kafka:
         """Append a batch as the leader does; return the error, and when replicas have it."""
         now = self.world.loop.time()
         partition = self.find(batch.tp)
-        refusal = self._refusal(partition, number, batch.builder.size)
+        refusal = self._refusal(partition, number, batch.builder.size())
         if partition is None or refusal is not None:
             if batch.retry_count > 1:  # its first answer was lost, so its numbers may have been used
                 self._refused.pop((batch.pid, batch.tp), None)
@@ -377,18 +377,21 @@ class Builder:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self.records: list[tuple[bytes, bytes | None, Sequence[tuple[str, bytes]], int]] = []
-        self.size = RECORD_BYTES
+        self._size = RECORD_BYTES
 
     def append(
         self, *, timestamp: int, key: bytes, value: bytes | None, headers: Sequence[tuple[str, bytes]]
     ) -> bool | None:
         size = len(key) + len(value or b"") + RECORD_BYTES
         size += sum([HEADER_BYTES + len(name) + len(content) for name, content in headers])
-        if self.records and self.size + size > self._max_bytes:
+        if self.records and self._size + size > self._max_bytes:
             return None
         self.records.append((key, value, headers, timestamp))
-        self.size += size
+        self._size += size
         return True
+
+    def size(self) -> int:
+        return self._size
 
     def record_count(self) -> int:
         return len(self.records)
