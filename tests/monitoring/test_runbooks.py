@@ -50,13 +50,14 @@ def test_every_alert_has_its_page_and_every_page_but_one_its_alert() -> None:
 
 
 @pytest.mark.parametrize("page", RUNBOOKS, ids=lambda page: page.stem)
-def test_a_page_has_its_four_sections(page: Path) -> None:
+def test_a_page_has_its_four_sections_and_leads_to_the_log(page: Path) -> None:
     text = page.read_text()
 
     assert text.startswith(f"# {page.stem}\n")
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == SECTIONS
     assert all(part.strip() for part in re.split(r"^## .*$", text, flags=re.MULTILINE)[1:])
     assert blocks(page, "promql")
+    assert "](README.md#show-the-log)" in text
 
 
 @pytest.mark.parametrize("page", RUNBOOKS, ids=lambda page: page.stem)
