@@ -1,14 +1,15 @@
 """`drx-bridge doctor`: check everything the ingress needs, one line each, with advice for each failure."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from http.client import HTTPConnection, HTTPException
 
+import aiohttp
 import click
 import orjson
+from yarl import URL
 
 from bridge.commands.doctor_spool import check_spool
 from bridge.commands.secrets import check_windows
@@ -24,7 +25,7 @@ from bridge.registry.ids import IdsMissingError, newest, resolve_ids, wanted, wr
 from bridge.registry.loader import bundled
 from bridge.runtime.findings import Finding, Report, counted
 from bridge.runtime.process import MISCONFIGURED, bootstrap_option, with_brokers
-from bridge.settings import KafkaSettings, Management, Registry, Settings, load_settings
+from bridge.settings import HttpSettings, KafkaSettings, Management, Registry, Settings, load_settings
 from bridge.sources import scheme_of
 from bridge.start_checks import check_start
 
@@ -74,30 +75,37 @@ async def _examine(settings: Settings, *, add: Callable[..., None]) -> None:
     if "registry" not in refused:
         add(await check_registry(settings.registry, routes=routes))
     add(*check_spool(settings.spool))
-    add(*check_running(settings.management))
+    async for finding in check_running(settings.http, settings.management):
+        add(finding)
 
 
-def check_running(management: Management) -> Iterator[Finding]:
-    """Query the health of the running process: some disk faults show only there."""
-    address = f"{management.host}:{management.port}"
+async def check_running(http: HttpSettings, management: Management) -> AsyncIterator[Finding]:
+    """Query both ports of the running process: some faults show only there."""
+    here, content, limit = f"{management.host}:{management.port}", b"", aiohttp.ClientTimeout(total=_ASK_S)
+    for port, path in ((http, "/"), (management, "/readyz")):
+        url = URL.build(scheme="http", host=port.host, port=port.port, path=path)
+        try:
+            async with aiohttp.ClientSession(timeout=limit) as session, session.get(url) as response:
+                content = await response.read()
+        except aiohttp.ClientConnectorError:
+            content = b""
+        except (aiohttp.ClientError, TimeoutError):
+            text = f"a process listens at {port.host}:{port.port} and does not respond to {path} within {_ASK_S:g} s"
+            advice = "keep its log and restart it; see docs/runbooks/HeartbeatMissing.md"
+            yield Finding("process", "failed", f"{text}: the ingress hangs", advice)
+            return
     try:
-        with closing(HTTPConnection(management.host, management.port, timeout=_ASK_S)) as connection:
-            connection.request("GET", "/readyz")
-            report = orjson.loads(connection.getresponse().read())
+        report = orjson.loads(content)
         checks, reasons = dict(report["checks"]), dict(report.get("reasons", {}))
-    except TimeoutError:
-        text = f"a process listens at {address} and does not respond to /readyz within {_ASK_S:g} s: the ingress hangs"
-        yield Finding("process", "failed", text, "keep its log and restart it; see docs/runbooks/HeartbeatMissing.md")
-        return
-    except (OSError, HTTPException, ValueError, TypeError, KeyError):
-        yield Finding("process", "ok", f"no ingress responds at {address}; the findings above apply to its next start")
+    except (ValueError, TypeError, KeyError):
+        yield Finding("process", "ok", f"no ingress responds at {here}; the findings above apply to its next start")
         return
     failing = {name: word for name, word in checks.items() if word != "ok"}
     for name, word in failing.items():
-        text = f"the ingress at {address} reports {name}: {reasons.get(name, word)}"
+        text = f"the ingress at {here} reports {name}: {reasons.get(name, word)}"
         yield Finding("process", "warning" if word == "degraded" else "failed", text, _ADVICE.get(name, _LOG))
     if not failing:
-        yield Finding("process", "ok", f"the ingress at {address} is ready")
+        yield Finding("process", "ok", f"the ingress at {here} is ready")
 
 
 async def check_key_sets(settings: Settings) -> AsyncIterator[Finding]:

@@ -20,7 +20,7 @@ from bridge.kafka.routing import RoutingTable
 from bridge.runtime.findings import Finding
 from bridge.runtime.health import ManagementPort
 from bridge.runtime.lifecycle import background
-from bridge.settings import KafkaSettings, Management, Settings, SourceSettings, SpoolSettings
+from bridge.settings import HttpSettings, KafkaSettings, Management, Settings, SourceSettings, SpoolSettings
 from bridge.start_checks import check_sources, check_start
 from tests.spooling import files, open_spool, write_key
 
@@ -32,6 +32,7 @@ NOW = datetime(2026, 9, 14, tzinfo=UTC)
 def _nowhere(clean: pytest.MonkeyPatch, tmp_path: Path) -> None:
     clean.setenv("BRIDGE_KAFKA__BOOTSTRAP_SERVERS", f"127.0.0.1:{free_port()}")
     clean.setenv("BRIDGE_SPOOL__DIR", str(tmp_path / "spool"))
+    clean.setenv("BRIDGE_HTTP__PORT", str(free_port()))
     clean.setenv("BRIDGE_MANAGEMENT__PORT", str(free_port()))
 
 
@@ -112,18 +113,41 @@ def test_every_check_is_one_line_and_what_failed_says_what_to_do(capsys: pytest.
     assert all(("→" in line) == (not line.startswith("✓")) for line in lines)
 
 
-async def test_a_broker_or_process_that_accepts_connections_and_says_nothing_fails(clean: pytest.MonkeyPatch) -> None:
+async def test_a_broker_that_accepts_connections_and_says_nothing_fails(clean: pytest.MonkeyPatch) -> None:
     clean.setattr("bridge.kafka.admin.ADMIN_S", 0.2)
-    clean.setattr("bridge.commands.doctor._ASK_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as frozen:
         kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{frozen.getsockname()[1]}")
         findings = await check_kafka(kafka, routes=RoutingTable(kafka.routes))
-        (hung,) = check_running(Management(host="127.0.0.1", port=frozen.getsockname()[1]))
-
-    assert (hung.verdict, "does not respond to /readyz" in hung.text) == ("failed", True)
     (finding,) = findings
     assert (finding.check, finding.verdict) == ("kafka", "failed")
     assert "accepts connections but does not respond: frozen" in finding.text
+
+
+@pytest.mark.parametrize("port", ["http", "management"])
+@pytest.mark.parametrize("how", ["closes", "is silent", "drips"])
+async def test_a_process_that_accepts_connections_and_says_nothing_fails(
+    clean: pytest.MonkeyPatch, how: str, port: str
+) -> None:
+    clean.setattr("bridge.commands.doctor._ASK_S", 0.2)
+    ended = asyncio.Event()
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        while how != "closes" and not reader.at_eof():
+            writer.write(b"H" if how == "drips" else b"")
+            await asyncio.sleep(0.05)
+        writer.close()
+        ended.set()
+
+    async with await asyncio.start_server(respond, "127.0.0.1", 0) as server:
+        ports = {"http": free_port(), "management": free_port(), port: server.sockets[0].getsockname()[1]}
+        http, management = HttpSettings(port=ports["http"]), Management(port=ports["management"])
+        (finding,) = [each async for each in check_running(http, management)]
+        await ended.wait()
+
+    assert (finding.check, finding.verdict) == ("process", "failed")
+    assert "the ingress hangs" in finding.text
+    assert "HeartbeatMissing" in finding.advice
 
 
 @pytest.mark.parametrize(
@@ -144,7 +168,7 @@ async def test_a_running_process_is_asked_for_what_only_it_meets(result: str, ve
     )
     async with background(port, drain_timeout_s=1.0):
         await port.listening.wait()
-        (finding,) = await asyncio.to_thread(lambda: [*check_running(management)])
+        (finding,) = [each async for each in check_running(HttpSettings(port=free_port()), management)]
 
     assert (finding.check, finding.verdict) == ("process", verdict)
     assert text in finding.text
