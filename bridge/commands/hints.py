@@ -16,7 +16,7 @@ from dataclasses import replace
 from itertools import product
 
 from bridge.commands.scheme_options import AskedScheme, refusal_of
-from bridge.errors import ConfigError
+from bridge.errors import ConfigError, DeliveryRefusedError
 from bridge.proof.scheme import HmacKey, KeySlot, ProofKey, Raw, Scheme
 from bridge.proof.schemes.body_hmac import DIGEST_BYTES, BodyHmac
 from bridge.proof.schemes.presets import configure
@@ -43,9 +43,10 @@ def hint(scheme: Scheme, raw: Raw, keys: Sequence[KeySlot], now: float) -> str:
     code = refusal_of(scheme, raw, keys, now)
     if code == "timestamp_malformed" and any(map(_milliseconds, raw.headers.values())):
         return "the timestamp is in milliseconds: send and sign whole seconds, or set SCHEME_TIME_UNIT=ms"
-    if code == "signature_mismatch" and (claims := getattr(scheme, "wrong_claims", None)):
-        wrong = ", ".join(claims(raw, keys, now))
-        return f"the signature is right, but the token has other values than configured in: {wrong}" if wrong else ""
+    if code and (faults := getattr(scheme, "faults", None)):
+        with contextlib.suppress(DeliveryRefusedError):  # there is no token to read
+            claims_right = "its claims are right, but no valid key gives its signature"
+            return "; ".join(faults(raw, keys, now)) or (claims_right if code == "signature_mismatch" else "")
     if code:
         for text, changed, slots, at in _changes(raw, keys, now):
             if not refusal_of(scheme, changed, slots, at):

@@ -7,8 +7,9 @@ and the kind of a key determines the allowed algorithms.
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from hmac import compare_digest
 from json import loads
@@ -21,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt import PyJWK, PyJWTError
 from jwt.algorithms import get_default_algorithms
 
-from bridge.errors import ConfigError
+from bridge.errors import ConfigError, DeliveryRefusedError
 from bridge.proof.scheme import (
     ID,
     HmacKey,
@@ -48,6 +49,12 @@ RSA_MIN_BITS = 2048  # RFC 7518, 3.3
 SECRET_MIN_BYTES = 32  # RFC 7518, 3.2
 _CHECKS = get_default_algorithms()
 _TOKEN = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+_WRONG = {
+    "id_malformed": "no valid id",
+    "timestamp_malformed": "no valid time",
+    "timestamp_stale": "past",
+    "timestamp_future": "in the future",
+}
 _is_url = re.compile(r"(https://|http://(127\.0\.0\.1|localhost)[:/])[!-~]{1,500}").fullmatch
 
 
@@ -98,48 +105,60 @@ class Jwt(Scheme):
 
     def verify(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
         """Check the token's signature, then its claims."""
-        claims, slot = self._signed(raw, keys, now)
-        if not slot or self._differing(claims, raw.body):
+        head, claims, signed, digest = self._read(raw)
+        # `crit` names extensions that must be understood (RFC 7515, 4.1.11), such as an unencoded payload.
+        if str(head.get("alg")) not in self.algorithms or "crit" in head or not claims or not digest:
+            refuse("signature_malformed")
+        matched = matching_slot(keys, now, partial(_verifies, head, signed, digest))
+        if matched is None or self._differing(claims, raw.body):
             refuse_mismatch(keys, now)
-        return Proof(self._id(claims), self._check_times(claims, now), slot)
+        return Proof(self._id(claims), self._check_times(claims, now), matched.name)
 
-    def wrong_claims(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> list[str]:
-        """Return the names of the claims that differ from what is configured, if the signature is right."""
-        claims, slot = self._signed(raw, keys, now)
-        return self._differing(claims, raw.body) if slot else []
+    def faults(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Iterator[str]:
+        """Yield why a token is refused, for an operator: names of its claims, and values of the settings only."""
+        head, claims, _, _ = self._read(raw)
+        algorithm, kid = str(head.get("alg")), head.get("kid")
+        valid = [key for slot in keys if slot.counts_at(now) for key in _token_keys(slot.key)]
+        fitting = [key for key in valid if algorithm in key.algorithms]
+        if algorithm not in self.algorithms:
+            yield f"alg is not one of {', '.join(sorted(self.algorithms))}"
+        elif not fitting:
+            yield "no valid key is for its alg"
+        elif not any(_is_named(key, kid) for key in fitting):
+            yield "no valid key has its kid"
+        yield from (f"{name} is not {text}" for name, text in self._differing(claims, raw.body).items())
+        checks: list[tuple[str, Callable[[], object]]] = [(self.id_claim, partial(self._id, claims))]
+        for name in ("exp", "nbf", "iat"):
+            others = {each: now for each in ("exp", "iat") if each != name}
+            own = {name: claims[name]} if name in claims else {}
+            checks.append((name, partial(self._check_times, others | own, now)))
+        for name, check in checks:
+            try:
+                check()
+            except DeliveryRefusedError as exc:
+                yield f"{name} is {_WRONG[exc.code]}"
 
-    def _signed(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> tuple[dict[str, Any], str]:
-        """Return the claims of a token, and the slot of the key that signed it; empty if none did."""
+    def _read(self, raw: Raw) -> tuple[dict[str, Any], dict[str, Any], bytes, bytes]:
+        """Return header, claims, signed text and signature of a token; empty if they cannot be decoded."""
         token = credential(raw, self.header, self.word, _TOKEN)
         signed, _, signature = token.rpartition(b".")
         head, claims = (_document(each) for each in signed.split(b"."))
-        # `crit` names extensions that must be understood (RFC 7515, 4.1.11), such as an unencoded payload.
-        algorithm = str(head.get("alg"))
-        if algorithm not in self.algorithms or "crit" in head or not claims or not (digest := _decoded(signature)):
-            refuse("signature_malformed")
-
-        def verifies(key: ProofKey) -> bool:
-            if isinstance(key, HmacKey):
-                return algorithm == "HS256" and compare_digest(key.digest(signed), digest)
-            fitting = key.keys if isinstance(key, KeySet) else ()
-            return any(_signs(each, algorithm, head.get("kid"), signed, digest) for each in fitting)
-
-        matched = matching_slot(keys, now, verifies)
-        return claims, matched.name if matched else ""
+        return head, claims, signed, _decoded(signature)
 
     def describe(self) -> str:
         """Describe the header, issuer and audience, and whether tokens cover the body."""
         covers = f"with the body's hash in {self.body_claim}" if self.body_claim else "bearer"
         return f"{NAME} in {self.header.decode()}, {covers}, of {self.issuer} for {self.audience}"
 
-    def _differing(self, claims: Mapping[str, Any], body: bytes) -> list[str]:
+    def _differing(self, claims: Mapping[str, Any], body: bytes) -> dict[str, str]:
+        """Return the expected values of the claims that have others."""
         audience = claims.get("aud")
         is_ours = audience == self.audience or (isinstance(audience, list) and self.audience in audience)
         expected = {"iss": self.issuer, **self.claims}
         if self.body_claim:
             expected[self.body_claim] = sha256(body).hexdigest()
-        wrong = [name for name, text in expected.items() if _text(claims.get(name)) != text]
-        return wrong if is_ours else [*wrong, "aud"]
+        wrong = {name: text for name, text in expected.items() if _text(claims.get(name)) != text}
+        return wrong if is_ours else wrong | {"aud": self.audience}
 
     def _check_times(self, claims: Mapping[str, Any], now: float) -> int | None:
         """Check `exp`, `nbf` and `iat`; return the time of issue if that is the time of the delivery."""
@@ -183,11 +202,22 @@ def _token_key(key: object, kid: object = None, algorithm: object = None) -> Tok
     )
 
 
-def _signs(key: TokenKey, algorithm: str, kid: object, signed: bytes, signature: bytes) -> bool:
-    if algorithm not in key.algorithms or (key.kid and kid is not None and kid != key.kid):
-        return False
-    checker: Any = _CHECKS[algorithm]
-    return bool(checker.verify(signed, key.key, signature))
+def _token_keys(key: ProofKey) -> Sequence[TokenKey]:
+    if isinstance(key, HmacKey):
+        return (TokenKey(key, "", frozenset({"HS256"})),)
+    return key.keys if isinstance(key, KeySet) else ()
+
+
+def _is_named(key: TokenKey, kid: object) -> bool:
+    return not key.kid or kid is None or kid == key.kid
+
+
+def _verifies(head: Mapping[str, Any], signed: bytes, signature: bytes, key: ProofKey) -> bool:
+    if isinstance(key, HmacKey):
+        return head["alg"] == "HS256" and compare_digest(key.digest(signed), signature)
+    checker: Any = _CHECKS[head["alg"]]
+    fitting = (each for each in _token_keys(key) if head["alg"] in each.algorithms and _is_named(each, head.get("kid")))
+    return any(checker.verify(signed, each.key, signature) for each in fitting)
 
 
 def _decoded(text: bytes) -> bytes:
