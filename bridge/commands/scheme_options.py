@@ -28,10 +28,13 @@ class AskedScheme(NamedTuple):
     secrets_dir: Path | None
 
 
+named_scheme_options = combined(
+    click.option("--scheme", "scheme_text", help=f"Scheme, instead of that of a source; default: {DEFAULT_SCHEME}."),
+    click.option("--parameter", "parameters", multiple=True, help="Parameter of that scheme, NAME=VALUE."),
+)
 scheme_options = combined(
     click.option("--source", "source_name", help="Configured source: its scheme, tolerance and secrets."),
-    click.option("--scheme", "scheme_text", help=f"Scheme, without a source; default: {DEFAULT_SCHEME}."),
-    click.option("--parameter", "parameters", multiple=True, help="Parameter of that scheme, NAME=VALUE."),
+    named_scheme_options,
 )
 
 

@@ -16,6 +16,7 @@ import orjson
 from rich.console import Console
 from rich.progress import Progress
 
+from bridge.commands.scheme_options import asked_scheme, named_scheme_options
 from bridge.commands.sign import id_of
 from bridge.contract.events import EVENT_MODELS
 from bridge.dev.sources import SOURCES
@@ -34,6 +35,7 @@ from bridge.sender.sender import (
     play,
     webhook_url,
 )
+from bridge.sender.signing import read_signer
 
 DEFAULT_COUNT = 100
 # Maximum deliveries in flight with --rate.
@@ -54,7 +56,10 @@ PERCENTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))
     show_default=True,
     help="Sender to simulate, as `dev` configures it: body format and signing scheme.",
 )
-@click.option("--secret-file", type=click.Path(path_type=Path), help="File with the secret on its first line.")
+@named_scheme_options
+@click.option(
+    "--secret-file", type=click.Path(path_type=Path), help="File with the secret, or with the private key of tokens."
+)
 @click.option("--scenario", type=click.Path(path_type=Path), help="Send each line of this NDJSON file, in order.")
 @click.option("--sample", type=click.Path(path_type=Path), help="Send this file's bytes, exactly, as one delivery.")
 @click.option(
@@ -82,6 +87,8 @@ def simulate(
     *,
     url: str | None,
     source: str,
+    scheme_text: str | None,
+    parameters: Sequence[str],
     secret_file: Path | None,
     scenario: Path | None,
     sample: Path | None,
@@ -98,6 +105,7 @@ def simulate(
 ) -> int:
     """Sign and post deliveries as DRx or a vendor does, retry as a sender does, and report the responses.
 
+    --scheme and --parameter sign as `drx-bridge sign` does, for a source that `dev` does not configure.
     Without --scenario or --sample the deliveries are generated: plausible prescriptions of people who do not exist.
     Without --rate, each delivery waits for the response to the previous one. Exit 0 if every delivery got a 2xx,
     else 1.
@@ -116,7 +124,10 @@ def simulate(
         return 0
     if url is None or secret_file is None:
         raise click.UsageError(f"Missing option '{'--url' if url is None else '--secret-file'}'.")
-    url, sign = webhook_url(url, source), SOURCES[source].signer(secret_file)
+    url, scheme = webhook_url(url, source), SOURCES[source].configured
+    if scheme_text or parameters:
+        scheme = asked_scheme(None, scheme_text, parameters).scheme
+    sign = read_signer(scheme, secret_file)
     outgoings = arrange(chosen, rng=_rng(seed), duplicates=duplicates, shuffle=shuffle)
 
     async def drive(count: Callable[[Delivered], None]) -> float:

@@ -9,7 +9,6 @@ from bridge.commands.scheme_options import DEFAULT_SCHEME
 from bridge.commands.secrets import fresh_secret
 from bridge.proof.scheme import Scheme
 from bridge.proof.schemes.presets import configure
-from bridge.sender.signing import Sign, read_signer
 
 _OPTIONS: Mapping[str, str] = MappingProxyType({"account_id": "acct_dev", "zone": "America/Chicago"})
 
@@ -49,14 +48,11 @@ class DevSource(NamedTuple):
 
     def new_secret(self) -> str:
         """Create the first line of a slot file."""
-        return fresh_secret(self._configured, "dev")
-
-    def signer(self, secret_file: Path) -> Sign:
-        """Read the secret from a slot file of the ingress, and return a function that signs deliveries with it."""
-        return read_signer(self._configured, secret_file)
+        return fresh_secret(self.configured, "dev")
 
     @property
-    def _configured(self) -> Scheme:
+    def configured(self) -> Scheme:
+        """Its scheme, which signs and verifies."""
         return configure(self.scheme, self.parameters, tolerance_s=None)
 
 

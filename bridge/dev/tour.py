@@ -38,7 +38,7 @@ from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC, partit
 from bridge.registry.address import RegistryAddress
 from bridge.runtime.screen import printable
 from bridge.sender.sender import Delivered, Post, RetryPolicy, Sender
-from bridge.sender.signing import standard_headers
+from bridge.sender.signing import read_signer, standard_headers
 
 # The first scenario of `scenarios/drx.ndjson`: a caption for each event, and the read model's status after it.
 STEPS = (
@@ -166,7 +166,7 @@ async def tour(stack: Stack, screen: Screen, *, source: str, short: bool = False
     ):
         url = f"{stack.endpoints['ingress']}{endpoint['path']}"
         signs = (
-            SOURCES[source].signer(Path(endpoint["secret_file"])),
+            read_signer(SOURCES[source].configured, Path(endpoint["secret_file"])),
             lambda webhook_id, at, body: standard_headers(webhook_id, at, body, key=forged_key),
         )
         drx, forger = (Sender(session=session, url=url, sign=each, policy=RetryPolicy(), rng=rng) for each in signs)
@@ -383,7 +383,7 @@ class Tour:
         started = MAPPING + MAPPED.format(word="STARTED", status="in_progress")
         mapping.write_text(started)
         await asyncio.to_thread(stack.restart_ingress, acme.settings("acme", slots))
-        url, sign = f"{stack.endpoints['ingress']}/webhooks/acme", acme.signer(slots / "current")
+        url, sign = f"{stack.endpoints['ingress']}/webhooks/acme", read_signer(acme.configured, slots / "current")
         vendor = Sender(session=self.session, url=url, sign=sign, policy=RetryPolicy(), rng=rng)
         response = await vendor.deliver(Post(new, BODY))
         screen.check("the response is 202: the vendor does not resend", str(response.reply), "202 parked unknown_type")

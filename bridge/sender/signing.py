@@ -81,7 +81,7 @@ def _token_signer(scheme: Any, content: bytes) -> Sign:
         return {scheme.header.decode(): f"{scheme.word.decode()} {token}".lstrip()}
 
     for algorithm in sorted(scheme.algorithms, reverse=True):
-        with suppress(PyJWTError, ValueError, TypeError):
+        with suppress(PyJWTError, ValueError, TypeError, AttributeError):  # the last for a public key
             sign(algorithm, "", 0, b"")
             return partial(sign, algorithm)
     raise ConfigError("holds no private key in PEM, nor a secret, for one of the scheme's algorithms")

@@ -1,19 +1,28 @@
-"""`drx-bridge verify` accepts the output of `drx-bridge sign`, for every scheme."""
+"""`drx-bridge verify` accepts what `sign` prints and `simulate` sends, for every scheme."""
 
 import json
+import time
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from bridge.commands.sign import sign
 from bridge.commands.verify import verify
+from bridge.dev.simulate import simulate
 from bridge.errors import ConfigError
 from tests.builders import SECRET
+from tests.http_server import served
 
 NOW = 1_700_000_000
 PASSWORD = "user:a-password-of-many-characters"
 TEXT = "a-secret-of-many-characters"
+KEY = Ed25519PrivateKey.generate()
+PRIVATE = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+PUBLIC = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 SCHEMES = [
     ("standard_webhooks", SECRET, {}),
     ("github", TEXT, {}),
@@ -26,6 +35,7 @@ SCHEMES = [
     ("basic", "user:ein-Paßwort-aus-Wörtern", {}),
     ("github", "ein-Geheimnis-mit-Umläuten-äöü", {}),
     ("body_hmac", TEXT, {"header": "X-S", "digest": "sha512", "encoding": "base64", "prefix": "v0="}),
+    ("jwt", PRIVATE, {"issuer": "https://issuer.example", "audience": "bridge", "body_claim": "hash"}),
 ]
 
 
@@ -55,21 +65,34 @@ def run(*arguments: str | Path) -> str:
 @pytest.mark.parametrize(
     ("scheme", "secret", "parameters"), SCHEMES, ids=[f"{scheme} {secret[:9]}" for scheme, secret, _ in SCHEMES]
 )
-def test_what_it_prints_is_accepted(
+def test_what_it_prints_and_simulate_sends_is_accepted(
     body: Path, secrets: Path, scheme: str, secret: str, parameters: dict[str, str]
 ) -> None:
-    (secrets / "current").write_text(f"{secret}\naccept_until = 2099-01-01T00:00:00Z\n")
-    named = ["--scheme", scheme]
-    for name, value in parameters.items():
-        named += ["--parameter", f"{name}={value}"]
+    key = secrets / "current" if scheme != "jwt" else secrets.with_name("private.pem")
+    key.write_text(secret if scheme == "jwt" else f"{secret}\naccept_until = 2099-01-01T00:00:00Z\n")
+    if scheme == "jwt":
+        (secrets / "current").write_text(PUBLIC)
+    named = ["--scheme", scheme, *(part for each in parameters.items() for part in ("--parameter", "=".join(each)))]
+    sent: list[str] = []
 
-    headers = run(body, *named, "--secret-file", secrets / "current", "--timestamp", str(NOW)).splitlines()
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            sent.extend(f"{name}: {value}" for name, value in self.headers.items())
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            self.end_headers()
 
-    given = [part for header in headers for part in ("--header", header)]
-    result = CliRunner().invoke(
-        verify, [*named, "--secrets-dir", str(secrets), "--now", str(NOW), *given, str(body)], standalone_mode=False
-    )
-    assert json.loads(result.stdout) == {"accept": True, "code": "verified"}
+    headers = run(body, *named, "--secret-file", key, "--timestamp", str(NOW)).splitlines()
+    with served(Receiver) as url:
+        simulated = [*named, "--url", url, "--sample", str(body), "--secret-file", str(key)]
+        assert CliRunner().invoke(simulate, simulated, standalone_mode=False).return_value == 0
+
+    for all_, at in ((headers, NOW), (sent, int(time.time()))):
+        given = [part for header in all_ for part in ("--header", header)]
+        result = CliRunner().invoke(
+            verify, [*named, "--secrets-dir", str(secrets), "--now", str(at), *given, str(body)], standalone_mode=False
+        )
+        assert json.loads(result.stdout) == {"accept": True, "code": "verified"}
 
 
 @pytest.mark.parametrize(("name", "kind"), [("fill.xml", "application/xml"), ("fill.json", "application/json")])

@@ -19,6 +19,7 @@ from bridge.dev.processes import spawn
 from bridge.dev.sources import SOURCES
 from bridge.dev.traffic import scenario
 from bridge.response_codes import REFUSED
+from bridge.sender.signing import read_signer
 from tests.integration.dev_process import DevProcess
 from tests.integration.service_process import HANG_S, until
 from tests.page.browser import axe, chromium, missing
@@ -36,7 +37,7 @@ class Stack:
     def __init__(self, folder: Path, dev: DevProcess) -> None:
         self.folder = folder
         self.endpoints = dev.ready()
-        self._sign = SOURCES["drx"].signer(Path(self.endpoints["sources"]["drx"]["secret_file"]))
+        self._sign = read_signer(SOURCES["drx"].configured, Path(self.endpoints["sources"]["drx"]["secret_file"]))
         self._rng = random.Random()  # noqa: S311 - ids, not keys
 
     def story(self) -> list[dict[str, Any]]:

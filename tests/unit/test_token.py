@@ -365,7 +365,7 @@ def test_sign_makes_what_is_accepted(tmp_path: Path, key: Any, algorithms: str) 
     slot = KeySlot("current", scheme.parse_key(key if is_text else pem(key).strip().replace("\n", "\t")))
     raw = Raw({name.encode(): value.encode() for name, value in heads.items()}, BODY)
     assert scheme.verify(raw, [slot], NOW).id == "evt_1"
-    (tmp_path / "public").write_text("no key")
+    (tmp_path / "public").write_text("no key" if is_text else pem(key))
     with pytest.raises(ConfigError, match="holds no private key"):
         read_signer(built(), tmp_path / "public")
 
