@@ -1,10 +1,11 @@
 """OpenAPI of the public and the management port, from the tables of responses."""
 # ruff: noqa: INP001 - a script next to its pages, not a package
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
 
+from bridge.ingress.challenges import METHODS
 from bridge.ingress.responses import ROUTE
 from bridge.proof import scheme, timestamps
 from bridge.response_codes import PARKED, REFUSED, RETRY_AFTER_S, STATUS, UNAVAILABLE
@@ -26,6 +27,45 @@ _META: Document = {
     "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
 }
 
+# Codes of a request that has no body, and whose method only a handshake makes allowed.
+_OF_HANDSHAKES = ("malformed_http", "header_duplicated", "signature_mismatch", "method_not_allowed", "rate_limited")
+# Value of a handshake, as `bridge/ingress/challenges.py` accepts it.
+_VALUE: Document = {"type": "string", "pattern": "^[ -~]{1,512}$"}
+_PLAIN: Document = {"text/plain": {"schema": {"type": "string"}}}
+# By the kind of handshake: operation, summary, parameter and response.
+_HANDSHAKES: Mapping[str, tuple[str, str, Document, Document]] = {
+    "query": (
+        "echo",
+        "Register the endpoint by GET, as Redox and Meta do",
+        {
+            "name": "handshake",
+            "in": "query",
+            "required": True,
+            "description": "The parameter that `CHALLENGE=query:NAME` of the source names, and the one with its secret "
+            "if `CHALLENGE_TOKEN=member:NAME` names one.",
+            "schema": {"type": "object", "additionalProperties": _VALUE},
+        },
+        {"description": "The value of the parameter.", "content": _PLAIN},
+    ),
+    "cloudevents": (
+        "permit",
+        "Register the endpoint by OPTIONS, as CloudEvents and Azure Event Grid do",
+        {"name": "WebHook-Request-Origin", "in": "header", "required": True, "schema": _VALUE},
+        {
+            "description": "The sender may send.",
+            "headers": {
+                "WebHook-Allowed-Origin": {"description": "The value of the request.", "schema": _VALUE},
+                "WebHook-Allowed-Rate": {
+                    "description": "Deliveries a minute, `*` for any.",
+                    "schema": {"type": "string", "pattern": r"^(\*|[1-9][0-9]*)$"},
+                },
+                "Allow": {"schema": {"const": "POST"}},
+            },
+            "content": _PLAIN,
+        },
+    ),
+}
+
 
 def openapi() -> Document:
     """Return the document."""
@@ -34,7 +74,10 @@ def openapi() -> Document:
         "info": _META,
         "servers": [_server("public port", HttpSettings().port)],
         "paths": {
-            ROUTE: {"post": _delivery()},
+            ROUTE: {
+                "post": _delivery(),
+                **{method.lower(): _handshake(*_HANDSHAKES[kind]) for kind, method in METHODS.items()},
+            },
             **{path: _probe(*said) for path, said in _probes().items()},
         },
         "components": {"schemas": {**_answers(), **body_schemas()}},
@@ -50,8 +93,10 @@ def _delivery() -> Document:
     written = _answer(
         "Every event of the delivery is in Kafka, on all in-sync replicas; a `duplicate` already was. `ignored`: the "
         "operator does not want this type, or the batch is empty; it is not stored.",
-        *("Accepted", "Duplicate", "Ignored"),
+        *("Accepted", "Duplicate", "Ignored", "Handshake"),
     )
+    written["description"] += " A registration handshake that `CHALLENGE` of the source names gets its value back."
+    written["content"] |= _PLAIN
     kept = _answer(
         "`spooled`: durable on the bridge's disk; it will be delivered to Kafka. `parked`: genuine and durable, but "
         "not a valid event; it is kept byte for byte. Do not retry either. A corrected body of a parked delivery is "
@@ -78,6 +123,17 @@ def _delivery() -> Document:
                 "headers": {"Retry-After": _wait(RETRY_AFTER_S[0])},
             },
         },
+    }
+
+
+def _handshake(operation: str, summary: str, parameter: Document, response: Document) -> Document:
+    """Return the operation of a handshake without a body."""
+    return {
+        "summary": summary,
+        "description": "Only if the source is configured for it; see docs/vendors.md. Nothing is stored.",
+        "operationId": operation,
+        "parameters": [_parameters()[0], parameter],
+        "responses": {str(STATUS["challenged"]): response, **_refusals(_OF_HANDSHAKES)},
     }
 
 
@@ -109,13 +165,14 @@ def _parameters() -> list[Document]:
     ]
 
 
-def _refusals() -> Document:
+def _refusals(codes: Iterable[str] = REFUSED) -> Document:
     by_status: dict[int, dict[str, str]] = {}
-    for code, refusal in REFUSED.items():
+    for code in codes:
+        refusal = REFUSED[code]
         by_status.setdefault(refusal.status, {})[code] = refusal.meaning
     answers = {
-        str(status): _answer(f"Refused before anything was parsed. Codes:{_codes(codes)}", "Refused")
-        for status, codes in sorted(by_status.items())
+        str(status): _answer(f"Refused before anything was parsed. Codes:{_codes(meanings)}", "Refused")
+        for status, meanings in sorted(by_status.items())
     }
     answers[str(REFUSED["rate_limited"].status)]["headers"] = {"Retry-After": _wait(1)}
     return answers
@@ -154,6 +211,13 @@ def _answers() -> Document:
         "Accepted": body("accepted", id=webhook_id),
         "Duplicate": body("duplicate", id=webhook_id),
         "Ignored": body("ignored", id=webhook_id),
+        "Handshake": {
+            "type": "object",
+            "minProperties": 1,
+            "maxProperties": 1,
+            "additionalProperties": _VALUE,
+            "examples": [{"validationResponse": "512d38b6-c7b8-40c8-89fe-f46f9e9622b6"}],
+        },
         "Spooled": body("spooled", id=webhook_id),
         "Parked": parked,
         "Refused": body("refused", code={"type": "string", "enum": list(REFUSED)}),

@@ -29,6 +29,8 @@ Kind = Literal["query", "body", "body_json", "cloudevents", "eventgrid"]
 PER_S, BURST = 1.0, 10
 QUERY_MAX_CHARS = 2048  # a value of 512 characters takes 1,536 if all are percent-encoded
 BODY_MAX_BYTES = 4096  # the largest body in a vendor's documentation, of Event Grid, has 700
+# Methods of handshakes that have no body; the others are by POST.
+METHODS: Mapping[str, str] = {"query": "GET", "cloudevents": "OPTIONS"}
 ORIGIN, REQUEST_TYPE = b"webhook-request-origin", b"aeg-event-type"
 VALIDATION = "Microsoft.EventGrid.SubscriptionValidationEvent"
 _is_value = re.compile(r"[ -~]{1,512}").fullmatch
@@ -54,7 +56,7 @@ class Challenge(NamedTuple):
     @property
     def method(self) -> str:
         """The method of the handshake request."""
-        return {"query": "GET", "cloudevents": "OPTIONS"}.get(self.kind, "POST")
+        return METHODS.get(self.kind, "POST")
 
     def respond_to_headers(
         self, headers: Mapping[bytes, bytes], query: str, keys: Sequence[KeySlot], now: float, *, per_s: float | None

@@ -20,10 +20,12 @@ from bridge.proof.schemes.parameters import ParameterError
 from bridge.proof.schemes.presets import configure
 from bridge.settings import SourceSettings
 from bridge.sources import challenge_of, scheme_of
+from docs.openapi import openapi
 from tests.builders import a_body, an_event
 from tests.component.test_ingress import Exploding, Ingress, a_source, running
 from tests.logs import capture_logs
 
+DOCUMENTED = openapi()["paths"][ROUTE]
 TOKEN = "a-verification-token-of-redox"
 JSON = {"content-type": "application/json"}
 REDOX = {"verification-token": TOKEN, "challenge": "2e73f864-a0e9-4764-a7d5-91fe5836db22"}
@@ -71,12 +73,17 @@ async def asked(
     headers: Mapping[str, str] | None = None,
     body: object = None,
 ) -> tuple[int, str, Mapping[str, str]]:
-    """Ask for a handshake; check that nothing is published and that no value of the request is logged."""
+    """Ask for a handshake; check that nothing is published, no value logged, and that OpenAPI has the response."""
     content = b"" if body is None else body if isinstance(body, bytes) else orjson.dumps(body)
     url = f"{ingress.url}/webhooks/drx{query and '?'}{query}"
     with capture_logs() as lines:
         async with ingress.session.request(method, url, data=content or None, headers=headers) as answer:
             said = answer.status, await answer.text(), answer.headers
+    if operation := DOCUMENTED.get(method.lower()):
+        documented = operation["responses"][str(said[0])]
+        assert answer.content_type in documented["content"]
+        assert documented.get("headers", {}).keys() <= {*said[2]}
+        assert said[0] == 200 or orjson.loads(said[1])["code"] in documented["description"]
     assert ingress.publisher.published == []
     assert ingress.admission.count == 0
     values = [pair.partition("=")[2] for pair in query.split("&")]
