@@ -1,4 +1,4 @@
-"""`drx-bridge schemas flink|spark|masks`: generate configuration for other tools that read our topics."""
+"""`drx-bridge schemas flink|masks`: generate configuration for other tools that read our topics."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,24 +9,17 @@ import click
 from bridge.avro.schema_ids import RECORDS
 from bridge.kafka.routing import RoutingTable
 from bridge.registry.loader import bundled
-from bridge.registry.lock import subject
 from bridge.registry.schemas import expand, resolve
 from bridge.settings import load_settings
 
 _FLINK_TYPES = {"string": "STRING", "int": "INT", "long": "BIGINT", "boolean": "BOOLEAN", "bytes": "BYTES"}
 _REPLACEMENT = "•••"
-_bootstrap_option = click.option(
-    "--bootstrap-servers", default="localhost:9092", show_default=True, help="host:port,… of the brokers."
-)
-_registry_option = click.option(
-    "--registry", default="http://localhost:8081", show_default=True, help="URL of the registry."
-)
 
 
 @click.command()
 @click.argument("types", nargs=-1, type=click.Choice(sorted(RECORDS)), metavar="[TYPE]…")
-@_bootstrap_option
-@_registry_option
+@click.option("--bootstrap-servers", default="localhost:9092", show_default=True, help="host:port,… of the brokers.")
+@click.option("--registry", default="http://localhost:8081", show_default=True, help="URL of the registry.")
 def flink(*, types: Sequence[str], bootstrap_servers: str, registry: str) -> None:
     """Print a Flink SQL statement for a table over event types; by default all types about prescriptions."""
     routing = RoutingTable(load_settings().kafka.routes)
@@ -63,46 +56,6 @@ def flink(*, types: Sequence[str], bootstrap_servers: str, registry: str) -> Non
         click.echo(f"-- without {name}, whose type differs between {', '.join(differing)}")
     with_ = ",\n  ".join(f"'{name}' = '{value}'" for name, value in options.items())
     click.echo("CREATE TABLE drx_events (\n  " + ",\n  ".join(lines) + f"\n) WITH (\n  {with_}\n);")
-
-
-@click.command()
-@click.argument("event_type", type=click.Choice(sorted(RECORDS)), metavar="TYPE")
-@_bootstrap_option
-@_registry_option
-def spark(*, event_type: str, bootstrap_servers: str, registry: str) -> None:
-    """Print PySpark code that reads one event type into the DataFrame `events`."""
-    topic = RoutingTable(load_settings().kafka.routes).topic_of_type(event_type)
-    click.echo(f"""\
-import json
-from urllib.request import urlopen
-
-from pyspark.sql import SparkSession
-from pyspark.sql.avro.functions import from_avro
-from pyspark.sql.functions import coalesce, expr, lit, raise_error, when
-
-spark = SparkSession.builder.getOrCreate()
-options = {{
-    "kafka.bootstrap.servers": {bootstrap_servers!r},
-    "subscribe": {topic!r},
-    "startingOffsets": "earliest",
-    "includeHeaders": "true",
-    "kafka.isolation.level": "read_committed",
-}}
-records = spark.read.format("kafka").options(**options).load()
-is_type = expr("cast(filter(headers, h -> h.key = 'ce_type')[0].value as string) = {event_type!r}")
-
-versions_url = {f"{registry}/subjects/{subject(RECORDS[event_type], topic)}/versions"!r}
-versions = [json.load(urlopen(f"{{versions_url}}/{{number}}")) for number in json.load(urlopen(versions_url))]
-newest = {{"avroSchema": versions[-1]["schema"]}}
-# The value begins with a byte 0 and the id of its writer's schema.
-schema_id, body = expr("cast(conv(hex(substring(value, 2, 4)), 16, 10) as int)"), expr("substring(value, 6)")
-value = coalesce(
-    *(when(schema_id == each["id"], from_avro(body, each["schema"], newest)) for each in versions),
-    raise_error(lit("a schema that the registry does not have")),
-)
-events = records.where(is_type).select("partition", "offset", value.alias("event"))
-events = events.select("partition", "offset", "event.*")
-""")
 
 
 @click.command()

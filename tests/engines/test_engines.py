@@ -217,8 +217,6 @@ def test_flink_finds_who_waits_as_postgresql_does(stack: tuple[Path, dict[str, A
 
 def test_spark_writes_a_month_of_fills_each_once(stack: tuple[Path, dict[str, Any]]) -> None:
     folder, endpoints = stack
-    addresses = "--bootstrap-servers", endpoints["bootstrap_servers"], "--registry", endpoints["registry"]
-    (folder / "fills.py").write_text(bridge("schemas", "spark", "fill.status_changed", *addresses), encoding="utf-8")
 
     found = table(run_spark(folder, "month.py"))
     assert sorted(found) == sorted((status, str(count)) for status, count in rows(endpoints, FILLS))

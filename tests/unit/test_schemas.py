@@ -107,15 +107,20 @@ def test_check_and_lock_refuse_an_unlawful_change_and_say_which_field_and_why(tm
     root = work_tree(tmp_path)
     locked = (root / "schemas.lock.json").read_bytes()
     file = root / "common" / "Medication.avsc"
-    file.write_text(file.read_text().replace('"scale": 3', '"scale": 2', 1))
+    lawful = file.read_text()
+    file.write_text(lawful.replace('"scale": 3', '"scale": 2', 1))
 
     code, out, _ = run("check", "--root", root, "--json")
     first = json.loads(out)["findings"][0]
     assert (code, (first["path"], first["rule"])) == (1, ("medication.quantity", "changed"))
-    code, _, told = run("lock", "--root", root)
+    code, _, told = run("check", "--lock", "--root", root)
     assert code == 1
     assert "drx.v1.PrescriptionSent medication.quantity: scale was 3 and is 2" in told
     assert (root / "schemas.lock.json").read_bytes() == locked
+    file.write_text(lawful.replace('"doc": "', '"doc": "Newly ', 1))
+    assert "schemas check --lock" in run("check", "--root", root)[2]
+    assert "drx.v1.PrescriptionSent: version" in run("check", "--lock", "--root", root)[2]
+    assert run("check", "--root", root)[0] == 0
 
 
 MICROS = {"type": "long", "logicalType": "timestamp-micros"}

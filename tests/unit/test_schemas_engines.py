@@ -1,13 +1,12 @@
 """Statements and masks for other tools; `make engines` runs them in those tools."""
 
-import ast
 import json
 import re
 
 import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
 from click.testing import CliRunner
 
-from bridge.commands.schemas_engines import flink, masks, spark
+from bridge.commands.schemas_engines import flink, masks
 from bridge.registry.loader import schemas_root
 
 
@@ -40,13 +39,6 @@ def test_flink_leaves_out_what_differs_between_types_and_names_it() -> None:
     assert "-- without decision, whose type differs between renewal.responded, cancel.responded" in both
     assert "`decision`" not in both
     assert "`decision` STRING" in printed(flink, "renewal.responded")
-
-
-def test_spark_asks_the_registry_for_the_schemas_of_the_type() -> None:
-    script = printed(spark, "fill.status_changed", "--registry", "http://r")
-    ast.parse(script)
-    assert "'http://r/subjects/drx.prescriptions.v1-drx.v1.FillStatusChanged/versions'" in script
-    assert "= 'fill.status_changed'" in script
 
 
 def test_no_field_that_holds_health_information_anywhere_is_shown() -> None:
