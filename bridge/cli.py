@@ -10,7 +10,6 @@ COMMANDS = {
     "dev": ("bridge.dev.cli:dev", "Run the whole system on this machine."),
     "demo": ("bridge.dev.demo:demo", "Follow one prescription through the whole system."),
     "simulate": ("bridge.dev.simulate:simulate", "Sign and push deliveries as DRx does."),
-    "listen": ("bridge.dev.listen:listen", "Post new events of `dev` to your program."),
     "verify": ("bridge.commands.verify:verify", "Check whether a delivery would be accepted, and why not."),
     "sign": ("bridge.commands.sign:sign", "Print the headers that sign a body."),
     "map": ("bridge.commands.map:map_body", "Show the events and keys of a body, or why it would be parked."),

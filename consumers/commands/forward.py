@@ -66,8 +66,8 @@ def try_event(*, event_file: Path, show_phi: bool, by: By, as_json: bool) -> int
 def listen() -> int:
     """Send each new event once, as `run forward` would, and print the result, until Ctrl-C.
 
-    Needs no PostgreSQL: it starts with the next event, does not retry or park, and stores nothing. For development;
-    `drx-bridge listen` runs it on the stack of `drx-bridge dev`.
+    Needs no PostgreSQL: it starts with the next event, does not retry or park, and stores nothing. For development:
+    `env.sh` of `drx-bridge dev` has the settings, except for CONSUMER_FORWARD__URL of your program.
     """
     chosen = choose(NAME)
     asyncio.run(_listen(chosen))

@@ -1,7 +1,6 @@
-"""`drx-bridge listen` on a real broker, without PostgreSQL: one signed request for each event from now on."""
+"""`drx-consumer forward listen` on a real broker, without PostgreSQL: one signed request for each event from now on."""
 
 import asyncio
-import json
 import os
 import signal
 import sys
@@ -11,6 +10,8 @@ import pytest
 from aiohttp import web
 from standardwebhooks import Webhook  # noqa: TID251 - a receiver's
 
+from bridge.dev.files import DataDirectory
+from bridge.dev.services import shared_settings
 from bridge.kafka.record import Record
 from tests.cluster import Cluster, Topics
 from tests.endpoint import an_endpoint
@@ -24,8 +25,8 @@ async def test_an_event_from_now_on_is_signed_and_sent_once_and_its_end_is_a_lin
     cluster: Cluster, topics: Topics, tmp_path: Path
 ) -> None:
     topic = await asyncio.to_thread(topics.fresh, partitions=1)
-    (tmp_path / "endpoints.json").write_text(json.dumps({"bootstrap_servers": cluster.bootstrap_servers}))
-    secret, taken = tmp_path / "secrets" / "forward" / "current", list[str]()
+    directory = DataDirectory(tmp_path)
+    secret, taken = directory.secrets / "forward" / "current", list[str]()
 
     async def take(request: web.BaseRequest) -> web.StreamResponse:
         heads = {name.lower(): text for name, text in request.headers.items()}
@@ -39,10 +40,16 @@ async def test_an_event_from_now_on_is_signed_and_sent_once_and_its_end_is_a_lin
     async with ready_producer(cluster.bootstrap_servers, topic, partitions=1) as producer, an_endpoint(take) as url:
         await producer.write(topic, 0, [before])
         listening = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "bridge", "listen", "--data-dir", str(tmp_path)),
-            *("--forward-to", f"{url}/drx?token=x"),
+            *(sys.executable, "-m", "consumers", "forward", "listen"),
             env=os.environ
-            | {"CONSUMER_FORWARD__TOPICS": topic, "CONSUMER_FORWARD__TYPES": "prescription.*", "PYTHONUNBUFFERED": "1"},
+            | {
+                "CONSUMER_KAFKA__BOOTSTRAP_SERVERS": cluster.bootstrap_servers,
+                "CONSUMER_FORWARD__URL": f"{url}/drx?token=x",
+                "CONSUMER_FORWARD__TOPICS": topic,
+                "CONSUMER_FORWARD__TYPES": "prescription.*",
+                "PYTHONUNBUFFERED": "1",
+            }
+            | shared_settings(directory),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
