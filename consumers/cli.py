@@ -9,8 +9,10 @@ COMMANDS = {
     "run": ("consumers.commands.run:run", "Run a consumer."),
     "init": ("consumers.commands.init:init", "Create a consumer's tables and set its starting offsets."),
     "lag": ("consumers.commands.lag:lag", "Show how far a consumer is behind, also while it is not running."),
-    "where": ("consumers.commands.where:where", "Show where an event, a delivery or a prescription is."),
-    "history": ("consumers.commands.timeline:history", "Show the state of a prescription and its events."),
+    "where": (
+        "consumers.commands.where:where",
+        "Show where an event, a delivery or a prescription is, and its history.",
+    ),
     "parked": ("consumers.commands.parked:parked", "List, release or discard parked records."),
     "compare": ("consumers.commands.compare:compare", "Find events of a sender's export that the read model lacks."),
     "prune": ("consumers.commands.prune:prune", "Delete settled records and history beyond a horizon."),

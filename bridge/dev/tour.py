@@ -246,7 +246,7 @@ class Tour:
         records = _of_key(await self._records(), key)
         wanted: Rows = [(event["id"], _position(each)) for event, each in zip(events, records, strict=False)]
         screen.check("Kafka has every event once, in order", _ce_ids(records), [event["id"] for event in events])
-        history = ("drx-consumer", "history", "read_model", key)
+        history = ("drx-consumer", "where", key, "--history")
         await self._operate(*history)
         applied = orjson.loads(await self._run(*history, "--json") or "{}").get("events", [])
         applied = [(each["event_id"], _position_of(each, "")) for each in applied]

@@ -1,6 +1,5 @@
-"""`drx-consumer history`: show the state of a prescription in the read model, and its events."""
+"""`drx-consumer where --history`: show the state of a prescription in the read model, and its events."""
 
-import asyncio
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,20 +8,14 @@ import orjson
 
 from bridge.avro.schema_ids import RECORDS
 from bridge.contract.envelope import PrescriptionRecord
-from bridge.errors import ConfigError
 from bridge.event import Event
 from bridge.registry.loader import bundled
 from bridge.registry.masker import JSON_MASK, NOTHING, Masker
-from bridge.runtime.audit import audited
 from bridge.runtime.screen import TIME, print_json, printable
 from consumers.commands.installed import Chosen
-from consumers.commands.options import json_option, of_consumer, phi_options
 from consumers.lifecycle.facts import blank
 from consumers.lifecycle.machines import apply
 from consumers.lifecycle.roll_up import roll_up
-from consumers.postgres.text import stored_text
-from consumers.read_model.options import NAME
-from consumers.runtime.operator import By
 
 _STATE = """
 select display, transmission, order_status, dispense, fulfillment, shipment, open_requests, safety
@@ -44,21 +37,8 @@ _MOVED = (
 )
 
 
-@click.command()
-@of_consumer
-@click.argument("key")
-@phi_options
-@json_option
-def history(*, chosen: Chosen, key: str, show_phi: bool, by: By, as_json: bool) -> int:
-    """Show the state of the prescription KEY and its events, in the order of facts. Exit 1 if it is unknown.
-
-    NAME is read_model, the only consumer with a history. Health information is masked, except enum values.
-    """
-    if chosen.consumer.name != NAME:
-        raise ConfigError(f"{chosen.consumer.name} keeps no history; {NAME} does")
-    with audited("history", show_phi=True, group=chosen.consumer.group, **by._asdict()) as ended:
-        document = asyncio.run(_document(chosen, stored_text(key), show_phi=show_phi))
-        ended["records"] = len(document["events"])
+def print_history(document: Mapping[str, Any], *, show_phi: bool, as_json: bool) -> int:
+    """Print what `history_of` has found; return 1 if it is nothing."""
     if not document["events"]:
         click.echo("the read model does not have that prescription", err=True)
         return 1
@@ -74,8 +54,9 @@ def history(*, chosen: Chosen, key: str, show_phi: bool, by: By, as_json: bool) 
     return 0
 
 
-async def _document(chosen: Chosen, key: str, *, show_phi: bool) -> dict[str, Any]:
-    async with chosen.open_database("history") as database:
+async def history_of(chosen: Chosen, key: str, *, show_phi: bool) -> dict[str, Any]:
+    """Return the state of a prescription and its events, in the order of facts."""
+    async with chosen.open_database("where") as database:
         states = await database.fetch(_STATE.format(schema=chosen.schema), key)
         rows = await database.fetch(_EVENTS.format(schema=chosen.schema), key)
     masker = Masker(bundled().schemas(), mask=JSON_MASK)

@@ -28,6 +28,7 @@ from bridge.spool.keys import KeyRing
 from bridge.spool.segment import Entry
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.options import json_option, phi_options
+from consumers.commands.timeline import history_of, print_history
 from consumers.postgres.pool import Database
 from consumers.postgres.text import stored_text
 from consumers.read_model.options import NAME
@@ -104,6 +105,9 @@ where p.topic = $1 and p.part = $2 order by p.grp
 @click.command()
 @click.argument("wanted", metavar="ID")
 @click.option("--from-beginning", is_flag=True, help="Search the whole log, also for pruned events.")
+@click.option(
+    "--history", is_flag=True, help="Show the state of the prescription ID and its events, by the read model."
+)
 @click.option("--schema", help="Schema of the read model, if it is another.")
 @phi_options
 @json_option
@@ -112,6 +116,7 @@ def where(
     *,
     wanted: str,
     from_beginning: bool,
+    history: bool,
     schema: str | None,
     show_phi: bool,
     by: By,
@@ -129,7 +134,13 @@ def where(
     if not wanted:
         raise click.UsageError("ID is empty")
     chosen = choose(NAME, schema=schema, bootstrap_servers=bootstrap_servers)
-    with audited("where", show_phi=True, **by._asdict()) as ended:
+    if history and from_beginning:
+        raise click.UsageError("--history reads the read model only; omit --from-beginning")
+    with audited("where", show_phi=True, history=history, **by._asdict()) as ended:
+        if history:
+            document = asyncio.run(history_of(chosen, wanted, show_phi=show_phi))
+            ended["records"] = len(document["events"])
+            return print_history(document, show_phi=show_phi, as_json=as_json)
         found = asyncio.run(_where(chosen, wanted, from_beginning=from_beginning, show_phi=show_phi))
         ended["records"] = len(found)
     if not found:

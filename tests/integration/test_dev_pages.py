@@ -77,7 +77,7 @@ def test_every_block_is_run_by_a_test_here() -> None:
     assert [
         sum(word in text for text in shells)
         for word in (
-            *("simulate --url", "history", "signed.txt", "h2h.txt", "simulate --type", "rx_readme", "mapping check"),
+            *("simulate --url", "--history", "signed.txt", "h2h.txt", "simulate --type", "rx_readme", "mapping check"),
             *("push.py", "pubsub.txt"),
         )
     ] == [1] * 9
@@ -86,7 +86,7 @@ def test_every_block_is_run_by_a_test_here() -> None:
 
 def test_what_the_simulator_sends_is_answered_and_can_be_looked_at(place: Path) -> None:
     _, told = shell(place, the_block_with("simulate --url"))
-    *before, history = the_block_with("history").splitlines()
+    *before, history = the_block_with("--history").splitlines()
     behind = f"until {history.partition('#')[0]}; do sleep 0.2; done"  # a moment
     shown, _ = shell(place, "\n".join([*before, behind]))
 

@@ -15,8 +15,8 @@ async def test_the_state_and_the_events_of_a_prescription_without_identity_and_f
         )
     env = consumer_environment(bootstrap_servers="127.0.0.1:1", dsn=postgres)
 
-    code, people, _ = await drx_consumer(env, "history", "read_model", "rx_1")
-    _, out, err = await drx_consumer(env, "history", "read_model", "rx_1", "--json", "--show-phi")
+    code, people, _ = await drx_consumer(env, "where", "rx_1", "--history")
+    _, out, err = await drx_consumer(env, "where", "rx_1", "--history", "--json", "--show-phi")
 
     document = json.loads(out)
     assert (code, "CANARY" in people, "CANARY" in out) == (0, False, True)
@@ -30,5 +30,5 @@ async def test_the_state_and_the_events_of_a_prescription_without_identity_and_f
     ]
     assert document["events"][0]["moved"].items() >= {"dispense": "dispensed", "transmission": "processed"}.items()
     assert document["events"][1]["moved"] == {}
-    assert acts(err) == [("history", "begun"), ("history", "done")]
-    assert (await drx_consumer(env, "history", "read_model", "rx_3"))[0] == 1
+    assert acts(err) == [("where", "begun"), ("where", "done")]
+    assert (await drx_consumer(env, "where", "rx_3", "--history"))[0] == 1

@@ -160,7 +160,7 @@ class Views:
         return [*(self._timeline[1] if changed else [unknown]), await self._parked(key)]
 
     def _history(self, key: str) -> list[Json]:
-        asked = ("history", "read_model", "--json", *["--show-phi"] * self._phi, "--", key)
+        asked = ("where", "--history", "--json", *["--show-phi"] * self._phi, "--", key)
         output = run_program("drx-consumer", *asked, settings={"CONSUMER_POSTGRES__DSN": self._endpoints["postgres"]})
         documents = (line for line in output.text.splitlines() if line.startswith('{"prescription_id"'))
         events = orjson.loads(next(documents, '{"events": []}'))["events"]  # empty once they were pruned
