@@ -4,26 +4,32 @@ import click
 
 from bridge.runtime.process import LazyGroup, run_command_line
 
-# Name, module and line in `--help` of each command; a module is imported only when its command runs.
-COMMANDS = {
-    "run": ("consumers.commands.run:run", "Run a consumer."),
-    "init": ("consumers.commands.init:init", "Create a consumer's tables and set its starting offsets."),
-    "lag": ("consumers.commands.lag:lag", "Show how far a consumer is behind, also while it is not running."),
-    "where": (
-        "consumers.commands.where:where",
-        "Show where an event, a delivery or a prescription is, and its history.",
-    ),
-    "parked": ("consumers.commands.parked:parked", "List, release or discard parked records."),
-    "compare": ("consumers.commands.compare:compare", "Find events of a sender's export that the read model lacks."),
-    "prune": ("consumers.commands.prune:prune", "Delete settled records and history beyond a horizon."),
-    "doctor": ("consumers.commands.doctor:doctor", "Check what a consumer needs, and show where PHI goes."),
-    "forget": ("consumers.commands.forget:forget", "Remove the stored state of a consumer's group."),
-    "forward": ("consumers.commands.forward:forward", "Show what `forward` would send."),
-    "new": ("consumers.commands.new:new", "Generate a package for a new consumer."),
+# Name, module and line in `--help` of each command, below its heading; a module is imported only when its command runs.
+SECTIONS = {
+    "Try": {
+        "new": ("consumers.commands.new:new", "Generate a package for a new consumer."),
+        "forward": ("consumers.commands.forward:forward", "Show what `forward` would send, or only send new events."),
+    },
+    "Run": {
+        "init": ("consumers.commands.init:init", "Create a consumer's tables and set its starting offsets."),
+        "run": ("consumers.commands.run:run", "Run a consumer."),
+        "doctor": ("consumers.commands.doctor:doctor", "Check what a consumer needs, and show where PHI goes."),
+        "lag": ("consumers.commands.lag:lag", "Show how far a consumer is behind, also while it is not running."),
+        "prune": ("consumers.commands.prune:prune", "Delete settled records and history beyond a horizon."),
+    },
+    "Find": {
+        "where": ("consumers.commands.where:where", "Show where an event or a prescription is, and its history."),
+        "compare": ("consumers.commands.compare:compare", "Find events of an export that the read model lacks."),
+    },
+    "Repair": {
+        "parked": ("consumers.commands.parked:parked", "List, release or discard parked records."),
+        "forget": ("consumers.commands.forget:forget", "Remove the stored state of a consumer's group."),
+    },
 }
+COMMANDS = {name: command for section in SECTIONS.values() for name, command in section.items()}
 
 
-@click.group(cls=LazyGroup, modules=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, modules=COMMANDS, sections=SECTIONS)
 @click.version_option(package_name="drx-bridge", prog_name="drx-consumer")
 def cli() -> None:
     """Run and operate the consumers of the bridge's topics."""

@@ -18,6 +18,7 @@ from docs.archive_page import archive_page  # noqa: E402 - after the path
 from docs.asyncapi import asyncapi  # noqa: E402 - as above
 from docs.capacity import capacity  # noqa: E402 - as above
 from docs.chart_page import chart_readme, chart_schema, chart_values  # noqa: E402 - as above
+from docs.commands_page import commands_page  # noqa: E402 - as above
 from docs.events_page import events_page  # noqa: E402 - as above
 from docs.metrics_page import metrics_page  # noqa: E402 - as above
 from docs.monitoring import rule_files, sinks  # noqa: E402 - as above
@@ -55,6 +56,7 @@ PAGES: Mapping[str, Callable[[], str]] = MappingProxyType(
         "consumer-settings.md": lambda: f"<!-- {NOTE} -->\n{consumer_settings_page()}",
         "metrics.md": lambda: f"<!-- {NOTE} -->\n{metrics_page()}",
         "events.md": lambda: f"<!-- {NOTE} -->\n{events_page()}",
+        "commands.md": lambda: f"<!-- {NOTE} -->\n{commands_page()}",
         "openapi.yaml": lambda: _yaml(openapi()),
         "asyncapi.yaml": lambda: _yaml(asyncapi()),
         **{f"../helm/drx-bridge/files/rules/{name}": partial(str, text) for name, text in rule_files().items()},

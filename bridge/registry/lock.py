@@ -2,7 +2,7 @@
 
 `schemas.lock.json` is a list of versions in the order of their ids, one attribute per line, so that a diff shows a new
 version as an addition. A version is never changed or removed. All its attributes except `version` and `id` are derived
-from its schema, and `parse_lock` refuses a file where they do not match. Only `drx-bridge schemas check --lock` writes it.
+from its schema, and `parse_lock` refuses a file where they do not match. Only `schemas check --lock` writes it.
 """
 
 import json

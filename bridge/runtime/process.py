@@ -17,8 +17,9 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import click
@@ -82,11 +83,16 @@ def with_brokers(settings: _Settings, bootstrap_servers: str | None) -> _Setting
 class Group(click.Group):
     """A group that lists each command with its complete first sentence."""
 
+    sections: Mapping[str, Iterable[str]] = MappingProxyType({})  # names by their heading in the help
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands; long descriptions wrap."""
-        rows = [(name, self.commands[name].get_short_help_str(_HELP_MAX)) for name in self.list_commands(ctx)]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+        names = self.list_commands(ctx)
+        width = max(map(len, names))
+        for heading, listed in (self.sections or {"Commands": names}).items():
+            with formatter.section(heading):
+                rows = [(f"{each:<{width}}", self.commands[each].get_short_help_str(_HELP_MAX)) for each in listed]
+                formatter.write_dl(rows)
 
 
 class LazyGroup(Group):
@@ -94,6 +100,7 @@ class LazyGroup(Group):
 
     def __init__(self, name: str | None = None, *, modules: Mapping[str, tuple[str, str]], **options: Any) -> None:
         """`modules`: for each command, `module:attribute` and its line in `--help`."""
+        self.sections = options.pop("sections", {})
         stand_ins = {each: click.Command(each, help=line) for each, (_, line) in modules.items()}
         super().__init__(name, stand_ins, **options)
         self._modules = modules
@@ -134,7 +141,7 @@ def run_command_line(cli: LazyGroup, *, program: str) -> None:
     silence_kafka_client()
     try:
         _import_command(cli)
-        code = cli.main(standalone_mode=False, prog_name=program)
+        code = cli.main(standalone_mode=False, prog_name=program, help_option_names=["-h", "--help"])
     except BridgeError as exc:
         click.echo(f"{program}: {exc}", err=True)
         sys.exit(MISCONFIGURED)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import aiohttp
 import pytest
 
 from bridge.app import open_ingress
-from bridge.cli import COMMANDS, main
+from bridge.cli import COMMANDS, SECTIONS, main
 from bridge.dev.ports import free_port, is_free
 from bridge.runtime.lifecycle import run_workers
 from bridge.settings import load_settings
@@ -160,6 +161,12 @@ def test_a_run_says_what_runs_when_it_can_work_and_that_it_has_stopped(good: dic
     assert started["spool"] == good["BRIDGE_SPOOL__DIR"]
     assert [line["event"] for line in lines[-3:]] == ["worker.ready", "worker.stopping", "worker.stopped"]
     assert SECRET not in json.dumps(lines)
+
+
+def test_help_has_a_heading_for_each_part_of_the_work(run: Run) -> None:
+    headings = re.findall(r"^(\w.*):\n  (\w+)", run("--help").stdout, re.MULTILINE)
+
+    assert dict(headings) == {heading: next(iter(commands)) for heading, commands in SECTIONS.items()}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
