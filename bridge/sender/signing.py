@@ -34,7 +34,9 @@ def read_signer(scheme: Scheme, secret_file: Path) -> Sign:
     except UnicodeDecodeError:
         raise ConfigError(f"--secret-file: {secret_file}: is not UTF-8") from None
     try:
-        return _token_signer(scheme, content) if scheme.name == "jwt" else _signer(scheme, line)
+        if scheme.name != "jwt":
+            return _signer(scheme, line)
+        return _token_signer(scheme, content.strip() if content.startswith(b"-----BEGIN ") else line.encode())
     except ConfigError as exc:
         raise ConfigError(f"--secret-file: {secret_file}: {exc}") from None
 
@@ -69,7 +71,7 @@ def _signer(scheme: Scheme, line: str) -> Sign:
     raise ConfigError(f"no delivery can be signed by {scheme.name}: {why}")
 
 
-def _token_signer(scheme: Any, content: bytes) -> Sign:
+def _token_signer(scheme: Any, key: bytes) -> Sign:
     """Sign tokens as their issuer, with its private key in PEM, or the secret of HS256."""
     from jwt import PyJWTError, encode  # noqa: PLC0415 - needed only for sources with tokens
 
@@ -77,7 +79,7 @@ def _token_signer(scheme: Any, content: bytes) -> Sign:
         claims = {"iss": scheme.issuer, "aud": scheme.audience, "iat": timestamp, "exp": timestamp + TOKEN_S}
         claims |= scheme.claims | {scheme.id_claim: webhook_id, scheme.body_claim: sha256(body).hexdigest()}
         claims.pop("", None)
-        token = encode(claims, content.strip(), algorithm)
+        token = encode(claims, key, algorithm)
         return {scheme.header.decode(): f"{scheme.word.decode()} {token}".lstrip()}
 
     for algorithm in sorted(scheme.algorithms, reverse=True):

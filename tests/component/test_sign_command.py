@@ -4,9 +4,11 @@ import json
 import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
@@ -20,9 +22,20 @@ from tests.http_server import served
 NOW = 1_700_000_000
 PASSWORD = "user:a-password-of-many-characters"
 TEXT = "a-secret-of-many-characters"
-KEY = Ed25519PrivateKey.generate()
-PRIVATE = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-PUBLIC = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+EC, ED = ec.generate_private_key(ec.SECP256R1()), Ed25519PrivateKey.generate()
+TOKEN = {"issuer": "https://issuer.example", "audience": "bridge", "id_claim": "jti", "claims": "email=x"}
+TOKEN |= {"body_claim": "hash", "header": "X-Token"}
+
+
+def private(key: Any) -> str:
+    return str(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
+
+
+PUBLIC = {
+    private(key): key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    for key in (RSA, EC, ED)
+}
 SCHEMES = [
     ("standard_webhooks", SECRET, {}),
     ("github", TEXT, {}),
@@ -35,7 +48,11 @@ SCHEMES = [
     ("basic", "user:ein-Paßwort-aus-Wörtern", {}),
     ("github", "ein-Geheimnis-mit-Umläuten-äöü", {}),
     ("body_hmac", TEXT, {"header": "X-S", "digest": "sha512", "encoding": "base64", "prefix": "v0="}),
-    ("jwt", PRIVATE, {"issuer": "https://issuer.example", "audience": "bridge", "body_claim": "hash"}),
+    ("jwt", private(RSA), {**TOKEN, "algorithms": "PS256,ES256"}),
+    ("jwt", private(RSA), {**TOKEN, "algorithms": "RS256"}),
+    ("jwt", private(EC), {**TOKEN, "algorithms": "RS256,ES256"}),
+    ("jwt", private(ED), {**TOKEN, "algorithms": "EdDSA"}),
+    ("jwt", TEXT + TEXT, {**TOKEN, "algorithms": "HS256"}),
 ]
 
 
@@ -68,10 +85,11 @@ def run(*arguments: str | Path) -> str:
 def test_what_it_prints_and_simulate_sends_is_accepted(
     body: Path, secrets: Path, scheme: str, secret: str, parameters: dict[str, str]
 ) -> None:
-    key = secrets / "current" if scheme != "jwt" else secrets.with_name("private.pem")
-    key.write_text(secret if scheme == "jwt" else f"{secret}\naccept_until = 2099-01-01T00:00:00Z\n")
-    if scheme == "jwt":
-        (secrets / "current").write_text(PUBLIC)
+    slot = key = secrets / "current"
+    slot.write_text(f"{PUBLIC.get(secret, secret)}\naccept_until = 2099-01-01T00:00:00Z\n")
+    if secret in PUBLIC:
+        key = secrets.with_name("private.pem")
+        key.write_text(secret)
     named = ["--scheme", scheme, *(part for each in parameters.items() for part in ("--parameter", "=".join(each)))]
     sent: list[str] = []
 
@@ -102,11 +120,13 @@ def test_a_body_is_called_what_its_file_s_name_says(tmp_path: Path, secrets: Pat
     assert f"content-type: {kind}\n" in run(tmp_path / name, "--secret-file", secrets / "current")
 
 
-@pytest.mark.parametrize("scheme", ["url_token", "ed25519"])
+@pytest.mark.parametrize("scheme", ["url_token", "ed25519", "jwt"])
 def test_what_cannot_be_signed_for_is_said_to_be_so(body: Path, secrets: Path, scheme: str) -> None:
-    parameters = ("--parameter", "header=X-S") if scheme == "ed25519" else ()
+    parameters = {"ed25519": {"header": "X-S"}, "jwt": TOKEN}.get(scheme, {})
+    (secrets / "current").write_text(PUBLIC[private(ED)] if scheme == "jwt" else SECRET)
+    given = [f"--parameter={name}={value}" for name, value in parameters.items()]
 
-    with pytest.raises(ConfigError, match="no delivery can be signed by") as caught:
-        run(body, "--scheme", scheme, *parameters, "--secret-file", secrets / "current")
+    with pytest.raises(ConfigError, match=r"no delivery can be signed by|holds no private key") as caught:
+        run(body, "--scheme", scheme, *given, "--secret-file", secrets / "current")
 
     assert SECRET not in str(caught.value)

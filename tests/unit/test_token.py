@@ -26,7 +26,6 @@ from bridge.proof.schemes.presets import configure
 from bridge.proof.schemes.token import Jwt
 from bridge.proof.secrets import load
 from bridge.runtime.secret_files import SecretsError
-from bridge.sender.signing import read_signer
 from tests.schemes import VERIFIED, verdict
 
 NOW = 1_789_398_570
@@ -349,25 +348,6 @@ def test_a_short_secret_is_refused() -> None:
 def test_a_token_without_an_end_of_its_tolerance_is_refused() -> None:
     with pytest.raises(ParameterError, match="tolerance_s"):
         configure("jwt", {"issuer": ISSUER, "audience": AUDIENCE}, tolerance_s=None)
-
-
-@pytest.mark.parametrize(
-    ("key", "algorithms"), [(RSA, "PS256,ES256"), (RSA, "RS256"), (EC, "RS256,ES256"), (ED, "EdDSA"), (SECRET, "HS256")]
-)
-def test_sign_makes_what_is_accepted(tmp_path: Path, key: Any, algorithms: str) -> None:
-    is_text = isinstance(key, str)
-    private = key.encode() if is_text else key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    (tmp_path / "private").write_bytes(private)
-    scheme = built(algorithms=algorithms, id_claim="jti", **EMAIL, **HASHED)
-
-    heads = read_signer(scheme, tmp_path / "private")("evt_1", NOW, BODY)
-
-    slot = KeySlot("current", scheme.parse_key(key if is_text else pem(key).strip().replace("\n", "\t")))
-    raw = Raw({name.encode(): value.encode() for name, value in heads.items()}, BODY)
-    assert scheme.verify(raw, [slot], NOW).id == "evt_1"
-    (tmp_path / "public").write_text("no key" if is_text else pem(key))
-    with pytest.raises(ConfigError, match="holds no private key"):
-        read_signer(built(), tmp_path / "public")
 
 
 def test_a_process_without_tokens_does_not_load_the_library() -> None:
