@@ -8,7 +8,7 @@ from bridge.runtime.process import LazyGroup, run_command_line
 SECTIONS = {
     "Try": {
         "new": ("consumers.commands.new:new", "Generate a package for a new consumer."),
-        "forward": ("consumers.commands.forward:forward", "Show what `forward` would send, or only send new events."),
+        "forward": ("consumers.commands.forward:forward", "Show what `forward` would send."),
     },
     "Run": {
         "init": ("consumers.commands.init:init", "Create a consumer's tables and set its starting offsets."),
