@@ -2,7 +2,7 @@
 
 import click
 
-from bridge.runtime.process import LazyGroup, run_command_line
+from bridge.runtime.process import Group, run_command_line
 
 # Name, module and line in `--help` of each command, below its heading; a module is imported only when its command runs.
 SECTIONS = {
@@ -39,7 +39,7 @@ SECTIONS = {
 COMMANDS = {name: command for section in SECTIONS.values() for name, command in section.items()}
 
 
-@click.group(cls=LazyGroup, modules=COMMANDS, sections=SECTIONS)
+@click.group(cls=Group, modules=COMMANDS, sections=SECTIONS)
 @click.version_option(package_name="drx-bridge", prog_name="drx-bridge")
 def cli() -> None:
     """Verified pharmacy webhooks into Kafka: never lost, forged or reordered."""

@@ -7,7 +7,7 @@ import click
 
 from bridge.cli import SECTIONS as BRIDGE
 from bridge.cli import cli as bridge
-from bridge.runtime.process import LazyGroup
+from bridge.runtime.process import Group
 from consumers.cli import SECTIONS as CONSUMERS
 from consumers.cli import cli as consumers
 
@@ -26,7 +26,7 @@ def commands_page() -> str:
     )
 
 
-def _table(program: str, group: LazyGroup, sections: _Sections) -> Iterator[str]:
+def _table(program: str, group: Group, sections: _Sections) -> Iterator[str]:
     yield f"| | `{program}` | |\n|---|---|---|"
     for heading, commands in sections.items():
         for number, (name, (_, line)) in enumerate(commands.items()):

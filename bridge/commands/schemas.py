@@ -8,7 +8,7 @@ import click
 
 from bridge.registry.loader import read_lock, read_schemas, schemas_root, write_lock
 from bridge.registry.rules import Violation, findings
-from bridge.runtime.process import LazyGroup
+from bridge.runtime.process import Group
 
 # Commands that use a registry, imported only when they run: aiohttp alone takes 0.2 s.
 _IMPORTED_ON_USE = {
@@ -19,7 +19,7 @@ _IMPORTED_ON_USE = {
 }
 
 
-@click.group(cls=LazyGroup, modules=_IMPORTED_ON_USE)
+@click.group(cls=Group, modules=_IMPORTED_ON_USE)
 def schemas() -> None:
     """Check and lock, push, serve or translate the schemas."""
 

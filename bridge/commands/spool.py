@@ -16,7 +16,7 @@ from bridge.errors import ConfigError
 from bridge.event import instant
 from bridge.kafka.accepted import from_entry
 from bridge.runtime.findings import counted
-from bridge.runtime.process import LazyGroup, combined
+from bridge.runtime.process import Group, combined
 from bridge.runtime.screen import print_table
 from bridge.settings import load_settings
 from bridge.spool.disk import Disk, is_locked
@@ -54,7 +54,7 @@ def paths_of(directory: Path | None, key_dir: Path | None) -> tuple[Path, Path]:
     return directory, key_dir or directory / "keys"
 
 
-@click.group(cls=LazyGroup, modules=_ELSEWHERE)
+@click.group(cls=Group, modules=_ELSEWHERE)
 def spool() -> None:
     """Inspect a spool, drain one that no process uses, or deliver records set aside."""
 

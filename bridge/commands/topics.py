@@ -11,7 +11,7 @@ from bridge.errors import ConfigError
 from bridge.kafka.admin import Admin, Deviation, TopicSpec, open_admin, topic_specs
 from bridge.kafka.routing import RoutingTable
 from bridge.runtime.audit import audit_options, audited
-from bridge.runtime.process import LazyGroup, bootstrap_option, combined, pairs, with_brokers
+from bridge.runtime.process import Group, bootstrap_option, combined, pairs, with_brokers
 from bridge.settings import Settings, load_settings
 
 ADVICE = {
@@ -36,7 +36,7 @@ def advice(deviation: Deviation) -> str:
 _ELSEWHERE = {"copy": ("bridge.commands.topics_copy:copy", "Copy a topic to one with another number of partitions.")}
 
 
-@click.group(cls=LazyGroup, modules=_ELSEWHERE)
+@click.group(cls=Group, modules=_ELSEWHERE)
 def topics() -> None:
     """Create, check or copy the topics that the bridge writes."""
 

@@ -25,7 +25,7 @@ from bridge.kafka.record import PART_SHA256
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable
 from bridge.known.derived_ids import PREFIX
 from bridge.runtime.audit import audit_options, audited
-from bridge.runtime.process import LazyGroup, bootstrap_option, with_brokers
+from bridge.runtime.process import Group, bootstrap_option, with_brokers
 from bridge.runtime.screen import print_json, print_rows
 from bridge.settings import Settings, load_settings
 
@@ -51,7 +51,7 @@ class ParkedGroup(NamedTuple):
 
 
 @click.group(
-    cls=LazyGroup,
+    cls=Group,
     modules={
         "replay": ("bridge.commands.unrecognized_replay:replay", "Post parked deliveries to the running ingress again.")
     },

@@ -81,29 +81,28 @@ def with_brokers(settings: _Settings, bootstrap_servers: str | None) -> _Setting
 
 
 class Group(click.Group):
-    """A group that lists each command with its complete first sentence."""
+    """A group that lists each command with its complete first sentence, and imports those of `modules` when used.
 
-    sections: Mapping[str, Iterable[str]] = MappingProxyType({})  # names by their heading in the help
+    So other commands do not import aiohttp.
+    """
+
+    def __init__(
+        self, name: str | None = None, *, modules: Mapping[str, tuple[str, str]] = MappingProxyType({}), **options: Any
+    ) -> None:
+        """`modules`: for each command, `module:attribute` and its line in `--help`."""
+        self._modules = modules
+        self._sections: Mapping[str, Iterable[str]] = options.pop("sections", {})  # names by their heading in the help
+        stand_ins = {each: click.Command(each, help=line) for each, (_, line) in modules.items()}
+        super().__init__(name, stand_ins, **options)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands; long descriptions wrap."""
         names = self.list_commands(ctx)
         width = max(map(len, names))
-        for heading, listed in (self.sections or {"Commands": names}).items():
+        for heading, listed in (self._sections or {"Commands": names}).items():
             with formatter.section(heading):
                 rows = [(f"{each:<{width}}", self.commands[each].get_short_help_str(_HELP_MAX)) for each in listed]
                 formatter.write_dl(rows)
-
-
-class LazyGroup(Group):
-    """A group that imports a command when it is used, so that other commands do not import aiohttp."""
-
-    def __init__(self, name: str | None = None, *, modules: Mapping[str, tuple[str, str]], **options: Any) -> None:
-        """`modules`: for each command, `module:attribute` and its line in `--help`."""
-        self.sections = options.pop("sections", {})
-        stand_ins = {each: click.Command(each, help=line) for each, (_, line) in modules.items()}
-        super().__init__(name, stand_ins, **options)
-        self._modules = modules
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - the signature is click's
         """Return the names in the order given."""
@@ -130,7 +129,7 @@ class LazyGroup(Group):
         return command
 
 
-def run_command_line(cli: LazyGroup, *, program: str) -> None:
+def run_command_line(cli: Group, *, program: str) -> None:
     """Run `cli` and end the process."""
     # Shells start background jobs with SIGINT ignored, which children inherit. Then SIGINT could not end a command that
     # runs until interrupted.
@@ -160,7 +159,7 @@ def run_command_line(cli: LazyGroup, *, program: str) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _import_command(cli: LazyGroup) -> None:
+def _import_command(cli: Group) -> None:
     """Import the command without garbage collection, which would take a sixth of a start's CPU.
 
     In return, the 2,000 objects (1 MB) that imports leave as garbage are frozen and never freed.

@@ -34,15 +34,15 @@ def _nowhere(clean: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Said:
-    """Run `drx-consumer`; give its exit code and complaint."""
+    """Run `drx-consumer`; give its exit code and complaint, or the findings of `doctor`."""
 
     def run(*arguments: str) -> tuple[int | str | None, str]:
         monkeypatch.setattr(sys, "argv", ["drx-consumer", *arguments])
         with pytest.raises(SystemExit) as ended:
             main()
         out, err = capsys.readouterr()
-        assert out == ""
-        return ended.value.code, err
+        assert (err if "doctor" in arguments else out) == ""
+        return ended.value.code, out or err
 
     return run
 
@@ -185,18 +185,15 @@ def test_a_wrong_command_line_is_one_line(said: Said, arguments: list[str], comp
 
 
 def test_doctor_says_where_health_information_goes_though_nothing_answers(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    said: Said, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "current").write_text(f"whsec_{base64.b64encode(bytes(32)).decode()}")
     monkeypatch.setenv("CONSUMER_FORWARD__URL", "https://me:hunter2@127.0.0.1:1/desk?token=hunter2")
     monkeypatch.setenv("CONSUMER_FORWARD__SECRETS_DIR", str(tmp_path))
-    monkeypatch.setattr(sys, "argv", ["drx-consumer", "doctor", "forward", "--json"])
 
-    with pytest.raises(SystemExit) as ended:
-        main()
+    code, out = said("doctor", "forward", "--json")
 
-    out, err = capsys.readouterr()
-    assert (ended.value.code, err) == (1, "")
+    assert code == 1
     checks = [(each["check"], each["verdict"], each["message"]) for each in json.loads(out)["checks"]]
     assert checks[1][:2] == ("log", "warning")
     assert checks[:1] + checks[2:4] == [
@@ -211,16 +208,13 @@ def test_doctor_says_where_health_information_goes_though_nothing_answers(
 
 
 def test_doctor_names_the_root_certificate_that_a_dsn_lacks(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    said: Said, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("CONSUMER_POSTGRES__DSN", "postgresql://u:s3cret@127.0.0.1:1/d?sslmode=verify-full")
-    monkeypatch.setattr(sys, "argv", ["drx-consumer", "doctor", "read_model", "--json"])
 
-    with pytest.raises(SystemExit):
-        main()
+    _, out = said("doctor", "read_model", "--json")
 
-    out = capsys.readouterr().out
     checks = {each["check"]: (each["verdict"], each["message"]) for each in json.loads(out)["checks"]}
     verdict, message = checks["postgres"]
     assert verdict == "failed"

@@ -16,7 +16,7 @@ import asyncio, os, signal, time
 from contextlib import asynccontextmanager
 import click
 from bridge.errors import ConfigError, NotDurableError
-from bridge.runtime.process import LazyGroup, run_command_line, run_service
+from bridge.runtime.process import Group, run_command_line, run_service
 
 class Worker:
     async def run(self, stop):
@@ -27,7 +27,7 @@ async def open_parts():
     {opening}
     yield [Worker()]
 
-@click.group(cls=LazyGroup, modules={{"demo": ("psutils.cli:demo", "")}})
+@click.group(cls=Group, modules={{"demo": ("psutils.cli:demo", "")}})
 def cli():
     pass
 

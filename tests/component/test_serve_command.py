@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import aiohttp
@@ -22,6 +22,7 @@ from bridge.runtime.lifecycle import run_workers
 from bridge.settings import load_settings
 from tests import forked
 from tests.builders import SECRET
+from tests.http_server import served
 from tests.unit.test_token import JWKS
 from tests.waiting import until
 
@@ -193,26 +194,19 @@ class Keys(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(JWKS.encode())
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 def test_a_start_needs_the_keys_of_an_issuer_once(good: dict[str, str], tmp_path: Path) -> None:
     """The public port is taken, so a start that gets so far ends there."""
-    with HTTPServer(("127.0.0.1", 0), Keys) as issuer:
+    with served(Keys) as issuer:
         env = good | {
             f"{SOURCE}SCHEME": "jwt",
             f"{SOURCE}SCHEME_ISSUER": "https://issuer.example",
             f"{SOURCE}SCHEME_AUDIENCE": "us",
-            f"{SOURCE}SCHEME_JWKS_URL": f"http://127.0.0.1:{issuer.server_port}/keys",
+            f"{SOURCE}SCHEME_JWKS_URL": f"{issuer}/keys",
             f"{SOURCE}SECRETS_DIR": str(tmp_path / "keys"),
             f"{SOURCE}ACCEPT": "no_tls,unsigned_body",
         }
-        serving = threading.Thread(target=issuer.serve_forever)
-        serving.start()
         first = run_process("serve", env=env)
-        issuer.shutdown()
-        serving.join()
     again = run_process("serve", env=env)
     never = run_process("serve", env=env | {f"{SOURCE}SECRETS_DIR": str(tmp_path / "others")})
 
