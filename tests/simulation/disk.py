@@ -1,7 +1,8 @@
 """A host's disk: synced data survives a power cut, other data may vanish or be torn; faults can be injected.
 
-All writes of a killed process survive, since the kernel has them; after a power cut only synced data does. After a sync
-that failed the pages count as clean, as in Linux: a later sync of the same file succeeds without writing them.
+All writes of a killed process survive, since the kernel has them; after a power cut only synced data does, and of the
+other pages any mix of old and new. After a sync that failed the pages count as clean, as in Linux: a later sync of the
+same file succeeds without writing them, except those that were written to again.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any, TypeVar
 
 from bridge.runtime.io_thread import IOThread
@@ -20,7 +22,7 @@ from tests.simulation.world import World
 
 _Result = TypeVar("_Result")
 
-BLOCK = 512
+SECTOR, PAGE = 512, 4096  # bytes that a disk writes whole; bytes that the kernel writes together
 
 
 class Killed(BaseException):
@@ -29,23 +31,56 @@ class Killed(BaseException):
 
 @dataclass(eq=False)
 class File:
-    """The data that reads return, and the data after a power cut; `lost` ranges were dropped by a failed sync."""
+    """The data that reads return, the data on the medium, and the pages that the next sync writes to it."""
 
     content: bytearray = field(default_factory=bytearray)
-    synced: bytes = b""
-    lost: list[tuple[int, int]] = field(default_factory=list)
+    stored: bytearray = field(default_factory=bytearray)
+    dirty: set[int] = field(default_factory=set)
+
+    def write(self, start: int, content: bytes) -> None:
+        if content:
+            content = bytes(max(0, start - len(self.content))) + content
+            start = min(start, len(self.content))
+            end = start + len(content)
+            self.content[start:end] = content
+            self.dirty.update(range(start // PAGE, -(-end // PAGE)))
+
+    def resize(self, size: int) -> None:
+        """Cut the file, or fill it with zeros."""
+        del self.content[size:]
+        self.write(len(self.content), bytes(size - len(self.content)))
 
     def sync(self) -> None:
-        content = bytearray(self.content)
-        for start, end in self.lost:
-            content[start:end] = bytes(max(0, min(end, len(content)) - start))
-        self.synced = bytes(content)
+        for page in self.dirty:
+            self._store(page, PAGE)
+        self.dirty.clear()
+        self._store_size(len(self.content))
 
-    def drop_unsynced(self) -> None:
-        """Drop unsynced data after a failed sync: it counts as clean from now on."""
-        pairs = enumerate(zip(self.content, self.synced, strict=False))
-        start = next((n for n, (mine, synced) in pairs if mine != synced), min(len(self.synced), len(self.content)))
-        self.lost.append((start, len(self.content)))
+    def fail_to_sync(self, rng: Random) -> None:
+        """Write some pages; all count as clean from now on."""
+        for page in sorted(self.dirty):
+            self._store(page, rng.choice((0, PAGE, rng.randrange(0, PAGE, SECTOR))))
+        self.dirty.clear()
+
+    def lose_power(self, rng: Random) -> None:
+        """Keep what is on the medium, with some of the pages that the kernel was to write, and some size."""
+        sizes = [len(self.stored), len(self.content)]
+        if sizes[0] < sizes[1]:
+            sizes.append(rng.randint(*sizes))
+        self.fail_to_sync(rng)
+        self._store_size(rng.choice(sizes))
+        self.content = self.stored.copy()
+
+    def _store(self, page: int, size: int) -> None:
+        start = page * PAGE
+        end = min(start + size, len(self.content))
+        if start < end:
+            self.stored += bytes(max(0, start - len(self.stored)))
+            self.stored[start:end] = self.content[start:end]
+
+    def _store_size(self, size: int) -> None:
+        del self.stored[size:]
+        self.stored += bytes(size - len(self.stored))
 
 
 @dataclass(eq=False)
@@ -96,23 +131,17 @@ class SimulatedDisk(Disk):
                 else:
                     names.pop(path, None)
         for file in dict.fromkeys(names.values()):
-            kept = bytearray(file.synced)
-            rest = file.content[len(kept) :] if bytes(file.content[: len(kept)]) == file.synced else b""
-            if rest and rng.random() < 0.7:
-                kept += rest[: rng.randrange(len(rest) + 1)]
-                if rng.random() < 0.3:
-                    torn = rng.randrange(len(file.synced), len(kept) + 1)
-                    kept[torn:] = bytes(len(kept) - torn)
-            file.content, file.synced, file.lost = kept, bytes(kept), []
+            file.lose_power(rng)
         self.files, self.durable = dict(names), dict(names)
         self._handles.clear()
 
     def turn_a_bit(self, path: Path) -> int:
         """Return the offset of its byte."""
         file = self.files[path]
-        at = self._rng.randrange(len(file.content))
-        file.content[at] ^= 1 << self._rng.randrange(8)
-        file.synced = bytes(file.content)
+        at, bit = self._rng.randrange(len(file.content)), 1 << self._rng.randrange(8)
+        file.content[at] ^= bit
+        if at < len(file.stored):
+            file.stored[at] ^= bit
         return at
 
     def hang(self) -> None:
@@ -203,7 +232,7 @@ class SimulatedDisk(Disk):
 
     def truncate(self, handle: int, size: int) -> None:
         self._change()
-        _resize(self._of(handle), size)
+        self._of(handle).resize(size)
 
     def close(self, handle: int) -> None:
         self._count()
@@ -240,10 +269,8 @@ class SimulatedDisk(Disk):
         for start, end in ranges:
             if self._meets(self.faults.write):
                 raise OSError(errno.EIO, "write")
-            file.content += bytes(max(0, start - len(file.content)))
-            file.content[start:end] = content[start:end]
-            file.lost = [(a, b) for x, y in file.lost for a, b in ((x, min(y, start)), (max(x, end), y)) if a < b]
-        _resize(file, len(content))
+            file.write(start, content[start:end])
+        file.resize(len(content))
         self._sync(file)
 
     def rename(self, path: Path, target: Path) -> None:
@@ -264,26 +291,26 @@ class SimulatedDisk(Disk):
     def _append(self, file: File, content: bytes) -> None:
         self._change()
         if self._meets(self.faults.write):
-            file.content += content[: self._rng.randrange(len(content) + 1)]
+            file.write(len(file.content), content[: self._rng.randrange(len(content) + 1)])
             raise OSError(errno.EIO, "write")
         left = self._left()
         if left is not None and left < len(content):
-            file.content += content[:left]
+            file.write(len(file.content), content[:left])
             raise OSError(errno.ENOSPC, "write")
-        file.content += content
+        file.write(len(file.content), content)
 
     def _append_whole(self, file: File, content: bytes) -> None:
         before = len(file.content)
         try:
             self._append(file, content)
         except OSError:
-            del file.content[before:]
+            file.resize(before)
             raise
 
     def _sync(self, file: File) -> None:
         self._count()
         if self._meets(self.faults.sync):
-            file.drop_unsynced()
+            file.fail_to_sync(self._rng)
             raise OSError(errno.EIO, "sync")
         file.sync()
 
@@ -308,12 +335,6 @@ class SimulatedDisk(Disk):
             return self.files[path]
         except KeyError:
             raise FileNotFoundError(errno.ENOENT, "missing") from None
-
-
-def _resize(file: File, size: int) -> None:
-    """Cut a file, or fill it with zeros."""
-    del file.content[size:]
-    file.content += bytes(size - len(file.content))
 
 
 class InlineThread(IOThread):
