@@ -506,7 +506,8 @@ def _durability_checks(
 
 
 def check_spool(spool: Spool, producer: KafkaProducer) -> str:
-    """Return `ok`, or why the spool accepts nothing; `degraded` if Kafka works, or if keys of records are missing."""
+    """Return `ok`, or why the spool accepts nothing; `degraded` if Kafka works, or about older segments only."""
     if not spool.code:
-        return "degraded locked_records" if spool.held.locked else "ok"
+        old = "degraded failing_segments" if spool.failing else "ok"
+        return "degraded locked_records" if spool.held.locked else old
     return f"degraded {spool.code}" if producer.ready else spool.code

@@ -12,7 +12,7 @@ from bridge.spool.availability import GROUP_MAX_BYTES
 from bridge.spool.disk import is_locked
 from bridge.spool.inspect import SegmentState, damaged_count, gets_first_key, survey
 from bridge.spool.keys import CURRENT, NO_KEY, KeyRing
-from bridge.spool.segment import segment_bytes
+from bridge.spool.segment import SUFFIX, segment_bytes
 
 _MEBIBYTE = 1024 * 1024
 _PUT_BACK = "put the key back, or for a new spool write `spk_` and the base64 of 32 random bytes"
@@ -44,6 +44,8 @@ def check_spool(spool: SpoolSettings) -> Iterator[Finding]:
         owner = path.stat().st_uid
         text = f"{path} cannot be written to by uid {os.geteuid()}; it belongs to uid {owner}"
         remedy = "chmod u+rwx it, or remount it if it is read-only" if owner == os.geteuid() else "chown it"
+        if kept := len(list(spool.dir.glob(f"*{SUFFIX}"))):
+            text += f"; {counted(kept, 'segment')} in it cannot be removed when delivered: SpoolUnavailable.md"
         yield Finding("spool", "failed", text, f"{remedy}, or set BRIDGE_SPOOL__DIR")
         return
     keys = KeyRing(spool.key_dir or spool.dir / "keys")

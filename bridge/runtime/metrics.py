@@ -196,6 +196,7 @@ class IngressMetrics(Metrics):
     spool_blocked_partitions = gauge("Partitions with a spooled record that Kafka refuses")
     spool_locked_records = gauge("Records whose key is missing, or written by another version of the bridge")
     spool_unread_segments = gauge("Segments that the disk could not read in full; the next start reads them again")
+    spool_failing_segments = gauge("Segments that the disk failed to complete, write once more or remove; retried")
     spool_set_aside_records = gauge("Records that are set aside and not put back")
     spool_corrupt_records = counter("Records found damaged")
     spool_torn_tails = counter("Unfinished last writes cut off at a start")

@@ -7,7 +7,7 @@ order of acceptance. Payloads stay on disk.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -46,7 +46,7 @@ class Segment:
     is_foreign: bool = False  # another version of the bridge wrote to the file: it is kept unchanged
     is_unread: bool = False  # a record that is not acknowledged could not be read from disk
     is_damaged: bool = False  # it has damage: once drained, it is moved instead of removed
-    sync: Callable[[], None] | None = None  # makes durable what an earlier process wrote; None once it has
+    is_durable: bool = True  # False until what an earlier process wrote is written once more
     # Acknowledged sequence numbers that are not in the positions file yet.
     acknowledged: array[int] = field(default_factory=lambda: array("I"))
 

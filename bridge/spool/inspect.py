@@ -7,11 +7,8 @@ from pathlib import Path
 
 from bridge.spool.disk import DAMAGED, Disk, is_locked
 from bridge.spool.keys import KeyRing
-from bridge.spool.recovery import Content, Opened, decrypt_all, examine, segment_numbers
+from bridge.spool.recovery import BATCH, Content, Opened, decrypt_all, examine, segment_numbers
 from bridge.spool.segment import SUFFIX, Entry, Key, SpoolPartition, UnreadableEntryError, segment_name
-
-# Records decrypted at a time, so that memory does not depend on the size of the spool.
-BATCH = 200
 
 
 @dataclass(slots=True)

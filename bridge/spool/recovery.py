@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -128,8 +128,9 @@ class Recovery:
             self.metrics.spool_torn_tails.inc()
             log.warning("worker.spool_torn_tail", segment=segment.path.stem)
         if not found.is_ended or found.torn_at is not None:
-            segment.sync = partial(self._make_durable, segment, content)
-            await self.sync([segment])
+            segment.is_durable = False
+            change = partial(self._make_durable, segment, content)
+            await self.thread.run(partial(self.writer.attempt, segment.path, change))
         broken, locked = await self._open(segment, content, drain)
         for code, count in locked.items():
             log.error("worker.spool_locked", segment=segment.path.stem, records=count, code=code)
@@ -160,19 +161,12 @@ class Recovery:
                 return content
             await asyncio.sleep(delay_s)
 
-    async def sync(self, segments: Iterable[Segment]) -> None:
-        """Make durable what an earlier process left, as far as the disk works."""
-        for segment in segments:
-            with contextlib.suppress(OSError):
-                if segment.sync is not None:
-                    await self.thread.run(segment.sync)
-                    segment.sync = None
-
     def _make_durable(self, segment: Segment, content: Content) -> None:
         """Write the records once more, without a torn tail; then append an end mark, if it is the newest segment."""
         # Its process was killed, perhaps after a failed fsync: the next fsync would not write those pages.
         ranges = [(record.offset, record.offset + record.header.size) for record in content.scan.records]
         self.disk.write_over(segment.path, content.raw[: content.whole], ranges)
+        segment.is_durable = True
         if segment.number == self._newest and content.waiting and content.is_read and not segment.is_foreign:
             key = self.keys.decrypting.get(content.waiting[0].header.key_id) or self.keys.encrypting
             if key is not None:  # otherwise nothing can be appended, and this stays the newest

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bridge.errors import NotDurableError
+from bridge.runtime.backoff import backoff_s
 from bridge.runtime.failpoints import hit
 from bridge.runtime.io_thread import IOThread
 from bridge.runtime.lifecycle import repeat
@@ -54,6 +55,7 @@ from bridge.spool.writer import STALLED_S, GroupCommit, SegmentWriter
 
 # Seconds; freed space, a released lock and a new key are noticed within two of these.
 RETRY_S = 2.0
+RETRY_MAX_S = 30.0  # between two attempts of a change of a segment that the disk fails
 # Seconds at shutdown for groups being written.
 FINISH_S = 5.0
 # Seconds until positions are written; records whose positions a crash loses are drained twice.
@@ -147,23 +149,21 @@ class Directory:
             frame = positions_frame(number, numbers, self._keys.decrypting[key_id])
             self._disk.append(positions_path(segment), frame)
 
-    def remove(self, segment: Path, *, is_active: bool, is_damaged: bool) -> None:
+    def remove(self, segment: Path, *, is_damaged: bool) -> None:
         """Remove a segment without waiting records, and then its positions; keep both if it has damage."""
-        if is_active:
-            self._writer.end_segment()
-        with contextlib.suppress(OSError):  # the next start repeats it, with its positions
-            if is_damaged:
-                self._disk.make_directory(self._directory / DAMAGED)
-                for path in (segment, positions_path(segment)):
-                    self._disk.rename(path, self._directory / DAMAGED / path.name)
-            else:
-                self._disk.unlink(segment)
-                self._disk.sync_directory(self._directory)
-                self._disk.unlink(positions_path(segment))
+        if is_damaged:
+            self._disk.make_directory(self._directory / DAMAGED)
+            for path in (segment, positions_path(segment)):
+                self._disk.rename(path, self._directory / DAMAGED / path.name)
+        else:
+            self._disk.unlink(segment)
+            self._disk.sync_directory(self._directory)
+            self._disk.unlink(positions_path(segment))
 
     def close(self) -> None:
         """Stop writing and release the directory."""
         self._writer.end_segment()
+        self._writer.retry()
         if self._lock is not None:
             self._disk.close(self._lock)
             self._lock = None
@@ -252,6 +252,8 @@ class Spool:
         self._disk = disk
         self._path = directory
         self._set_aside_records = metrics.spool_set_aside_records
+        metrics.spool_failing_segments.set_function(lambda: self.failing)
+        self._failures, self._retry_at = 0, 0.0
         self._unwritten: set[int] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._drain: Drain
@@ -270,7 +272,12 @@ class Spool:
     @property
     def is_durable(self) -> bool:
         """Whether all entries are known to be durable; a failing disk may lose what a start found."""
-        return not any(segment.sync and segment.live for segment in self._index.segments.values())
+        return all(segment.is_durable or not segment.live for segment in self._index.segments.values())
+
+    @property
+    def failing(self) -> int:
+        """Number of changes of segments that the disk has failed and that are retried."""
+        return len(self._writer.failed)
 
     @property
     def held(self) -> Held:
@@ -304,8 +311,10 @@ class Spool:
             self._availability.refuse(code or self._availability.fullness())
         elif code := await self._writing.run(partial(self._directory.check, keys)):
             self._availability.refuse(code)
-        await self._recovery.sync(list(self._index.segments.values()))
-        await self._writing.run(self._writer.mark_ends)
+        if self.failing and (now := asyncio.get_running_loop().time()) >= self._retry_at:
+            await self._writing.run(self._writer.retry)
+            self._failures = self._failures + 1 if self.failing else 0
+            self._retry_at = now + backoff_s(self._failures + 1, first_s=RETRY_S, max_s=RETRY_MAX_S)
         names = await self._writing.run(partial(names_of, self._disk, self._path))
         self._set_aside_records.set(len(names))
         self._remove_empty()
@@ -417,8 +426,10 @@ class Spool:
         if segment.is_damaged:
             self._write_positions()  # they are kept with the segment
         self._index.forget(segment)
-        remove = partial(self._directory.remove, segment.path, is_active=is_active, is_damaged=segment.is_damaged)
-        self._writing.run(remove)
+        if is_active:
+            self._writing.run(self._writer.end_segment)
+        remove = partial(self._directory.remove, segment.path, is_damaged=segment.is_damaged)
+        self._writing.run(partial(self._writer.attempt, segment.path, remove))
 
 
 class NoSpool:

@@ -65,7 +65,7 @@ class SegmentWriter:
     now_ns: Callable[[], int]
     last_number: int = 0  # number of the segment begun last; the next gets the time or, if higher, this plus one
     _open: _Open | None = None
-    _unmarked: list[tuple[Path, bytes]] = field(default_factory=list)
+    failed: dict[Callable[[], None], Path] = field(default_factory=dict)  # changes that the disk failed
 
     def write(self, entries: Sequence[Entry], *, is_first: bool) -> Written:
         """Make all entries durable, or none; `is_first` (after the spool was empty) reads the keys again.
@@ -77,9 +77,8 @@ class SegmentWriter:
         try:
             return self._write(entries)
         except OSError as exc:
-            code = code_of(exc)
-        if code == FULL:
-            raise NotDurableError(code)
+            if code_of(exc) == FULL:
+                raise NotDurableError(FULL) from None
         # Once more, in another file, since this one is no longer trusted.
         try:
             return self._write(entries)
@@ -95,29 +94,34 @@ class SegmentWriter:
         """Finish the open segment; remove it if empty, since a start would treat it as truncated."""
         if self._open is not None:
             segment, self._open = self._open, None
+            path = self.directory / segment_name(segment.number)
             with contextlib.suppress(OSError):
                 self.disk.close(segment.handle)
             if segment.records:
                 self.mark_end(segment.number, segment.records, segment.key)
-                return
-            with contextlib.suppress(OSError):
-                self.disk.unlink(self.directory / segment_name(segment.number))
+            else:
+                self.attempt(path, partial(self.disk.unlink, path))
 
     def mark_end(self, number: int, count: int, key: Key) -> None:
         """Append the end mark to a segment of `count` records."""
-        self._unmarked.append((self.directory / segment_name(number), end_mark(number, count, key)))
-        self.mark_ends()
+        path = self.directory / segment_name(number)
+        self.attempt(path, partial(self.disk.extend, path, end_mark(number, count, key)))
 
-    def mark_ends(self) -> None:
-        """Append the end marks that are due; failed writes are retried next time."""
-        for due in tuple(self._unmarked):
-            try:
-                self.disk.extend(*due)
-            except FileNotFoundError:
-                pass  # it was empty, and was removed
-            except OSError:
-                continue
-            self._unmarked.remove(due)
+    def attempt(self, path: Path, change: Callable[[], None]) -> None:
+        """Change a segment, unless it is gone; if the disk fails, keep the change for `retry`, and log the first."""
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                change()
+            self.failed.pop(change, None)
+        except OSError as exc:
+            if not self.failed:
+                log.warning("worker.spool_failing", segment=path.stem, code=code_of(exc))
+            self.failed[change] = path
+
+    def retry(self) -> None:
+        """Make the failed changes again."""
+        for change, path in tuple(self.failed.items()):
+            self.attempt(path, change)
 
     def _write(self, entries: Sequence[Entry]) -> Written:
         segment = self._segment()

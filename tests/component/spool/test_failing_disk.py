@@ -8,8 +8,10 @@ import pytest
 
 from bridge.errors import NotDurableError
 from bridge.spool.availability import GROUP_MAX_BYTES
-from bridge.spool.segment import scan
+from bridge.spool.segment import HEADER_BYTES, scan
+from bridge.spool.store import RETRY_MAX_S
 from tests.fault_disk import FOREVER, FaultDisk
+from tests.logs import capture_logs
 from tests.spooling import PARTITION, an_entry, make_spool, open_spool, ordinals, segments
 from tests.waiting import HANG_S
 
@@ -107,24 +109,42 @@ async def test_a_file_that_keeps_part_of_a_failed_write_is_not_continued(tmp_pat
         assert ordinals(again.found) == [1, 3]
 
 
-async def test_a_disk_that_became_read_only_is_still_drained(tmp_path: Path, disk: FaultDisk) -> None:
+async def test_a_disk_that_became_read_only_is_still_drained(
+    tmp_path: Path, disk: FaultDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """That is what a kernel does with a file system it has lost faith in; what it holds is wanted all the more."""
     async with open_spool(tmp_path) as kept:
         await kept.put(1, 2, 3)
+    (path,) = segments(tmp_path)
+    path.write_bytes(path.read_bytes()[:-HEADER_BYTES])  # without an end mark, as its process was killed
     disk.read_only = True
+    loop, late_s = asyncio.get_running_loop(), 0.0
+    began = loop.time()
+    monkeypatch.setattr(loop, "time", lambda: began + late_s)
 
-    async with open_spool(tmp_path, disk=disk) as again:
-        assert again.spool.code == "read_only"
-        with pytest.raises(NotDurableError, match="read_only"):
-            await again.put(4)
-        assert await again.head() == [1, 2, 3]
-        again.spool.acknowledge(PARTITION, 3)
-        assert again.spool.depth(PARTITION) == 0
+    with capture_logs() as lines:
+        async with open_spool(tmp_path, disk=disk) as again:
+            assert again.spool.code == "read_only"
+            with pytest.raises(NotDurableError, match="read_only"):
+                await again.put(4)
+            assert await again.head() == [1, 2, 3]
+            again.spool.acknowledge(PARTITION, 3)
+            assert again.spool.depth(PARTITION) == 0
+            for _ in range(3):
+                await again.spool.maintain()
+            assert (again.spool.failing, again.value("failing_segments")) == (2, 2)  # to write once more, and to remove
+            assert [(line["segment"], line["code"]) for line in lines if line["event"] == "worker.spool_failing"] == [
+                (path.stem, "read_only")
+            ]
 
-        disk.read_only = False
-        await again.spool.maintain()
-        assert again.spool.code == ""
-        await again.put(5)
+            disk.read_only = False
+            await again.spool.maintain()
+            assert again.spool.code == ""
+            await again.put(5)
+            assert path.exists()  # it waits longer after each failure
+            late_s = RETRY_MAX_S
+            await again.spool.maintain()
+            assert (again.value("failing_segments"), await again.head(), path.exists()) == (0, [5], False)
 
 
 async def test_who_asks_while_the_disk_hangs_is_told_at_once(tmp_path: Path, disk: FaultDisk) -> None:

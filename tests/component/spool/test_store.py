@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from bridge.commands.doctor_spool import check_spool
 from bridge.errors import NotDurableError
+from bridge.settings import SpoolSettings
 from bridge.spool import store
 from bridge.spool.availability import GROUP_MAX_BYTES
 from bridge.spool.disk import Disk
@@ -210,9 +212,14 @@ async def test_a_directory_that_lost_its_write_permission_is_noticed_before_it_i
             directory.chmod(0o500)
             await kept.spool.maintain()
             await kept.put(2)  # the segment that is open takes it
-            directory.chmod(0o700)
+            (finding,) = check_spool(SpoolSettings(dir=directory))
+            assert "1 segment in it cannot be removed when delivered: SpoolUnavailable.md" in finding.text
             kept.spool.acknowledge(PARTITION, 2)
             await kept.spool.maintain()
+            await until(lambda: kept.spool.failing == 1)
+            directory.chmod(0o700)
+            await kept.spool.maintain()
+            assert (kept.spool.failing, segments(directory)) == (0, [])
 
             directory.chmod(0o500)
             await kept.spool.maintain()
