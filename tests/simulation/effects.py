@@ -12,7 +12,7 @@ from bridge.runtime.logging import Line, render
 from consumers.api import ATTEMPTS
 from consumers.app import ConsumerWorker
 from consumers.read_model.history import prescription_of
-from consumers.runtime.partition import Partition
+from consumers.runtime.partition import KeyQueue
 from tests.oracle.states import COLUMNS, expected_state
 from tests.simulation.dialects import MARKER
 from tests.simulation.held import held
@@ -36,7 +36,7 @@ EFFECTS: Mapping[str, str] = {
 }
 # After any other kind of act, a handler outside the transaction may be called again for what it has done.
 HARMLESS = {"refused", "bug", "stumbles", "slow", "poison", "retry", "resume", "offsets_lost", "backup", *PUBLISHING}
-# Seconds for which work in progress may still hold a partition that was taken away.
+# Seconds for which work in progress may still hold records of a partition that was taken away.
 HELD_S = 40.0
 
 
@@ -46,7 +46,7 @@ class Effects:
     def __init__(self, scene: "Scene") -> None:
         self._scene = scene
         self.broken = [*scene.before]
-        self._gone: dict[Partition, float] = {}  # partitions that were taken away, by when that was first seen
+        self._gone: dict[KeyQueue, float] = {}  # of partitions that were taken away, by when that was first seen
         self.names = EFFECTS.keys() | {"no_bug", "no_phi"}
 
     def note(self, promise: str, *what: object) -> None:
@@ -98,14 +98,15 @@ class Effects:
         )
 
     def judge_held(self) -> None:
-        """Check that nothing holds a partition for long after it was taken away."""
+        """Check that no records are held for long after their partition was taken away."""
         now = self._scene.world.loop.time()
         for worker in self._scene.workers.values():
-            gone = {each: self._gone.get(each, now) for each in held(worker.worker, kinds=(Partition,)) if each.gone}
+            queues = held(worker.worker, kinds=(KeyQueue,))
+            gone = {each: self._gone.get(each, now) for each in queues if each.partition.gone}
             self._gone |= gone
-            late = [each.tp for each, since in gone.items() if now - since > HELD_S]
+            late = {each.partition.tp: since for each, since in gone.items() if now - since > HELD_S}
             if late:
-                self.note("settled", worker.name, "still holds", *late)
+                self.note("settled", worker.name, "still holds records of", *late)
 
     def judge_parked(self) -> None:
         """Check the parked records before any correction."""
