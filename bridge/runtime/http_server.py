@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from http import HTTPStatus
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any, Literal, Protocol, cast
 
 from aiohttp import web_protocol, web_request, web_server  # importing `aiohttp.web` takes 1 MiB more
@@ -32,7 +32,7 @@ from aiohttp.streams import EMPTY_PAYLOAD
 
 from bridge.runtime.lifecycle import pause
 from bridge.runtime.logging import log, trail
-from bridge.runtime.sockets import accept_all, listen
+from bridge.runtime.sockets import accept_all, allow_connections, listen
 
 TICK_S = 1.0  # between two checks for slow connections; the precision of time limits
 LINGER_S = 2.0  # for a client to read a response before a close with an unread body, which resets the connection
@@ -312,7 +312,7 @@ class HardenedServer(web_server.Server):
     ) -> None:
         """`on_malformed` is called for a malformed request, `on_ended` for a connection that the server ends."""
         super().__init__(cast("Any", self._serve), request_factory=Request)
-        self._listen = partial(listen, self, host, port, connections_max=connections_max, section=section)
+        self._listen = partial(listen, self, host, port, section=section)
         self._drain_s = drain_s  # seconds for requests in flight at shutdown
         self.listening = asyncio.Event()  # set once it accepts connections
         self.draining = False  # set at shutdown: each connection ends with its next response
@@ -330,8 +330,10 @@ class HardenedServer(web_server.Server):
     def opened(self, newcomer: ClientConnection) -> None:
         """End another connection for a new one if there are too many."""
         if len(self.connections) > self._connections_max:
-            able = [each for each in self.connections if each.transport and not (each.is_busy or each.ahead)]
-            min(able[:-1], key=lambda each: each.is_trusted, default=newcomer).reset("too_many")
+            # One by one, only as far as needed: a crowd comes faster than all connections could be checked each time.
+            able = (each for each in self.connections[:-1] if each.transport and not (each.is_busy or each.ahead))
+            oldest = next(able, newcomer)
+            next((each for each in chain([oldest], able) if not each.is_trusted), oldest).reset("too_many")
 
     async def _serve(self, request: Request) -> Any:
         connection, body = request.connection, request.content
@@ -386,6 +388,7 @@ class HardenedServer(web_server.Server):
 
     async def run(self, stop: asyncio.Event) -> None:
         """Accept until `stop` is set, then respond to requests in flight for at most `drain_s`, and close."""
+        self._connections_max = allow_connections(self._connections_max)
         listener = await self._listen()
         self.listening.set()
         try:

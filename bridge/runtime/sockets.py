@@ -20,16 +20,13 @@ KERNEL_MAX_BYTES = 65_536
 FILES_SPARE = 256
 
 
-async def listen(
-    protocol: Callable[[], asyncio.Protocol], host: str, port: int, *, connections_max: int, section: str
-) -> asyncio.Server:
+async def listen(protocol: Callable[[], asyncio.Protocol], host: str, port: int, *, section: str) -> asyncio.Server:
     """Accept connections; `ConfigError` names the variables of the address, which begin with `section`."""
 
     def first() -> asyncio.Protocol:  # uvloop accepts one per loop iteration, so a flood would keep senders waiting
         accept_all(listener, protocol, most=ACCEPT_MAX)
         return protocol()
 
-    _allow_files(connections_max + BACKLOG + FILES_SPARE)
     try:
         listener = await asyncio.get_running_loop().create_server(
             first, host, port, backlog=BACKLOG, start_serving=False
@@ -48,10 +45,12 @@ async def listen(
     return listener
 
 
-def _allow_files(wanted: int) -> None:
-    """Raise the limit of open files to `wanted`, as far as the system permits."""
+def allow_connections(most: int) -> int:
+    """Raise the limit of open files for `most` connections, as far as permitted; return how many it suffices for."""
     limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limit, min(hard, wanted)), hard))
+    limit = max(limit, min(hard, most + BACKLOG + FILES_SPARE))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    return max(1, min(most, limit - FILES_SPARE))
 
 
 def accept_all(

@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import socket
+import subprocess
+import sys
 import weakref
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
@@ -119,6 +121,42 @@ async def test_a_connection_beyond_the_bound_takes_the_place_of_an_idle_one(
     busy: Sequence[int], proved: Sequence[int], aborted: list[bool]
 ) -> None:
     assert await aborted_at_a_bound_of_two(busy=busy, proved=proved) == aborted
+
+
+async def test_a_connection_beyond_the_bound_does_not_need_a_look_at_all_others() -> None:
+    """A crowd on a busy machine would keep senders waiting for longer than they do."""
+    looked: list[ClientConnection] = []
+
+    class Watched(ClientConnection):
+        @property
+        def ahead(self) -> int:
+            looked.append(self)
+            return super().ahead
+
+    async with serving(Patient()) as (server, _):
+        server._connections_max = 100
+        connections = [Watched(server) for _ in range(101)]
+        for connection in connections:
+            connection.connection_made(Quiet())
+        assert looked == connections[:1]
+        for connection in connections:
+            connection.connection_lost(None)
+
+
+def test_a_low_limit_of_open_files_lowers_the_bound() -> None:
+    """A crowd would take the files that the spool and the probes need."""
+    code = """
+import asyncio, resource
+from bridge.runtime.http_server import HardenedServer
+resource.setrlimit(resource.RLIMIT_NOFILE, (700, 700))
+async def main():
+    server, stop = HardenedServer(None, read_timeout_s=1, connections_max=2_048), asyncio.Event()
+    stop.set()
+    await server.run(stop)
+    print(server._connections_max)
+asyncio.run(main())
+"""
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "444\n"  # noqa: S603 - ours
 
 
 async def test_a_client_that_is_lost_before_it_has_taken_its_answer_leaves_nothing() -> None:

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import random
+import resource
 import shutil
 import socket
 import subprocess
@@ -38,6 +39,8 @@ DEAR = (
     "Content-Length: 2\r\n\r\n{}"
 ).encode()
 AGAIN_S, RECEIVED_BYTES = 0.05, 2_048
+# Open files of a process besides connections; the ingress keeps more, so one attacker reaches its bound with any limit.
+SPARE = 64
 
 
 def _once(sent: bytes) -> Attack:
@@ -151,4 +154,6 @@ def slow_attacks(url: str, *, connections: int, seconds: int) -> Iterator[list[s
 
 
 if __name__ == "__main__":
-    asyncio.run(_all(ATTACKS[sys.argv[1]], int(sys.argv[2]), int(sys.argv[3])))
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    asyncio.run(_all(ATTACKS[sys.argv[1]], int(sys.argv[2]), min(int(sys.argv[3]), files - SPARE)))
