@@ -52,7 +52,7 @@ PHASES = 2
 PHASE_S = 40.0
 LONGEST_S = 60.0  # that a fault lasts
 REST_S = 900.0
-LOOK_EVERY_S = 15  # between two looks at what processes hold
+LOOK_EVERY_S = 5  # between two looks at what processes hold
 # Worlds that share the log of one world of the ingress, each a part of it.
 WORLDS_OF_A_LOG = 6
 POISONED = 0.02
@@ -159,7 +159,7 @@ class Worker:
         self.name = f"{group.name}{number}"
         self.process: Process | None = None
         self.worker: ConsumerWorker | None = None
-        self._is_frozen = False
+        self.is_frozen = False
         self._starts = 0
         self._stop = asyncio.Event()
 
@@ -167,7 +167,7 @@ class Worker:
         if self.process is None:
             self._starts += 1
             self.process = Process(self.world.loop, f"{self.name}.{self._starts}")
-            self._stop, self._is_frozen = asyncio.Event(), False
+            self._stop, self.is_frozen = asyncio.Event(), False
             self.world.loop.create_task(self._live(self.process), context=self.process.context)
 
     def kill(self, again_s: float) -> None:
@@ -187,15 +187,15 @@ class Worker:
 
     def freeze(self, for_s: float) -> None:
         process = self.process
-        if process is not None and not self._is_frozen:
-            self._is_frozen = True
+        if process is not None and not self.is_frozen:
+            self.is_frozen = True
             process.freeze()
             self.world.later(for_s, lambda: self._thaw(process))
 
     def _thaw(self, process: Process) -> None:
         if self.process is process:
             self.world.note(self.name, "goes on")
-            self._is_frozen = False
+            self.is_frozen = False
             process.thaw()
 
     async def _live(self, process: Process) -> None:

@@ -37,7 +37,7 @@ EFFECTS: Mapping[str, str] = {
 # After any other kind of act, a handler outside the transaction may be called again for what it has done.
 HARMLESS = {"refused", "bug", "stumbles", "slow", "poison", "retry", "resume", "offsets_lost", "backup", *PUBLISHING}
 # Seconds for which work in progress may still hold records of a partition that was taken away.
-HELD_S = 40.0
+HELD_S = 15.0
 
 
 class Effects:
@@ -101,6 +101,8 @@ class Effects:
         """Check that no records are held for long after their partition was taken away."""
         now = self._scene.world.loop.time()
         for worker in self._scene.workers.values():
+            if worker.is_frozen:
+                continue
             queues = held(worker.worker, kinds=(KeyQueue,))
             gone = {each: self._gone.get(each, now) for each in queues if each.partition.gone}
             self._gone |= gone

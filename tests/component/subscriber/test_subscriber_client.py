@@ -58,7 +58,7 @@ async def test_clients_that_fail_soon_are_replaced_ever_more_slowly(
             await until(lambda: group.transport.failure is None)
             await until(lambda: group.transports[len(delays) - 1].stopped)
 
-    assert delays == [0.02, 0.04, 0.08, 0.08, 0.08]
+    assert delays[:5] == [0.02, 0.04, 0.08, 0.08, 0.08]
 
 
 async def test_questions_that_nobody_answers_for_long_have_the_client_rebuilt(group: Group) -> None:
