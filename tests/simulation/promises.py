@@ -236,8 +236,9 @@ class Promises:
         has_looked &= not host.disk.faults.slow_s
         # Of several events one may have been encrypted before, also with another delivery.
         if attempt.status == 202 and attempt.outcome == "spooled" and has_looked and len(delivery.events) == 1:
-            # An earlier attempt may have been encrypted before that was noticed.
-            tried = [each for each in self.senders.attempts if each.delivery is delivery and each.host == host.name]
+            # An earlier attempt, or an equal body, may have been encrypted before that was noticed.
+            equal = [each for each in self.senders.attempts if each.delivery.sha256 == delivery.sha256]
+            tried = [each for each in equal if each.host == host.name]
             if not any(0 <= each.arrived_at < host.key_gone_at + NO_KEY_S for each in tried if each is not attempt):
                 self.note("not_lost", "spooled under a key that no restart finds", delivery, "at", attempt.start)
         if attempt.status == 200 and attempt.outcome in ("accepted", "duplicate"):
