@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -122,7 +122,12 @@ def postgres(client: Any) -> str:
     return _once(client, "postgres", _POSTGRES, _POSTGRES_START, fill)
 
 
-def _once(client: Any, name: str, recipe: str, content: str, fill: Any) -> str:
+def pause(client: Any) -> str:
+    """Return what holds the namespaces of a pod."""
+    return _once(client, "pause", 'FROM {base}\nCMD ["sleep", "infinity"]\n')
+
+
+def _once(client: Any, name: str, recipe: str, content: str = "", fill: Callable[[Path], None] = lambda _: None) -> str:
     text = recipe.format(base=base(client))
     tag = f"{_REPOSITORY}:{name}-{sha256((text + content).encode()).hexdigest()[:12]}"
     if not _exists(client, tag):
