@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # The tests start a thousand processes: without compiled files each would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: actionlint setup demo test test-tools compiled-tests check budget lint promtool fault-tools alert-tools lock chart engines clients page fhir-server hl7-server temporal-server otelcol peers audit bench docs faults fuzz release release-sign release-tools mutants simulate simulate-consumers test-docker test-postgres
+.PHONY: actionlint setup demo test test-tools compiled-tests check budget lint promtool fault-tools alert-tools lock chart engines clients page fhir-server hl7-server temporal-server otelcol peers audit bench docs faults fuzz release release-sign release-tools mutants simulate simulate-consumers test-docker test-postgres cluster cluster-tools
 
 # A line for each step: pip is silent, and takes minutes on a slow line.
 define install
@@ -189,6 +189,22 @@ bench: setup
 # Needs a Docker engine, which pulls Kafka and builds the image; for a private registry: DRX_TEST_KAFKA_IMAGE, DRX_TEST_IMAGE_BASE.
 test-docker: setup
 	$(BIN)/pytest --kafka=docker -m kafka tests
+
+# The chart on a real Kubernetes, under load and faults: the cluster of KUBECONFIG, with images pushed to IMAGE_REPOSITORY,
+# else one node that is compiled and started here, as root and with Go, and ends with the tests. Not part of `test`.
+# Writes its results into docs/reliability.md.
+cluster: setup cluster-tools
+	-$(BIN)/python -m tests.debian prometheus
+	rm -f build/faults/kubernetes.ndjson
+	$(BIN)/pytest tests/kubernetes
+	$(BIN)/python -m tests.faults.report
+
+cluster-tools:
+	@test -n "$$KUBECONFIG" || { export PATH="$$PATH:/usr/sbin"; \
+	    for each in containerd runc iptables ipset dockerd debootstrap; do command -v $$each >/dev/null || missing=1; done; \
+	    test -z "$$missing" -a -x /usr/lib/cni/ptp || test "$$(id -u)" -ne 0 || ! command -v apt-get >/dev/null || \
+	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	      containerd containernetworking-plugins debootstrap docker.io ipset iptables runc; }; }
 
 # The tests of the database on PostgreSQL 16, 17 and 18.
 test-postgres: setup

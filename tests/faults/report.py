@@ -6,9 +6,11 @@ from itertools import groupby
 
 from tests.faults.alerts import results as alerts
 from tests.faults.ingress.results import RESULTS, ROOT, Result, kept
+from tests.kubernetes import results as kubernetes
 
 PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+CLUSTER_BEGIN, CLUSTER_END = "<!-- cluster: begin -->", "<!-- cluster: end -->"
 ALERTS_BEGIN, ALERTS_END = "<!-- alerts: begin -->", "<!-- alerts: end -->"
 # Column to the figure of one row over all its runs.
 _SUMS = {
@@ -28,6 +30,7 @@ _WORST = {
     "recovery, s": "recovery_s",
     "largest RSS, MiB": "rss_peak_mib",
 }
+_OF_CLUSTER = ("lost", "forged or foreign", "out of order", "duplicated in the log")
 # Only for rows that measure genuine deliveries before and during an attack.
 _BESIDE = {"p99 before, ms": "p99_calm_s", "p99 during, ms": "p99_s"}
 
@@ -49,6 +52,17 @@ def alert_table(results: Sequence[alerts.Result]) -> str:
         waits = (f"{max(getattr(run, figure) for run in runs):.1f}" for figure in ("fired_s", "cleared_s"))
         others = ", ".join(sorted({other for run in runs for other in run.others}))
         lines.append(_line([*_alert(runs[-1]), str(len(runs)), str(runs[-1].factor), *waits, others]))
+    return "\n".join(lines)
+
+
+def cluster_table(results: Sequence[kubernetes.Result]) -> str:
+    sums = {"requests": "requests", "2xx": "promised", **{each: _SUMS[each] for each in _OF_CLUSTER}}
+    columns = ["row", "what happens", "seconds", *sums, "slowest response, s"]
+    lines = [_line(columns), _line(["---", "---", *["--:" for _ in columns[2:]]])]
+    for each in sorted(results, key=lambda result: result.row):
+        figures = [f"{getattr(each, figure):,}" if each.requests else "" for figure in sums.values()]
+        slowest = f"{each.worst_answer_s:.1f}" if each.requests else ""
+        lines.append(_line([each.row, each.title, f"{each.seconds:.0f}", *figures, slowest]))
     return "\n".join(lines)
 
 
@@ -82,7 +96,8 @@ def _line(cells: Sequence[str]) -> str:
 
 def main() -> int:
     rows, fired = kept(Result, RESULTS), kept(alerts.Result, alerts.RESULTS)
-    if not rows and not fired:
+    clusters = kept(kubernetes.Result, kubernetes.RESULTS)
+    if not rows and not fired and not clusters:
         print(f"no results in {RESULTS.parent.relative_to(ROOT)}: `make faults` makes them", file=sys.stderr)  # noqa: T201
         return 1
     text = PAGE.read_text(encoding="utf-8")
@@ -90,6 +105,8 @@ def main() -> int:
         text = render(text, table(rows))
     if fired:
         text = render(text, alert_table(fired), begin=ALERTS_BEGIN, end=ALERTS_END)
+    if clusters:
+        text = render(text, cluster_table(clusters), begin=CLUSTER_BEGIN, end=CLUSTER_END)
     PAGE.write_text(text, encoding="utf-8")
     return 0
 

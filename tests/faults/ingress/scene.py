@@ -122,23 +122,7 @@ class Scene:
         self._drained_at = looked_at
 
     async def log(self) -> list[Logged]:
-        """All records of the ingress, each partition in order."""
-        source = ("ce_source", self.ingress.source.encode())
-        connection = KafkaConnection(self.brokers.bootstrap_servers)
-        async with open_reader(connection, [self.topic, UNRECOGNIZED_TOPIC], from_beginning=True) as found:
-            return [
-                Logged(
-                    (record.topic, record.partition),
-                    record.offset,
-                    (record.key or b"").decode(),
-                    header(record, "ce_id"),
-                    header(record, "drx_body_sha256"),
-                    record.topic == UNRECOGNIZED_TOPIC,
-                    b"\n".join(content for name, content in record.headers if name != "ce_subject"),
-                )
-                async for record in found.until_end()
-                if source in record.headers
-            ]
+        return await logged(self.brokers.bootstrap_servers, self.topic, source=self.ingress.source)
 
     def look_at_spool(self) -> None:
         """Check every file of the spool before it is drained: none may contain plaintext."""
@@ -197,6 +181,26 @@ class Scene:
 
     def _fds(self) -> int:
         return int(psutil.Process(self.ingress.pid).num_fds())
+
+
+async def logged(bootstrap_servers: str, *topics: str, source: str) -> list[Logged]:
+    """All records of a source, each partition in order; those of parked deliveries too."""
+    mark = ("ce_source", source.encode())
+    connection = KafkaConnection(bootstrap_servers)
+    async with open_reader(connection, [*topics, UNRECOGNIZED_TOPIC], from_beginning=True) as found:
+        return [
+            Logged(
+                (record.topic, record.partition),
+                record.offset,
+                (record.key or b"").decode(),
+                header(record, "ce_id"),
+                header(record, "drx_body_sha256"),
+                record.topic == UNRECOGNIZED_TOPIC,
+                b"\n".join(content for name, content in record.headers if name != "ce_subject"),
+            )
+            async for record in found.until_end()
+            if mark in record.headers
+        ]
 
 
 def peak_rss_mib(pid: int) -> float:

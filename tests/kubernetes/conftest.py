@@ -1,0 +1,21 @@
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.kubernetes.site import Kubernetes, Site, open_kubernetes, open_site
+
+# Only if named, by `make cluster`: it takes a cluster.
+collect_ignore_glob = [] if any("tests/kubernetes" in each for each in sys.argv) else ["test_*"]
+
+
+@pytest.fixture(scope="session")
+def kubernetes() -> Iterator[Kubernetes]:
+    with open_kubernetes() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def site(kubernetes: Kubernetes) -> Iterator[Site]:
+    with open_site(kubernetes) as found:
+        yield found

@@ -1,0 +1,112 @@
+"""Mistakes that only a cluster shows: one line names what is wrong, and a page has the same word with the remedy."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.request import Request, urlopen
+from uuid import uuid4
+
+import pytest
+
+from tests.builders import a_body, signed_headers
+from tests.chart.tools import ROOT
+from tests.integration.service_process import until
+from tests.kubernetes.playing import timed
+from tests.kubernetes.site import Release, Site
+
+_SPOOL = "/var/lib/drx-bridge/spool"
+
+
+def _covered(**volume: Any) -> dict[str, Any]:
+    """Cover the spool's directory with a volume of another kind."""
+    read_only = volume.pop("readOnly", False)
+    return {
+        "ingress__extraVolumes": [{"name": "other", "emptyDir": volume}],
+        "ingress__extraVolumeMounts": [{"name": "other", "mountPath": _SPOOL, "readOnly": read_only}],
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    name: str
+    says: str  # an event of `kubectl describe`, or the name of a log line
+    word: str  # in it, and on the page
+    page: str
+    remedy: str  # on the same line of the page
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+MISTAKES = (
+    Mistake(
+        "a missing Secret",
+        "FailedMount",
+        'secret "drx-spool-keys" not found',
+        "helm/drx-bridge/README.md",
+        "FailedMount names the Secret that is missing",
+        {"ingress__spool__keySecret": "drx-spool-keys"},
+    ),
+    Mistake(
+        "a wrong key",
+        "worker.spool_unavailable",
+        "no_key",
+        "docs/spool.md",
+        "restore it",
+        {"ingress__spool__keySecret": "drx-webhook"},
+    ),
+    Mistake(
+        "a full volume",
+        "worker.spool_unavailable",
+        "full",
+        "docs/spool.md",
+        "free space",
+        _covered(medium="Memory", sizeLimit="512Ki"),
+    ),
+    Mistake(
+        "a read-only disk",
+        "worker.spool_unavailable",
+        "read_only",
+        "docs/spool.md",
+        "remount",
+        _covered(readOnly=True),
+    ),
+    Mistake(
+        "a missing topic",
+        "worker.drain_blocked",
+        "topic_missing",
+        "docs/runbooks/ProduceFailing.md",
+        "drx-bridge topics create",
+        {"topicsJob__enabled": False, "kafka__routes": {"*": "site.missing.v1"}},
+    ),
+)
+
+
+@pytest.mark.parametrize("mistake", [pytest.param(each, id=each.name.replace(" ", "-")) for each in MISTAKES])
+def test_what_is_wrong_and_its_remedy_are_named(site: Site, mistake: Mistake) -> None:
+    with (
+        timed(f"K5 {mistake.name}", "named by the cluster or one line of the pod, remedy on a page"),
+        site.release() as release,
+    ):
+        release.install(release.values(**mistake.values))
+
+        if mistake.says == "FailedMount":
+            said = next(line for line in release.described(mistake.word).splitlines() if mistake.word in line)
+        else:
+            if mistake.word == "topic_missing":
+                until(lambda: _posted(release) == "spooled", what="a spooled delivery")
+            said = release.said(mistake.says)
+            assert json.loads(said)["code"] == mistake.word
+        assert mistake.says in said
+        word = f"`{mistake.word}`" if mistake.says != "FailedMount" else mistake.says
+        page = (ROOT / mistake.page).read_text().splitlines()
+        assert any(word.strip("`") in line and mistake.remedy in line for line in page)
+
+
+def _posted(release: Release) -> str:
+    """Post a delivery; return its outcome, or nothing while no pod answers."""
+    body = a_body(id=f"evt_{uuid4().hex}")
+    headers = signed_headers(body, webhook_id=json.loads(body)["id"])
+    try:
+        with urlopen(Request(release.url(), body, headers), timeout=30) as answer:  # noqa: S310 - ours
+            return str(json.loads(answer.read())["outcome"])
+    except OSError:
+        return ""
