@@ -39,6 +39,8 @@ NAME = "node"
 ADDRESS, _HERE = "10.89.0.2", "10.89.0.1"
 _PODS, _SERVICES, _DNS = "10.88.0.0/16", "10.96.0.0/16", "10.96.0.10"
 _LINK_NAME = "drx-node"
+# The kernel ends hundreds of processes and removes their namespaces.
+_ENDED_S = 60.0
 # Process 1 of the namespaces: what is not ours to see is covered, and what has lost its parent is reaped.
 _HOLDER = """
 import os, subprocess, time
@@ -120,6 +122,7 @@ class Node:
         self._programs = _built()
         self.kubeconfig = directory / "kubeconfig"
         self._children: list[Child] = []
+        self._held: psutil.Process | None = None  # process 1 of the namespaces
         self._volumes = 0
         self._write(pause)
 
@@ -132,9 +135,10 @@ class Node:
         holding = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child=KILL", "--mount-proc"]
         holder = self._start("holder", [*holding, sys.executable, "-c", _HOLDER])
         holder.wait_until((self._here / "ready").exists)
-        (held,) = psutil.Process(holder.pid).children()
-        self._inside = ["nsenter", f"--target={held.pid}", "--mount", "--net", "--pid", "--wd"]
-        _run("ip", "link", "add", _LINK_NAME, "type", "veth", "peer", "name", "eth0", "netns", str(held.pid))
+        (self._held,) = psutil.Process(holder.pid).children()
+        held = str(self._held.pid)
+        self._inside = ["nsenter", f"--target={held}", "--mount", "--net", "--pid", "--wd"]
+        _run("ip", "link", "add", _LINK_NAME, "type", "veth", "peer", "name", "eth0", "netns", held)
         _run("ip", "address", "add", f"{_HERE}/30", "dev", _LINK_NAME)
         _run("ip", "link", "set", _LINK_NAME, "up")
         _run(*self._inside, "ip", "address", "add", f"{ADDRESS}/30", "dev", "eth0")
@@ -174,6 +178,8 @@ class Node:
         """End it: the kernel ends with the holder all that ran there, and removes mounts, interfaces and rules."""
         for child in reversed(self._children):
             child.kill()
+        if self._held is not None:
+            psutil.wait_procs([self._held], timeout=_ENDED_S)
         for place in sorted(Path("/sys/fs/cgroup").glob("**/kubepods"), reverse=True):
             for each in (*sorted((path for path in place.rglob("*") if path.is_dir()), reverse=True), place):
                 with suppress(OSError):  # another kubelet's

@@ -199,7 +199,8 @@ class Release:
         values["image"] = {"repository": repository, "tag": tag}
         values["kafka"] |= {"bootstrapServers": f"kafka.{self.site.namespace}:9092", "partitions": 12}
         values["topicsJob"] = {"enabled": True}
-        values["ingress"] |= {"sources": {"drx": SOURCE}, "service": {"type": "NodePort"}}
+        # As if a proxy ended TLS: the chart shows no port to the outside otherwise.
+        values["ingress"] |= {"sources": {"drx": SOURCE}, "service": {"type": "NodePort"}, "http": {"tlsInFront": True}}
         values["consumers"]["read_model"] = {"enabled": False}
         for path, value in changes.items():
             *way, last = path.split("__")
