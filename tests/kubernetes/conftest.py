@@ -11,8 +11,11 @@ collect_ignore_glob = [] if any("tests/kubernetes" in each for each in sys.argv)
 
 @pytest.fixture(scope="session")
 def kubernetes() -> Iterator[Kubernetes]:
-    with open_kubernetes() as found:
-        yield found
+    try:
+        with open_kubernetes() as found:
+            yield found
+    except SystemExit as exc:  # what it lacks, once and not for each test
+        pytest.exit(str(exc), returncode=1)
 
 
 @pytest.fixture(scope="session")
