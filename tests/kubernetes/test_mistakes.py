@@ -1,8 +1,10 @@
 """Mistakes that only a cluster shows: one line names what is wrong, and a page has the same word with the remedy."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 from uuid import uuid4
 
@@ -59,7 +61,7 @@ MISTAKES = (
         "full",
         "docs/spool.md",
         "free space",
-        _covered(medium="Memory", sizeLimit="512Ki"),
+        _covered(medium="Memory", sizeLimit="4Ki"),
     ),
     Mistake(
         "a read-only disk",
@@ -89,16 +91,16 @@ def test_what_is_wrong_and_its_remedy_are_named(site: Site, mistake: Mistake) ->
         release.install(release.values(**mistake.values))
 
         if mistake.says == "FailedMount":
-            said = next(line for line in release.described(mistake.word).splitlines() if mistake.word in line)
+            word = mistake.says
+            assert word in next(line for line in release.described(mistake.word).splitlines() if mistake.word in line)
         else:
-            if mistake.word == "topic_missing":
-                until(lambda: _posted(release) == "spooled", what="a spooled delivery")
-            said = release.said(mistake.says)
-            assert json.loads(said)["code"] == mistake.word
-        assert mistake.says in said
-        word = f"`{mistake.word}`" if mistake.says != "FailedMount" else mistake.says
+            word = f"`{mistake.word}`"
+            # That a disk is full shows when it is needed, and a missing topic when something is for it.
+            with site.without_kafka() if mistake.word == "full" else nullcontext():
+                until(lambda: _posted(release), what="a response")
+                assert json.loads(release.said(mistake.says))["code"] == mistake.word
         page = (ROOT / mistake.page).read_text().splitlines()
-        assert any(word.strip("`") in line and mistake.remedy in line for line in page)
+        assert any(word in line and mistake.remedy in line for line in page)
 
 
 def _posted(release: Release) -> str:
@@ -108,5 +110,8 @@ def _posted(release: Release) -> str:
     try:
         with urlopen(Request(release.url(), body, headers), timeout=30) as answer:  # noqa: S310 - ours
             return str(json.loads(answer.read())["outcome"])
+    except HTTPError as exc:
+        with exc:
+            return str(json.loads(exc.read())["outcome"])
     except OSError:
         return ""
