@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -237,22 +237,13 @@ class Release:
         (workload,) = (each for each in kind if each.endswith(INGRESS))
         self.kubectl("rollout", "status", workload, _WAIT)
 
-    def described(self, words: str, what: str = "pods") -> str:
-        """Return what `kubectl describe` shows, as soon as it contains the words."""
-        return until(lambda: text if words in (text := self.kubectl("describe", what)) else "", what=words)
+    def described(self, *words: str) -> None:
+        """Wait for a line with all words in what `kubectl describe` shows of the pods."""
+        until(lambda: _has(self.kubectl("describe", "pods"), words), what=str(words))
 
-    def said(self, words: str) -> str:
-        """Return the line of a pod of the ingress with these words, also of one that has ended."""
-
-        def look() -> str:
-            lines: list[str] = []
-            for pod in self.pods():
-                for options in ((), ("--previous",)):
-                    with suppress(RuntimeError):
-                        lines += self.kubectl("logs", pod, *options).splitlines()
-            return next((line for line in lines if words in line), "")
-
-        return until(look, what=words)
+    def said(self, *words: str) -> None:
+        """Wait for a log line with all words of a pod of the ingress."""
+        until(lambda: any(_has(self.kubectl("logs", pod), words) for pod in self.pods()), what=str(words))
 
     async def log(self, source: str = "drx") -> list[Logged]:
         return await logged(self.site.bootstrap_servers, *TOPICS, source=source)
@@ -313,6 +304,10 @@ def _properties(namespace: str, address: str, port: int) -> str:
     }
     # Of a repeated key Java takes the last (java.util.Properties.load).
     return same + "".join(f"{name}={value}\n" for name, value in differs.items())
+
+
+def _has(text: str, words: tuple[str, ...]) -> bool:
+    return any(all(word in line for word in words) for line in text.splitlines())
 
 
 def an_object(kind: str, name: str, **content: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from tests.chart.tools import ROOT
 from tests.docker import images
 from tests.integration.service_process import until
 from tests.kubernetes.playing import Play, broken
-from tests.kubernetes.site import INGRESS, RELEASE, Release, Site, node_port
+from tests.kubernetes.site import INGRESS, RELEASE, SOURCE, Release, Site, node_port
 
 # Without a tag: the commit before the suite.
 _BEFORE = "41355848"
@@ -35,8 +35,8 @@ def before(site: Site, tmp_path: Path) -> tuple[str, Path]:
 async def test_an_upgrade_and_a_rollback_lose_nothing(site: Site, before: tuple[str, Path]) -> None:
     image, chart = before
     with site.release(chart=chart, image=image) as release:
-        release.install(release.values(), "--wait")
-        play = Play(release)
+        release.install(release.values(ingress__sources={"k4": SOURCE}), "--wait")
+        play = Play(release, source="k4")
 
         await play.during(partial(_replaced_twice, release, play))
         await play.settled()
@@ -50,7 +50,7 @@ def _replaced_twice(release: Release, play: Play) -> None:
     new = Release(release.site, release.namespace)
     with release.site.without_kafka():
         _until_spooling(play)
-        new.install(new.values(topicsJob__enabled=False), "--wait")
+        new.install(new.values(ingress__sources={"k4": SOURCE}, topicsJob__enabled=False), "--wait")
         assert play.spooled() > 0
         release.helm("rollback", RELEASE, "1", "--wait", "--no-hooks")
         assert play.spooled() > 0
@@ -62,17 +62,18 @@ def _until_spooling(play: Play) -> None:
 
 async def test_the_spool_of_a_removed_pod_is_drained_in_order(site: Site) -> None:
     with site.release(volumes=2) as release:
-        release.install(release.values(ingress__replicas=2), "--wait")
+        sources = {"ingress__sources": {"k8": SOURCE}}
+        release.install(release.values(ingress__replicas=2, **sources), "--wait")
         release.apply(node_port("removed", {"statefulset.kubernetes.io/pod-name": f"{INGRESS}-1"}, http=8080))
-        play = Play(release, service="removed")
+        play = Play(release, service="removed", source="k8")
         claim = f"data-{INGRESS}-1"
 
         with site.without_kafka():
             await play.during(partial(_until_spooling, play))
             assert any(each.outcome == "spooled" for each in play.ledger.attempts)
-            release.install(release.values(ingress__replicas=1, topicsJob__enabled=False))
+            release.install(release.values(ingress__replicas=1, topicsJob__enabled=False, **sources))
             release.kubectl("wait", "--for=delete", f"pod/{INGRESS}-1", "--timeout=2m")
-        release.install(release.values(ingress__replicas=1, ingress__spool__drainClaims=[claim]), "--wait")
+        release.install(release.values(ingress__replicas=1, ingress__spool__drainClaims=[claim], **sources), "--wait")
 
         verdict = await play.judge("K8", "`drainClaims` after a scale-down with Kafka away", replicas=1)
         assert broken(verdict) == {}

@@ -2,7 +2,7 @@
 
 import json
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -31,52 +31,43 @@ def _covered(**volume: Any) -> dict[str, Any]:
 @dataclass(frozen=True, slots=True)
 class Mistake:
     name: str
-    says: str  # an event of `kubectl describe`, or the name of a log line
-    word: str  # in it, and on the page
+    line: tuple[str, str]  # of `kubectl describe` or the pod's log, by two parts of it
     page: str
-    remedy: str  # on the same line of the page
-    values: dict[str, Any] = field(default_factory=dict)
+    named: str  # on a line of the page,
+    remedy: str  # with what to do
+    values: dict[str, Any]
 
 
+_UNAVAILABLE = "worker.spool_unavailable"
 MISTAKES = (
     Mistake(
         "a missing Secret",
-        "FailedMount",
-        'secret "drx-spool-keys" not found',
-        "helm/drx-bridge/README.md",
-        "FailedMount names the Secret that is missing",
+        ("FailedMount", 'secret "drx-spool-keys" not found'),
+        *("helm/drx-bridge/README.md", "FailedMount", "names the Secret that is missing"),
         {"ingress__spool__keySecret": "drx-spool-keys"},
     ),
     Mistake(
         "a wrong key",
-        "worker.spool_unavailable",
-        "no_key",
-        "docs/spool.md",
-        "restore it",
+        (_UNAVAILABLE, '"code":"no_key"'),
+        *("docs/spool.md", "`no_key`", "restore it"),
         {"ingress__spool__keySecret": "drx-webhook"},
     ),
     Mistake(
         "a full volume",
-        "worker.spool_unavailable",
-        "full",
-        "docs/spool.md",
-        "free space",
+        (_UNAVAILABLE, '"code":"full"'),
+        *("docs/spool.md", "`full`", "free space"),
         _covered(medium="Memory", sizeLimit="4Ki"),
     ),
     Mistake(
         "a read-only disk",
-        "worker.spool_unavailable",
-        "read_only",
-        "docs/spool.md",
-        "remount",
+        (_UNAVAILABLE, '"code":"read_only"'),
+        *("docs/spool.md", "`read_only`", "remount"),
         _covered(readOnly=True),
     ),
     Mistake(
         "a missing topic",
-        "worker.drain_blocked",
-        "topic_missing",
-        "docs/runbooks/ProduceFailing.md",
-        "drx-bridge topics create",
+        ("worker.partition_count", '"topic":"site.missing.v1","seen":null'),
+        *("docs/runbooks/PartitionCountMismatch.md", "missing topic", "drx-bridge topics create"),
         {"topicsJob__enabled": False, "kafka__routes": {"*": "site.missing.v1"}},
     ),
 )
@@ -84,23 +75,19 @@ MISTAKES = (
 
 @pytest.mark.parametrize("mistake", [pytest.param(each, id=each.name.replace(" ", "-")) for each in MISTAKES])
 def test_what_is_wrong_and_its_remedy_are_named(site: Site, mistake: Mistake) -> None:
-    with (
-        timed(f"K5 {mistake.name}", "named by the cluster or one line of the pod, remedy on a page"),
-        site.release() as release,
-    ):
+    title = "named by the cluster or one line of the pod, remedy on a page"
+    with timed(f"K5 {mistake.name}", title), site.release() as release:
         release.install(release.values(**mistake.values))
 
-        if mistake.says == "FailedMount":
-            word = mistake.says
-            assert word in next(line for line in release.described(mistake.word).splitlines() if mistake.word in line)
+        if mistake.line[0] == "FailedMount":
+            release.described(*mistake.line)
         else:
-            word = f"`{mistake.word}`"
-            # That a disk is full shows when it is needed, and a missing topic when something is for it.
-            with site.without_kafka() if mistake.word == "full" else nullcontext():
+            # A full disk shows when it is needed.
+            with site.without_kafka() if mistake.name == "a full volume" else nullcontext():
                 until(lambda: _posted(release), what="a response")
-                assert json.loads(release.said(mistake.says))["code"] == mistake.word
+                release.said(*mistake.line)
         page = (ROOT / mistake.page).read_text().splitlines()
-        assert any(word in line and mistake.remedy in line for line in page)
+        assert any(mistake.named in line and mistake.remedy in line for line in page)
 
 
 def _posted(release: Release) -> str:
