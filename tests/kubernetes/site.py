@@ -16,10 +16,12 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 from uuid import uuid4
 
 from bridge.dev.kafka import server_properties
-from tests.builders import SECRET
+from tests.builders import SECRET, a_body, signed_headers
 from tests.chart.rendering import CHART, Values, load
 from tests.chart.tools import helm
 from tests.docker import images
@@ -218,6 +220,19 @@ class Release:
     def url(self, service: str = INGRESS, path: str = "/webhooks/drx") -> str:
         port = self.kubectl("get", "service", service, "--output=jsonpath={.spec.ports[0].nodePort}")
         return f"http://{self.site.address}:{port}{path}"
+
+    def post(self, **changes: Any) -> str:
+        """Post a delivery to `drx`; return its outcome, or nothing while no pod answers."""
+        body = a_body(**{"id": f"evt_{uuid4().hex}", **changes})
+        headers = signed_headers(body, webhook_id=json.loads(body)["id"])
+        try:
+            with urlopen(Request(self.url(), body, headers), timeout=30) as answer:  # noqa: S310 - ours
+                return str(json.loads(answer.read())["outcome"])
+        except HTTPError as exc:
+            with exc:
+                return str(json.loads(exc.read())["outcome"])
+        except OSError:
+            return ""
 
     def pods(self, component: str = "ingress") -> list[str]:
         selector = f"--selector=app.kubernetes.io/component={component}"

@@ -1,20 +1,15 @@
 """Mistakes that only a cluster shows: one line names what is wrong, and a page has the same word with the remedy."""
 
-import json
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
-from uuid import uuid4
 
 import pytest
 
-from tests.builders import a_body, signed_headers
 from tests.chart.tools import ROOT
 from tests.integration.service_process import until
 from tests.kubernetes.playing import timed
-from tests.kubernetes.site import Release, Site
+from tests.kubernetes.site import Site
 
 _SPOOL = "/var/lib/drx-bridge/spool"
 
@@ -84,21 +79,7 @@ def test_what_is_wrong_and_its_remedy_are_named(site: Site, mistake: Mistake) ->
         else:
             # A full disk shows when it is needed.
             with site.without_kafka() if mistake.name == "a full volume" else nullcontext():
-                until(lambda: _posted(release), what="a response")
+                until(release.post, what="a response")
                 release.said(*mistake.line)
         page = (ROOT / mistake.page).read_text().splitlines()
         assert any(mistake.named in line and mistake.remedy in line for line in page)
-
-
-def _posted(release: Release) -> str:
-    """Post a delivery; return its outcome, or nothing while no pod answers."""
-    body = a_body(id=f"evt_{uuid4().hex}")
-    headers = signed_headers(body, webhook_id=json.loads(body)["id"])
-    try:
-        with urlopen(Request(release.url(), body, headers), timeout=30) as answer:  # noqa: S310 - ours
-            return str(json.loads(answer.read())["outcome"])
-    except HTTPError as exc:
-        with exc:
-            return str(json.loads(exc.read())["outcome"])
-    except OSError:
-        return ""

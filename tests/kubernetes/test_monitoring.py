@@ -5,6 +5,7 @@ import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.debian import fetch, lacking
 from tests.faults.alerts.servers import Prometheus, prometheus
 from tests.integration.service_process import until
 from tests.kubernetes.playing import timed
-from tests.kubernetes.site import RELEASE, Release, Site
+from tests.kubernetes.site import Release, Site
 from tests.monitoring.queries import RULE_FILES
 
 # Rules of components that the release has.
@@ -32,14 +33,15 @@ def test_every_series_of_the_rules_is_scraped(site: Site, tmp_path: Path) -> Non
         reader["init"] = {"enabled": True}
         values = release.values(ingress__replicas=2, consumers__read_model=reader)
         release.install(values, "--wait")
-        release.helm("test", RELEASE)
+        # A series with the type of an event begins with the first one of it.
+        assert release.post(type="prescription.unheard_of") == "accepted"
         values["monitoring"] = {"monitor": "ServiceMonitor"}
         monitors = Rendered(template(CHART, json.dumps(values), major=4)).all("ServiceMonitor")
         expected = len(release.pods()) + len(release.pods("read-model"))
         assert expected == 4
 
         with _proxy(release) as address:
-            jobs = [_job(monitor, release.namespace, address) for monitor in monitors]
+            jobs = [_job(monitor, release, address) for monitor in monitors]
             recorded = {"groups": [group for path in _RULES for group in yaml.safe_load(path.read_text())["groups"]]}
             (tmp_path / "rules.yaml").write_text(yaml.safe_dump(recorded))
             config = {"global": {"scrape_interval": "2s", "evaluation_interval": "2s"}, "rule_files": ["rules.yaml"]}
@@ -61,49 +63,35 @@ def _names(path: Path) -> Iterator[str]:
             yield from _NAME.findall(rule["expr"])
 
 
-def _job(monitor: Mapping[str, Any], namespace: str, address: str) -> dict[str, Any]:
-    """Translate as the operator does; the pods are reached through the API server."""
+def _job(monitor: Mapping[str, Any], release: Release, address: str) -> dict[str, Any]:
+    """Find the pods as the operator does, by Services and their endpoints; they are reached through the API server."""
+    objects = partial(release.site.kubernetes.objects, f"--namespace={release.namespace}")
+    selector = ",".join(f"{label}={value}" for label, value in monitor["spec"]["selector"]["matchLabels"].items())
     (endpoint,) = monitor["spec"]["endpoints"]
-    keep = [
-        {
-            "action": "keep",
-            "source_labels": [f"__meta_kubernetes_service_label_{re.sub(r'[^a-zA-Z0-9_]', '_', label)}"],
-            "regex": value,
-        }
-        for label, value in monitor["spec"]["selector"]["matchLabels"].items()
+    pods = [
+        each["targetRef"]["name"]
+        for service in objects("services", f"--selector={selector}")
+        for found in objects("endpointslices", f"--selector=kubernetes.io/service-name={service['metadata']['name']}")
+        if endpoint["port"] in {port["name"] for port in found["ports"]}
+        for each in found["endpoints"]
     ]
-    port = {"action": "keep", "source_labels": ["__meta_kubernetes_endpoint_port_name"], "regex": endpoint["port"]}
-    pod = "__meta_kubernetes_pod_name"
-    path = f"/api/v1/namespaces/{namespace}/pods/$1:9090/proxy{endpoint['path']}"
+    where = f"/api/v1/namespaces/{release.namespace}/pods/{{}}:9090/proxy{endpoint['path']}"
+    labels = [{"__metrics_path__": where.format(pod), "namespace": release.namespace, "pod": pod} for pod in pods]
     return {
         "job_name": monitor["metadata"]["name"],
         "honor_labels": endpoint["honorLabels"],
-        "kubernetes_sd_configs": [
-            {"role": "endpoints", "api_server": f"http://{address}", "namespaces": {"names": [namespace]}}
-        ],
-        "relabel_configs": [
-            *keep,
-            port,
-            {"source_labels": [pod], "target_label": "pod"},
-            {"source_labels": [pod], "target_label": "__metrics_path__", "replacement": path},
-            {"target_label": "namespace", "replacement": namespace},
-            {"target_label": "__address__", "replacement": address},
-        ],
+        "static_configs": [{"targets": [address], "labels": each} for each in labels],
     }
 
 
 @contextmanager
 def _proxy(release: Release) -> Iterator[str]:
     """Run `kubectl proxy`, which knows every way to log in to a cluster; yield its address."""
-    process = subprocess.Popen(
-        ["kubectl", "proxy", "--port=0"],  # noqa: S607 - as the cluster's environment finds it
-        env=release.site.kubernetes.environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
+    command = ["kubectl", "proxy", "--port=0"]
+    environment = release.site.kubernetes.environment
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - ours
         assert process.stdout is not None
-        yield process.stdout.readline().rpartition(" ")[2].strip()
-    finally:
-        process.terminate()
-        process.wait(60)
+        try:
+            yield process.stdout.readline().rpartition(" ")[2].strip()
+        finally:
+            process.terminate()

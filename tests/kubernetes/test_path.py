@@ -2,10 +2,10 @@
 
 import json
 from typing import Any
-from urllib.request import Request, urlopen
+from urllib.request import urlopen
 from uuid import uuid4
 
-from tests.builders import SECRET, a_body, signed_headers
+from tests.builders import SECRET
 from tests.docker import images
 from tests.integration.service_process import until
 from tests.kubernetes.playing import timed
@@ -51,12 +51,8 @@ def test_a_delivery_is_a_row_a_webhook_and_a_line(site: Site) -> None:
             ),
             "--wait",
         )
-        body = a_body(id=f"evt_{uuid4().hex}", data_prescription_id=(key := f"rx_{uuid4().hex}"))
-        event_id = json.loads(body)["id"]
-        headers = signed_headers(body, webhook_id=event_id)
-
-        with urlopen(Request(release.url(), body, headers), timeout=30) as answer:  # noqa: S310 - ours
-            assert json.loads(answer.read())["outcome"] == "accepted"
+        event_id, key = f"evt_{uuid4().hex}", f"rx_{uuid4().hex}"
+        assert release.post(id=event_id, data_prescription_id=key) == "accepted"
 
         query = f"select event_id from read_model.event where prescription_id = '{key}'"  # noqa: S608 - ours
         assert until(lambda: execute(release.database.here, query)[0], what="a row") == [(event_id,)]
@@ -82,7 +78,7 @@ def _prepare(release: Release, image: str) -> None:
 
 
 def _received(release: Release) -> list[dict[str, Any]]:
-    with urlopen(release.url("receiver", "/received"), timeout=30) as answer:  # noqa: S310 - as above
+    with urlopen(release.url("receiver", "/received"), timeout=30) as answer:  # noqa: S310 - ours
         found: list[dict[str, Any]] = json.loads(answer.read())
         return found
 
