@@ -67,6 +67,8 @@ ROWS = [
     Row(f"K3{letter}{replicas}", f"{title}; replicas: {replicas}", happens, replicas)
     for replicas in (1, 2)
     for letter, (title, happens) in HAPPENINGS.items()
+    # On one node it concerns all pods alike.
+    if replicas > 1 or happens is not without_kubelet
 ]
 
 

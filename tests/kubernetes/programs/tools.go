@@ -1,6 +1,6 @@
 //go:build tools
 
-// The programs of a one-node Kubernetes, each compiled as it is (cluster.py).
+// The programs of a one-node Kubernetes, each compiled as it is (../node.py).
 package tools
 
 import (
@@ -11,6 +11,6 @@ import (
 	_ "k8s.io/kubernetes/cmd/kube-controller-manager"
 	_ "k8s.io/kubernetes/cmd/kube-proxy"
 	_ "k8s.io/kubernetes/cmd/kube-scheduler"
-	_ "k8s.io/kubernetes/cmd/kubelet"
 	_ "k8s.io/kubernetes/cmd/kubectl"
+	_ "k8s.io/kubernetes/cmd/kubelet"
 )
